@@ -1,0 +1,244 @@
+"""Held-out rollouts through the TRL trainer's own generation path, and their log-probs."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.utils.rnn import pad_sequence
+
+from passk_guard.isolation import checkpointing_without_dropout, isolated, kept_attributes
+from passk_guard.rollouts import RolloutGroup
+from passk_guard.scoring import token_log_probs
+from passk_guard.verifier import decide_success, verifier_name
+
+__all__ = ["TRLPolicy", "tapped_rewards"]
+
+# Sampling must be from the very distribution that is scored.
+_NEUTRAL_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
+
+
+class TRLPolicy:
+    """The policy inside a ``trl.GRPOTrainer``.
+
+    Whatever generates for training (in-process, tools, environments, async rewards) generates for
+    the probe. Rows are repeated and split over processes as the trainer does in evaluation, and
+    gathered, so that every process holds every rollout.
+
+    Args:
+        trainer: a ``GRPOTrainer``.
+        verifier: the reward function that decides "right": one of the trainer's, or another one,
+            which is then scored beside the trainer's with weight 0.
+        threshold: reward from which a rollout is right.
+        num_generations: rollouts per prompt.
+        temperature: of the sampling.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        verifier: Any,
+        threshold: float,
+        num_generations: int,
+        temperature: float,
+    ) -> None:
+        self._trainer = trainer
+        self._verifier = verifier
+        self._threshold = threshold
+        self._n = num_generations
+        self._temperature = temperature
+
+    def parameters(self) -> Iterable[tuple[str, Parameter]]:
+        """Named parameters of the unwrapped model."""
+        named: Iterable[tuple[str, Parameter]] = self._trainer.model.named_parameters()
+        return named
+
+    def log_probs(self, group: RolloutGroup, which: slice) -> Tensor:
+        """Per-token log-probabilities of some rollouts, differentiable, ``(b, L)``."""
+        model, device = self._trainer.model, self._trainer.accelerator.device
+        with self._trainer.accelerator.autocast(), checkpointing_without_dropout(model):
+            return token_log_probs(
+                model,
+                group.input_ids[which].to(device),
+                group.attention_mask[which].to(device),
+                group.completion_mask[which].to(device),
+                self._temperature,
+            )
+
+    def generate(
+        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int
+    ) -> list[RolloutGroup]:
+        """Sample and verify ``n`` rollouts per row, no more at a time than training does."""
+        accelerator = self._trainer.accelerator
+        world, rank = accelerator.num_processes, accelerator.process_index
+        # Every process takes the same number of rollouts, so prompts come in multiples of this.
+        unit = world // math.gcd(world, n)
+        at_once = max(self._trainer.args.generation_batch_size // n // unit, 1) * unit
+        groups: list[RolloutGroup] = []
+        for start in range(0, len(rows), at_once):
+            chunk = list(range(start, min(start + at_once, len(rows))))
+            filler = [chunk[0]] * (-len(chunk) % unit)
+            repeated = [dict(rows[i]) for i in chunk + filler for _ in range(n)]
+            share = len(repeated) // world
+            local = repeated[rank * share : (rank + 1) * share]
+            groups += self._rollouts(local, [row_ids[i] for i in chunk], n)
+        return groups
+
+    def _rollouts(
+        self, local: list[dict[str, Any]], row_ids: list[int], n: int
+    ) -> list[RolloutGroup]:
+        from accelerate.utils import gather_object
+
+        with tapped_rewards(self._trainer) as tapped:
+            output = self._trainer._generate_and_score_completions(local)
+        rewards = tapped[-1][:, self._verifier_index()].float().cpu()
+        success = decide_success(rewards, self._threshold)
+        rollouts = gather_object(_unpadded(output))
+        groups = []
+        for i, row in enumerate(row_ids):
+            mine = slice(i * n, (i + 1) * n)
+            groups.append(_group(row, rollouts[mine], success[mine]))
+        return groups
+
+    def _verifier_index(self) -> int:
+        funcs = self._trainer.reward_funcs
+        return next(i for i, func in enumerate(funcs) if func is self._verifier)
+
+    @contextmanager
+    def isolated(self, seed: int) -> Iterator[None]:
+        """A context in which the trainer may generate in eval mode without leaving a trace."""
+        trainer = self._trainer
+        rank = trainer.accelerator.process_index
+        with ExitStack() as stack:
+            modules = [m for m in trainer.reward_funcs if isinstance(m, torch.nn.Module)]
+            stack.enter_context(isolated(trainer.model, *modules, seed=seed + rank))
+            # Averages and tables that TRL builds up between two logs.
+            for name in ("_metrics", "_logs", "_pending_metrics", "_pending_extra_logs"):
+                stack.enter_context(_kept_container(trainer, name))
+            stack.enter_context(
+                kept_attributes(
+                    trainer,
+                    *("generation_config", "generation_kwargs", "mask_truncated_completions"),
+                    *("num_generations_eval", "num_generations", "beta", "environments"),
+                    *("reward_funcs", "reward_func_names", "reward_processing_classes"),
+                    *("reward_weights", "log_completions"),
+                )
+            )
+            self._set_up(trainer)
+            yield
+
+    def _set_up(self, trainer: Any) -> None:
+        if hasattr(trainer, "num_generations_eval"):
+            trainer.num_generations_eval = self._n
+        else:  # trl < 0.25
+            trainer.num_generations = self._n
+        trainer.mask_truncated_completions = False
+        trainer.beta = 0.0  # spares the reference model; the KL term is no part of GRPO's reward
+        sampling = {**_NEUTRAL_SAMPLING, "temperature": self._temperature}
+        if getattr(trainer, "generation_config", None) is not None:
+            trainer.generation_config = copy.deepcopy(trainer.generation_config)
+            for name, value in sampling.items():
+                setattr(trainer.generation_config, name, value)
+        if getattr(trainer, "generation_kwargs", None) is not None:
+            trainer.generation_kwargs = {**trainer.generation_kwargs, **sampling}
+        if not any(func is self._verifier for func in trainer.reward_funcs):
+            trainer.reward_funcs = [*trainer.reward_funcs, self._verifier]
+            trainer.reward_func_names = [*trainer.reward_func_names, verifier_name(self._verifier)]
+            trainer.reward_processing_classes = [*trainer.reward_processing_classes, None]
+            weights = trainer.reward_weights
+            trainer.reward_weights = torch.cat([weights, weights.new_zeros(1)])
+
+
+@contextmanager
+def tapped_rewards(trainer: Any) -> Iterator[list[Tensor]]:
+    """Collect the gathered ``(total, functions)`` rewards that the trainer computes within."""
+    seen: list[Tensor] = []
+    original = trainer._calculate_rewards
+
+    def calculate(*args: Any, **kwargs: Any) -> Tensor:
+        rewards: Tensor = original(*args, **kwargs)
+        seen.append(rewards)
+        return rewards
+
+    overridden = "_calculate_rewards" in vars(trainer)
+    trainer._calculate_rewards = calculate
+    try:
+        yield seen
+    finally:
+        if overridden:
+            trainer._calculate_rewards = original
+        else:
+            del trainer._calculate_rewards
+
+
+_Rollout = tuple[list[int], list[int], list[int], float]
+
+
+def _unpadded(output: Mapping[str, Tensor]) -> list[_Rollout]:
+    """Per rollout: prompt ids, completion ids, which of them the policy sampled, advantage."""
+    sampled = output["completion_mask"]
+    if "tool_mask" in output:
+        sampled = sampled * output["tool_mask"]
+    rollouts = []
+    for i in range(len(sampled)):
+        prompt = output["prompt_ids"][i][output["prompt_mask"][i].bool()]
+        present = output["completion_mask"][i].bool()
+        completion = output["completion_ids"][i][present]
+        advantage = float(output["advantages"][i])
+        rollouts.append(
+            (prompt.tolist(), completion.tolist(), sampled[i][present].tolist(), advantage)
+        )
+    return rollouts
+
+
+def _group(row: int, rollouts: Sequence[_Rollout], success: Tensor) -> RolloutGroup:
+    """Pack on the right: the prompt starts at 0, so every architecture's positions are right."""
+    tokens = [torch.tensor(prompt + completion) for prompt, completion, _, _ in rollouts]
+    sampled = [torch.tensor([0] * len(prompt) + mask) for prompt, _, mask, _ in rollouts]
+    present = [torch.ones(len(t), dtype=torch.long) for t in tokens]
+    return RolloutGroup(
+        row=row,
+        input_ids=pad_sequence(tokens, batch_first=True),
+        attention_mask=pad_sequence(present, batch_first=True),
+        completion_mask=pad_sequence(sampled, batch_first=True),
+        success=success,
+        advantages=torch.tensor([advantage for *_, advantage in rollouts]),
+    )
+
+
+@contextmanager
+def _kept_container(trainer: Any, name: str) -> Iterator[None]:
+    if not hasattr(trainer, name):
+        yield
+        return
+    kept = _copied(getattr(trainer, name))
+    try:
+        yield
+    finally:
+        setattr(trainer, name, kept)
+
+
+def _copied(value: Any) -> Any:
+    """Containers are copied, what lies in them is shared."""
+    if isinstance(value, defaultdict):
+        return defaultdict(value.default_factory, {k: _copied(v) for k, v in value.items()})
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    if isinstance(value, deque):
+        return deque(value, maxlen=value.maxlen)
+    return list(value) if isinstance(value, list) else value
+
+
+def is_async(func: Any) -> bool:
+    """Whether TRL would await this reward function."""
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+        getattr(func, "__call__", None)  # noqa: B004 - the method itself, not whether it exists
+    )

@@ -1,0 +1,329 @@
+"""passk-guard for TRL: one callback line guards a GRPO run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from passk_guard.actions import warn
+from passk_guard.config import Action, PassKGuardConfig
+from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
+from passk_guard.guard import PassKGuard
+from passk_guard.integrations._reporters import Reporters
+from passk_guard.integrations._trl_objective import TRLObjective
+from passk_guard.integrations._trl_policy import TRLPolicy, is_async
+from passk_guard.objectives import PassKObjective
+from passk_guard.pool import HeldOutPool, rows_from
+from passk_guard.probe import Probe
+from passk_guard.reporting.message import start_message
+from passk_guard.reporting.scalars import probe_scalars
+from passk_guard.verifier import check_verifier, choose_verifier
+
+__all__ = ["PassKGuardCallback"]
+
+logger = logging.getLogger("passk_guard")
+
+
+class PassKGuardCallback(TrainerCallback):
+    """Guards pass@1 in a ``trl.GRPOTrainer``; either form works::
+
+        trainer.add_callback(PassKGuardCallback(trainer, prompts=held_out, k=8))
+        trainer = GRPOTrainer(..., callbacks=[PassKGuardCallback(prompts=held_out, k=8)])
+
+    What it logs: see :mod:`passk_guard.reporting.scalars`. All other keywords are those of
+    :class:`~passk_guard.config.PassKGuardConfig`.
+
+    Args:
+        trainer: the trainer to guard; may be left out in the second form.
+        prompts: held-out pool: strings, chat messages, dict rows or a ``datasets.Dataset``; by
+            default the trainer's eval dataset. Columns beside ``prompt`` reach the verifier.
+        reward_funcs: verifier; by default the trainer's own reward functions.
+        success: name of the reward, or a verifier of its own, that decides "right"; needed where
+            there are several rewards.
+        success_threshold: reward from which a rollout counts as right.
+        k: the k that the run optimises.
+        objective: ``"pkpo"`` also installs that pass@k objective; ``None`` leaves the trainer's.
+        num_generations: rollouts per held-out prompt.
+        prompts_per_probe: fresh prompts per probe.
+        every: optimizer steps between probes.
+        max_overhead: share of wall time for probes.
+        action: what to do at an alarm.
+        pass1_tolerance: how far pass@1 may fall.
+        false_alarms: chance of a false alarm per probe.
+        watch: ``"update"`` or ``"target_k"``.
+        temperature: of the probe's sampling; by default the trainer's.
+        reference_batches: batches behind the reference level.
+        parameters: which parameters to differentiate by.
+        memory_limit: bytes that the exact Gramian may take.
+        log_prompts: let prompt text into logs.
+        seed: of the guard's own draws.
+
+    Attributes:
+        guard: the :class:`~passk_guard.guard.PassKGuard`; its ``history`` holds the probes.
+
+    Raises:
+        ValueError, TypeError: at once where the trainer is given, else as training starts.
+    """
+
+    def __init__(
+        self,
+        trainer: GRPOTrainer | None = None,
+        *,
+        prompts: Any = None,
+        reward_funcs: Any = None,
+        success: str | Callable[..., Any] | None = None,
+        success_threshold: float = 0.5,
+        k: int = 8,
+        objective: str | None = None,
+        num_generations: int | None = None,
+        prompts_per_probe: int = 64,
+        every: int | None = None,
+        max_overhead: float | None = None,
+        action: Action | list[Action] = "warn",
+        pass1_tolerance: float = 0.01,
+        false_alarms: float = 1e-3,
+        watch: str = "update",
+        temperature: float | None = None,
+        reference_batches: int = 4,
+        parameters: ParameterFilter = None,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        log_prompts: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.config = PassKGuardConfig(
+            k=k,
+            objective=objective,
+            num_generations=num_generations,
+            prompts_per_probe=prompts_per_probe,
+            every=every,
+            max_overhead=max_overhead,
+            action=action,
+            pass1_tolerance=pass1_tolerance,
+            false_alarms=false_alarms,
+            watch=watch,
+            reference_batches=reference_batches,
+            parameters=parameters,
+            memory_limit=memory_limit,
+            log_prompts=log_prompts,
+            seed=seed,
+        )
+        self._prompts, self._temperature = prompts, temperature
+        self._reward_funcs, self._success = reward_funcs, success
+        self._threshold = success_threshold
+        self._trainer: Any = None
+        self._guard: PassKGuard | None = None
+        self._objective: TRLObjective | None = None
+        self._clock = 0.0
+        if trainer is not None:
+            self._attach(trainer)
+            self._build()
+
+    @property
+    def guard(self) -> PassKGuard:
+        """The guard, once the callback has met its trainer and training has begun."""
+        if self._guard is None:
+            raise RuntimeError(
+                "PassKGuardCallback has no trainer yet. Pass it as the first argument, or read "
+                ".guard after training has started."
+            )
+        return self._guard
+
+    # Trainer events -------------------------------------------------------------------------
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Find the trainer in the ``callbacks=[...]`` form: no event receives it."""
+        if self._trainer is None:
+            self._attach(_calling_trainer())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check, install the objective, probe the untouched policy."""
+        if self._trainer is None:
+            raise RuntimeError(
+                "PassKGuardCallback does not know its trainer. Write "
+                "trainer.add_callback(PassKGuardCallback(trainer, ...))."
+            )
+        self._refuse_second_guard()
+        if self._guard is None:
+            self._build()
+        total = state.max_steps if state.max_steps > 0 else None
+        self._say(start_message(self.config, len(self.guard.pool), total))
+        if not self._reporters.any:
+            self._say(
+                "passk-guard: report_to names no reporter, so nothing is written; results are in "
+                "callback.guard.history. Try report_to='tensorboard'."
+            )
+        if self._objective is not None:
+            self._objective.install()
+        self._maybe_probe(state.global_step)
+        self._clock = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Probe when one is due. ``control`` is left as it is."""
+        self.guard.schedule.trained(time.perf_counter() - self._clock)
+        self._maybe_probe(state.global_step)
+        self._clock = time.perf_counter()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give the trainer its own advantages back."""
+        if self._objective is not None:
+            self._objective.remove()
+
+    # Parts ----------------------------------------------------------------------------------
+
+    def _maybe_probe(self, step: int) -> None:
+        if self._objective is not None and self._objective.failed:
+            self.guard.objective = None  # the trainer's own advantages are in force
+        if not self._agreed(self.guard.due(step)):
+            return
+        probe = self.guard.probe(step)
+        if probe is not None:
+            self._report(probe)
+
+    def _agreed(self, due: bool) -> bool:
+        """Process 0's clock decides for all."""
+        if self._trainer.accelerator.num_processes == 1 or not self.guard.schedule.timed:
+            return due
+        from accelerate.utils import broadcast_object_list
+
+        return bool(broadcast_object_list([due])[0])
+
+    def _report(self, probe: Probe) -> None:
+        if not self._trainer.is_world_process_zero():
+            return
+        self._reporters.scalars(probe_scalars(probe))
+        if probe.curve:
+            try:
+                from passk_guard.reporting.figures import alignment_curve_figure
+            except ImportError:
+                logger.info("passk-guard: no images without matplotlib")
+            else:
+                figure = alignment_curve_figure(probe)
+                self._reporters.figure("passk_guard/alignment_curve", figure)
+
+    def _say(self, text: str) -> None:
+        if self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm:
+            from tqdm.auto import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            logger.info(text)
+
+    def _attach(self, trainer: Any) -> None:
+        if not isinstance(trainer, GRPOTrainer):
+            raise TypeError(
+                f"passk_guard.integrations.trl.PassKGuardCallback guards trl.GRPOTrainer, got "
+                f"{type(trainer).__name__}. Other trainers are not supported yet."
+            )
+        self._trainer = trainer
+        self._reporters = Reporters(trainer)
+        self._refuse_second_guard()
+
+    def _refuse_second_guard(self) -> None:
+        callbacks = self._trainer.callback_handler.callbacks
+        guards = [c for c in callbacks if isinstance(c, PassKGuardCallback)]
+        if len(guards) > 1 or (guards and guards[0] is not self):
+            raise ValueError(
+                "This trainer already has a PassKGuardCallback. One guard per trainer: remove one "
+                "with trainer.remove_callback."
+            )
+
+    def _build(self) -> None:
+        trainer, config = self._trainer, self.config
+        _check_trainer(trainer, config)
+        prompts = trainer.eval_dataset if self._prompts is None else self._prompts
+        if prompts is None:
+            raise ValueError(
+                "prompts is missing and the trainer has no eval_dataset. Pass held-out prompts: "
+                "PassKGuardCallback(trainer, prompts=held_out)."
+            )
+        rows = rows_from(prompts)
+        columns = set(getattr(rows, "column_names", None) or rows[0])
+        verifier = self._choose_verifier()
+        for func in [verifier, *trainer.reward_funcs]:
+            check_verifier(func, columns)
+        if prompts is trainer.train_dataset:
+            warn("prompts is the training set. Held-out prompts tell what production will see.")
+        if len(rows) < 8 * config.prompts_per_probe:
+            warn(
+                f"the pool has {len(rows)} prompts, and verdicts are about the pool. With fewer "
+                f"than {8 * config.prompts_per_probe} (8 x prompts_per_probe) false alarms become "
+                "more frequent than false_alarms says: pass more held-out prompts."
+            )
+        temperature = trainer.temperature if self._temperature is None else self._temperature
+        policy = TRLPolicy(trainer, verifier, self._threshold, config.n, temperature)
+        live = None
+        if config.objective is not None:
+            live = PassKObjective(config.k, estimator=config.objective)
+            self._objective = TRLObjective(trainer, live)
+        self._guard = PassKGuard(
+            policy,
+            HeldOutPool(rows, config.seed),
+            config,
+            isolation=policy.isolated,
+            objective=live,
+            micro_batch=trainer.args.per_device_train_batch_size,
+        )
+
+    def _choose_verifier(self) -> Any:
+        trainer, given = self._trainer, self._reward_funcs
+        if given is None:
+            verifier = choose_verifier(
+                trainer.reward_funcs, self._success, trainer.reward_func_names
+            )
+        else:
+            verifier = choose_verifier(given, self._success)
+        trainers_own = any(func is verifier for func in trainer.reward_funcs)
+        if not trainers_own and isinstance(verifier, str):
+            raise ValueError(
+                f"reward_funcs={verifier!r} names a reward model. Pass a verifier function, or "
+                "give the model to the trainer and its name as success."
+            )
+        if not trainers_own and is_async(verifier) and not trainer._has_async_funcs:
+            raise ValueError(
+                "The verifier is async, but the trainer has no async reward function and so no "
+                "event loop. Pass a plain function, or add it to the trainer's reward_funcs."
+            )
+        return verifier
+
+
+def _check_trainer(trainer: Any, config: PassKGuardConfig) -> None:
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise ValueError(
+            "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does not "
+            "support yet: one process and DDP work."
+        )
+    if config.objective is not None and trainer.num_generations < max(config.k, 2):
+        raise ValueError(
+            f"objective={config.objective!r} with k={config.k} needs groups of at least "
+            f"{config.k} rollouts, but the trainer has num_generations="
+            f"{trainer.num_generations}. Raise it in GRPOConfig, or lower k."
+        )
+    if getattr(trainer, "use_vllm", False) and (
+        trainer.top_p not in (None, 1.0) or trainer.top_k or trainer.min_p
+    ):
+        raise ValueError(
+            "vLLM samples with top_p, top_k or min_p here, and the probe cannot change that: its "
+            "scores would not belong to its rollouts. Remove the filters from GRPOConfig."
+        )
+
+
+def _calling_trainer() -> Any:
+    """The ``Trainer`` whose ``__init__`` is being run."""
+    from transformers import Trainer
+
+    frame = sys._getframe(1)
+    while frame is not None:
+        candidate = frame.f_locals.get("self")
+        if isinstance(candidate, Trainer):
+            return candidate
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError(
+        "PassKGuardCallback could not find its trainer. Write "
+        "trainer.add_callback(PassKGuardCallback(trainer, ...))."
+    )

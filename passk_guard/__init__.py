@@ -1,0 +1,41 @@
+"""passk-guard: know when optimising pass@k is costing you pass@1."""
+
+from passk_guard.alignment import (
+    Alignment,
+    alignment_curve,
+    estimate_alignment,
+    weighted_alignment,
+)
+from passk_guard.config import PassKGuardConfig
+from passk_guard.detection import Alarm
+from passk_guard.errors import PassKGuardWarning, ProbeError
+from passk_guard.guard import PassKGuard
+from passk_guard.objectives import PassKObjective
+from passk_guard.passk import pass_at_k, prompt_weight, unbiased_prompt_weight, weight_threshold
+from passk_guard.pool import HeldOutPool
+from passk_guard.probe import Failure, Probe
+from passk_guard.rollouts import Policy, RolloutGroup
+
+__all__ = [
+    "Alarm",
+    "Alignment",
+    "Failure",
+    "HeldOutPool",
+    "PassKGuard",
+    "PassKGuardConfig",
+    "PassKGuardWarning",
+    "PassKObjective",
+    "Policy",
+    "Probe",
+    "ProbeError",
+    "RolloutGroup",
+    "alignment_curve",
+    "estimate_alignment",
+    "pass_at_k",
+    "prompt_weight",
+    "unbiased_prompt_weight",
+    "weight_threshold",
+    "weighted_alignment",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,113 @@
+"""The guard's settings, checked at once: a bad argument fails before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
+from passk_guard.objectives import ESTIMATORS
+
+if TYPE_CHECKING:
+    from passk_guard.guard import PassKGuard
+    from passk_guard.probe import Probe
+
+__all__ = ["Action", "PassKGuardConfig"]
+
+Action = str | Callable[["Probe", "PassKGuard"], Any]
+
+_ACTIONS = ("warn",)
+_WATCHES = ("update", "target_k")
+
+
+@dataclass(frozen=True)
+class PassKGuardConfig:
+    """Settings of a guard, the same on every trainer.
+
+    Attributes:
+        k: the k that the run optimises.
+        objective: ``None`` leaves the trainer's advantages alone; ``"pkpo"`` installs pass@k ones.
+        num_generations: rollouts per held-out prompt, more than ``k``; ``None`` means 2k.
+        prompts_per_probe: fresh prompts per probe.
+        every: optimizer steps between probes; ``None`` spaces them by ``max_overhead``.
+        max_overhead: share of wall time that probes may take; 0.02 where ``every`` is ``None`` too.
+        action: ``"warn"``, a callable ``f(probe, guard)`` run at an alarm, or a list.
+        pass1_tolerance: how far pass@1 may fall below its reference.
+        false_alarms: chance of a false alarm per probe, all alarms together.
+        watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
+        reference_batches: probe batches that the reference level is taken from, at the start.
+        parameters: which parameters to differentiate by: a regular expression, a callable
+            ``f(name, parameter)`` or ``None`` for all trainable ones.
+        memory_limit: bytes that the exact Gramian may take.
+        log_prompts: let prompt text into logs.
+        seed: of the guard's own draws.
+    """
+
+    k: int = 8
+    objective: str | None = None
+    num_generations: int | None = None
+    prompts_per_probe: int = 64
+    every: int | None = None
+    max_overhead: float | None = None
+    action: Action | list[Action] = "warn"
+    pass1_tolerance: float = 0.01
+    false_alarms: float = 1e-3
+    watch: str = "update"
+    reference_batches: int = 4
+    parameters: ParameterFilter = None
+    memory_limit: int = DEFAULT_MEMORY_LIMIT
+    log_prompts: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every argument that can be checked alone."""
+        _at_least("k", self.k, 1)
+        _at_least("prompts_per_probe", self.prompts_per_probe, 4)
+        _at_least("reference_batches", self.reference_batches, 1)
+        if self.every is not None:
+            _at_least("every", self.every, 1)
+        _one_of("watch", self.watch, _WATCHES)
+        if self.objective is not None:
+            _one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
+        _between("false_alarms", self.false_alarms, 0.0, 0.5)
+        _between("pass1_tolerance", self.pass1_tolerance, -1e-12, 1.0)
+        if self.max_overhead is not None:
+            _between("max_overhead", self.max_overhead, 0.0, 1.0)
+        for action in self.actions:
+            if not callable(action):
+                _one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
+        if self.num_generations is not None and self.num_generations <= self.k:
+            raise ValueError(
+                f"k={self.k} needs more than {self.k} rollouts per held-out prompt, got "
+                f"num_generations={self.num_generations}. "
+                f"Lower k, or raise num_generations to {self.k + 1} or better {2 * self.k}."
+            )
+
+    @property
+    def actions(self) -> list[Action]:
+        """The actions as a list."""
+        return list(self.action) if isinstance(self.action, (list, tuple)) else [self.action]
+
+    @property
+    def n(self) -> int:
+        """Rollouts per held-out prompt."""
+        return self.num_generations or max(2 * self.k, 4)
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+
+
+def _between(name: str, value: Any, low: float, high: float) -> None:
+    if not isinstance(value, (int, float)) or not low < value < high:
+        raise ValueError(f"{name} must lie between {max(low, 0):g} and {high:g}, got {value!r}.")
+
+
+def _one_of(
+    name: str, value: Any, allowed: tuple[str, ...], *, or_none: bool = False, extra: str = ""
+) -> None:
+    if value not in allowed:
+        choices = ", ".join(repr(a) for a in allowed) + (" or None" if or_none else "") + extra
+        raise ValueError(f"{name}={value!r} is not known. Choose {choices}.")

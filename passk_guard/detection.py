@@ -1,0 +1,145 @@
+"""From evidence to alarm: a leading one on alignment, a sure one on the level of pass@1.
+
+The *alignment* alarm is a one-sided CUSUM (Page 1954) on the sign of ``⟨∇J_train, ∇J_1⟩``, the
+update in force. The *level* alarm fires when filtered pass@1 is surely below its reference by more
+than the tolerance. Both share the false-alarm chance that the user sets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from passk_guard.alignment import Alignment
+from passk_guard.track import Track
+
+__all__ = ["Alarm", "AlignmentCusum", "ConflictDetector", "cusum_threshold", "level_threshold"]
+
+_CLIP = 3.0
+_ALLOWANCE = 0.5
+_VARIANCE_DECAY = 0.15
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A conflict between what is trained and pass@1, raised once per episode.
+
+    Attributes:
+        step: optimizer steps done.
+        fired: which alarms did: ``"alignment"``, ``"level"`` or both.
+        message: one line with the figures, fit for a log.
+        pass1_lost: filtered estimate of pass@1 lost since the reference, with its standard error.
+        prompts: row ids that carry the conflict, most negative agreement x weight first.
+    """
+
+    step: int
+    fired: tuple[str, ...]
+    message: str
+    pass1_lost: tuple[float, float]
+    prompts: tuple[int, ...]
+
+
+def cusum_threshold(false_alarms: float) -> float:
+    """Threshold h at which a CUSUM with allowance 1/2 has a mean run length 1/false_alarms.
+
+    Siegmund's (1985) approximation: ``2 (e^b - b - 1)`` with ``b = h + 1.166``.
+
+    >>> round(cusum_threshold(5e-4), 2)
+    5.75
+    """
+    run_length = 1.0 / false_alarms
+    b = math.log(run_length / 2 + 1)
+    for _ in range(50):  # the fixed point of b = log(run_length / 2 + b + 1)
+        b = math.log(run_length / 2 + b + 1)
+    return max(b - 1.166, 0.5)
+
+
+def level_threshold(false_alarms: float) -> float:
+    """Standard errors that a loss must exceed, beyond the tolerance.
+
+    >>> round(level_threshold(5e-4), 2)
+    3.29
+    """
+    return NormalDist().inv_cdf(1.0 - false_alarms)
+
+
+class AlignmentCusum:
+    """``S ← max(0, S - x - 1/2)``, ``x = clip(U_t / s_{t-1}, ±3)``.
+
+    ``s²`` is an exponential mean of *past* jackknife variances: studentising by the same probe's
+    error would tie size and error together and break the run length.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.value = 0.0
+        self._variance: float | None = None
+
+    def update(self, alignment: Alignment | None) -> float:
+        """Take in a probe; one without signal (``None``) leaves everything as it was."""
+        if alignment is None or alignment.jackknife_se <= 0:
+            return self.value
+        variance = alignment.jackknife_se**2
+        scale = math.sqrt(variance if self._variance is None else self._variance)
+        x = max(-_CLIP, min(_CLIP, alignment.inner / scale))
+        # The ceiling lets an alarm clear within a few probes once the conflict is over.
+        self.value = min(max(0.0, self.value - x - _ALLOWANCE), self.threshold + _CLIP)
+        past = variance if self._variance is None else self._variance
+        self._variance = past + _VARIANCE_DECAY * (variance - past)
+        return self.value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {"value": self.value, "variance": self._variance}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.value, self._variance = state["value"], state["variance"]
+
+
+class ConflictDetector:
+    """Both alarms, and the episodes: raised once, then quiet until the conflict has cleared.
+
+    An alignment alarm clears when its CUSUM is back at zero, a level alarm when the estimated
+    loss is within the tolerance again.
+    """
+
+    def __init__(self, false_alarms: float, pass1_tolerance: float) -> None:
+        # Two alarms share the chance.
+        self.cusum = AlignmentCusum(cusum_threshold(false_alarms / 2))
+        self.z = level_threshold(false_alarms / 2)
+        self.tolerance = pass1_tolerance
+        self.active: set[str] = set()
+
+    def update(self, alignment: Alignment | None, track: Track) -> tuple[tuple[str, ...], bool]:
+        """Take in a probe's evidence.
+
+        Returns:
+            Which alarms fired, empty unless an episode begins with this probe; and whether an
+            episode ended with it.
+        """
+        before = bool(self.active)
+        score = self.cusum.update(alignment)
+        self._set("alignment", on=score > self.cusum.threshold, off=score == 0.0)
+        sure_loss = track.change + self.z * track.change_se < -self.tolerance
+        self._set("level", on=sure_loss, off=track.change >= -self.tolerance)
+        fired = tuple(sorted(self.active)) if self.active and not before else ()
+        return fired, before and not self.active
+
+    def _set(self, name: str, *, on: bool, off: bool) -> None:
+        if on:
+            self.active.add(name)
+        elif off:
+            self.active.discard(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {"cusum": self.cusum.state_dict(), "active": sorted(self.active)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.cusum.load_state_dict(state["cusum"])
+        self.active = set(state["active"])

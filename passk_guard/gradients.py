@@ -1,0 +1,211 @@
+"""Per-prompt pass@1 gradients, and their Gramian: one backward per prompt that has a signal.
+
+Each parameter's gradient is handed to an accumulator the moment autograd has finished it, and is
+freed at once. The accumulator is linear, so micro-batches of one prompt simply add up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.rollouts import Policy, RolloutGroup
+
+__all__ = [
+    "DEFAULT_MEMORY_LIMIT",
+    "ExactGramian",
+    "GradientAccumulator",
+    "ParameterFilter",
+    "check_memory",
+    "prompt_gramian",
+    "select_parameters",
+]
+
+ParameterFilter = str | Callable[[str, Parameter], bool] | None
+DEFAULT_MEMORY_LIMIT = 4 * 2**30
+
+
+class GradientAccumulator(Protocol):
+    """Takes gradients piece by piece and ends up with their inner products."""
+
+    def add(self, row: int, name: str, gradient: Tensor) -> None:
+        """Add one parameter's gradient to the gradient of prompt ``row``."""
+        ...
+
+    def gramian(self) -> Tensor:
+        """``(rows, rows)`` float64 inner products, on the CPU."""
+        ...
+
+
+class ExactGramian:
+    """Stores every prompt's gradient in float32: ``rows x parameters x 4`` bytes."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._gradients: dict[str, Tensor] = {}
+
+    def add(self, row: int, name: str, gradient: Tensor) -> None:
+        """Add one parameter's gradient to the gradient of prompt ``row``."""
+        if name not in self._gradients:
+            self._gradients[name] = torch.zeros(
+                self._rows, gradient.numel(), dtype=torch.float32, device=gradient.device
+            )
+        self._gradients[name][row] += gradient.detach().flatten()
+
+    def gramian(self) -> Tensor:
+        """``(rows, rows)`` float64 inner products, on the CPU."""
+        total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
+        for gradients in self._gradients.values():
+            total += (gradients @ gradients.T).to("cpu", torch.float64)
+        return total
+
+
+def prompt_gramian(
+    policy: Policy,
+    groups: Sequence[RolloutGroup],
+    parameters: Sequence[tuple[str, Parameter]],
+    *,
+    rollouts_per_backward: int | None = None,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Gramian of ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``, and the log-probs met on the way.
+
+    Args:
+        policy: scores rollouts.
+        groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
+        parameters: what to differentiate by, see :func:`select_parameters`.
+        rollouts_per_backward: micro-batch; all rollouts of a prompt where ``None``.
+
+    Returns:
+        The ``(m, m)`` float64 Gramian, and per prompt the ``(n, L)`` log-probabilities on the CPU
+        (``None`` where there was no signal).
+
+    Raises:
+        FloatingPointError: a log-probability or a gradient is not finite.
+    """
+    signal = [i for i, group in enumerate(groups) if group.has_signal]
+    accumulator = ExactGramian(len(signal))
+    log_probs: list[Tensor | None] = [None] * len(groups)
+    for row, i in enumerate(signal):
+        group = groups[i]
+        # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
+        coefficients = group.centred_success() / group.n
+        parts = []
+        with _gradients_go_to(accumulator, row, parameters):
+            for which in micro_batches(group.n, rollouts_per_backward):
+                scores = policy.log_probs(group, which)
+                loss = scores.sum(-1) @ coefficients[which].to(scores)
+                loss.backward()
+                parts.append(scores.detach().float().cpu())
+        log_probs[i] = torch.cat(parts)
+        if not bool(torch.isfinite(log_probs[i]).all()):  # type: ignore[arg-type]
+            raise FloatingPointError(
+                f"the policy gave a log-probability that is not finite on row {group.row}"
+            )
+    gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+    if signal:
+        index = torch.tensor(signal)
+        gramian[index[:, None], index] = accumulator.gramian()
+    if not bool(torch.isfinite(gramian).all()):
+        raise FloatingPointError("a gradient of the policy is not finite")
+    return gramian, log_probs
+
+
+def micro_batches(n: int, size: int | None) -> Iterator[slice]:
+    """Slices of at most ``size`` that cover ``range(n)``."""
+    size = size or n
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+@contextmanager
+def _gradients_go_to(
+    accumulator: GradientAccumulator, row: int, parameters: Sequence[tuple[str, Parameter]]
+) -> Iterator[None]:
+    """Within, ``backward()`` feeds the accumulator and leaves every ``.grad`` as it was.
+
+    Post-accumulate hooks of others (optimisers that step inside backward) are set aside: they
+    belong to the training run. ``backward`` with hooks, unlike ``autograd.grad``, also works under
+    re-entrant checkpointing, and it never holds a whole gradient.
+    """
+    tensors = [parameter for _, parameter in parameters]
+    others = [parameter.grad for parameter in tensors]
+    other_hooks = [dict(p._post_accumulate_grad_hooks or {}) for p in tensors]
+    handles = []
+
+    def feed(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                accumulator.add(row, name, parameter.grad)
+                parameter.grad = None
+
+        return hook
+
+    try:
+        for name, parameter in parameters:
+            parameter.grad = None
+            if parameter._post_accumulate_grad_hooks:
+                parameter._post_accumulate_grad_hooks.clear()
+            handles.append(parameter.register_post_accumulate_grad_hook(feed(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, grad, hooks in zip(tensors, others, other_hooks, strict=True):
+            parameter.grad = grad
+            if hooks:
+                parameter._post_accumulate_grad_hooks.update(hooks)
+
+
+def select_parameters(
+    named: Iterable[tuple[str, Parameter]], wanted: ParameterFilter = None
+) -> list[tuple[str, Parameter]]:
+    """The trainable parameters to differentiate by.
+
+    Args:
+        named: as ``model.named_parameters()`` gives them.
+        wanted: a regular expression searched for in the name, a callable ``f(name, parameter)``,
+            or ``None`` for all trainable ones.
+
+    Raises:
+        ValueError: nothing trainable is left.
+    """
+    trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    if isinstance(wanted, str):
+        pattern = re.compile(wanted)
+        chosen = [(name, p) for name, p in trainable if pattern.search(name)]
+    elif wanted is not None:
+        chosen = [(name, p) for name, p in trainable if wanted(name, p)]
+    else:
+        chosen = trainable
+    if not chosen:
+        some = ", ".join(name for name, _ in trainable[:3]) or "none"
+        raise ValueError(
+            f"parameters={wanted!r} selects no trainable parameter. The model has "
+            f"{len(trainable)}, such as: {some}."
+        )
+    return chosen
+
+
+def check_memory(
+    parameters: Sequence[tuple[str, Parameter]], prompts: int, limit: int = DEFAULT_MEMORY_LIMIT
+) -> None:
+    """Refuse, before training, a Gramian that would not fit.
+
+    Raises:
+        ValueError: ``prompts`` float32 gradients exceed ``limit`` bytes.
+    """
+    numel = sum(parameter.numel() for _, parameter in parameters)
+    needed = 4 * numel * prompts
+    if needed > limit:
+        raise ValueError(
+            f"The exact Gramian of {prompts} prompts over {numel / 1e6:,.0f} M parameters needs "
+            f"{needed / 2**30:,.1f} GiB, over memory_limit={limit / 2**30:,.1f} GiB. Measure on "
+            "part of the model, e.g. parameters=r'layers\\.(30|31)\\.' or "
+            "parameters='lm_head', lower prompts_per_probe, or raise memory_limit (bytes)."
+        )

@@ -1,0 +1,1 @@
+"""What people see: scalars, figures, tables, messages."""

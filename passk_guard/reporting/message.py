@@ -1,0 +1,60 @@
+"""The sentences that a user reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.track import Track
+
+if TYPE_CHECKING:
+    from passk_guard.cosine import Cosine
+
+__all__ = ["alarm_message", "start_message"]
+
+
+def alarm_message(
+    step: int,
+    fired: tuple[str, ...],
+    track: Track,
+    cosine: Cosine | None,
+    k: int,
+    prompts: tuple[int, ...],
+    config: PassKGuardConfig,
+) -> str:
+    """One paragraph: what fired, the figures, the prompts, what to do."""
+    lines = [
+        f"step {step}: training works against pass@1 ({' and '.join(fired)} alarm).",
+        f"pass@1 {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
+        f"± {1.96 * track.change_se:.3f} (95 %).",
+    ]
+    if cosine is not None:
+        lines.append(
+            f"Cosine of the update with the pass@1 gradient {cosine.value:+.2f} "
+            f"[{cosine.low:+.2f}, {cosine.high:+.2f}]."
+        )
+    if prompts:
+        rows = ", ".join(str(row) for row in prompts[:5])
+        lines.append(f"Held-out rows that carry it: {rows}.")
+    cause = f"k={k}" if config.objective else "the objective"
+    lines.append(
+        f"What helps: lower {cause}, mix a pass@1 term into it, or go back to a checkpoint "
+        "from before the loss."
+    )
+    return " ".join(lines)
+
+
+def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) -> str:
+    """What the guard is about to do, with the false-alarm chance of the whole run."""
+    m = min(config.prompts_per_probe, pool)
+    if config.every is not None and config.max_overhead is None:
+        when = f"every {config.every} steps"
+        probes = None if total_steps is None else total_steps // config.every + 1
+    else:
+        when = f"within {100 * (config.max_overhead or 0.02):g} % of the run's time"
+        probes = None
+    text = f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}"
+    if probes:
+        chance = 1 - (1 - config.false_alarms) ** probes
+        text += f"; {probes} probes, false-alarm chance {100 * chance:.1f} % per run"
+    return text + f". Pool: {pool} prompts, action: {config.action!r}."

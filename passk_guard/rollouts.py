@@ -1,0 +1,98 @@
+"""Rollouts of held-out prompts, and the protocol that anything which samples and scores follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Policy", "RolloutGroup", "counts"]
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """The verified rollouts of one prompt, ``n`` of them, ``L`` tokens wide.
+
+    Attributes:
+        row: the prompt's row id in the held-out pool.
+        input_ids: ``(n, L)`` prompt and completion.
+        attention_mask: ``(n, L)``, 0 on padding (either side).
+        completion_mask: ``(n, L)``, 1 on the tokens that the policy sampled.
+        success: ``(n,)`` 1.0 right, 0.0 wrong. NaN marks an unscorable rollout.
+        advantages: ``(n,)`` what the host trainer would give these rollouts, where it says.
+    """
+
+    row: int
+    input_ids: Tensor
+    attention_mask: Tensor
+    completion_mask: Tensor
+    success: Tensor
+    advantages: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of rollouts."""
+        return len(self.success)
+
+    @property
+    def correct(self) -> int:
+        """Number of right rollouts."""
+        return int(self.success.nansum().item())
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the pass@1 gradient of this prompt is not zero by construction."""
+        return 0 < self.correct < self.n
+
+    def scorable(self) -> RolloutGroup:
+        """Without the rollouts that the verifier could not score."""
+        keep = ~self.success.isnan()
+        if bool(keep.all()):
+            return self
+        return replace(
+            self,
+            input_ids=self.input_ids[keep],
+            attention_mask=self.attention_mask[keep],
+            completion_mask=self.completion_mask[keep],
+            success=self.success[keep],
+            advantages=None if self.advantages is None else self.advantages[keep],
+        )
+
+    def centred_success(self) -> Tensor:
+        """``r_j - r̄_{-j}``, the success less the mean of the others, ``(n,)``."""
+        r = self.success
+        return (r - r.mean()) * (self.n / (self.n - 1))
+
+
+class Policy(Protocol):
+    """What the guard needs of a policy: verified rollouts, log-probs, parameters.
+
+    Rollouts must be independent and come from the very distribution that :meth:`log_probs` scores:
+    no top-k, top-p or penalties, the same temperature, dropout off in both.
+    """
+
+    def generate(
+        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int
+    ) -> list[RolloutGroup]:
+        """Sample and verify ``n`` rollouts for each row, in the order of the rows."""
+        ...
+
+    def log_probs(self, group: RolloutGroup, which: slice) -> Tensor:
+        """Per-token log-probabilities of some rollouts, differentiable.
+
+        Returns:
+            ``(b, L)`` aligned with ``input_ids``, 0 outside ``completion_mask``.
+        """
+        ...
+
+    def parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
+        """Named parameters, shared ones once."""
+        ...
+
+
+def counts(groups: Sequence[RolloutGroup]) -> tuple[list[int], list[int]]:
+    """Right rollouts and all rollouts, per prompt."""
+    return [group.correct for group in groups], [group.n for group in groups]

@@ -1,0 +1,118 @@
+"""Pass@1 over the run: a two-state filter over sampled levels and paired increments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from passk_guard.rollout_store import Drift
+
+__all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
+
+# Without a usable increment: healthy runs wander by about a point per ten steps.
+_PRIOR_VARIANCE_PER_STEP = 0.01**2 / 10
+
+
+@dataclass(frozen=True)
+class Level:
+    """Sampled pass@1 of one batch of prompts, with the variance of that mean."""
+
+    mean: float
+    variance: float
+
+
+@dataclass(frozen=True)
+class Track:
+    """Filtered pass@1.
+
+    Attributes:
+        pass_at_1: now.
+        low, high: its 95 % interval.
+        reference: pass@1 where the run began, as known now.
+        change: ``pass_at_1 - reference``.
+        change_se: its standard error; smaller than the levels', which share their errors.
+    """
+
+    pass_at_1: float
+    low: float
+    high: float
+    reference: float
+    change: float
+    change_se: float
+
+
+def sampled_level(correct: Sequence[int], n: Sequence[int]) -> Level:
+    """Mean success rate over prompts, and its variance from their spread.
+
+    The variance has a floor of the binomial kind, so that a batch in which nothing is solved does
+    not count as certain.
+    """
+    c, total = np.asarray(correct, float), np.asarray(n, float)
+    rates = c / total
+    smoothed = (c.sum() + 0.5) / (total.sum() + 1.0)
+    floor = smoothed * (1 - smoothed) / total.mean()
+    spread = float(rates.var(ddof=1)) if len(rates) > 1 else 0.25
+    return Level(float(rates.mean()), max(spread, float(floor)) / len(rates))
+
+
+class Pass1Track:
+    """Kalman filter on (pass@1 at the reference, pass@1 now).
+
+    The process noise is the variance that the paired increment adds, and nothing else, so with
+    precise increments every new batch sharpens the reference too. Without a usable increment a
+    stated prior variance per step takes its place.
+    """
+
+    def __init__(self) -> None:
+        self._mean: np.ndarray | None = None
+        self._cov = np.zeros((2, 2))
+
+    def update(self, level: Level, drift: Drift | None, steps: int) -> Track:
+        """Move on by ``steps`` training steps and take in a sampled level.
+
+        Args:
+            level: of the batch just sampled. The first one sets both states.
+            drift: paired increment since the last update; ``None`` where there is none.
+            steps: optimizer steps since the last update.
+        """
+        if self._mean is None:
+            self._mean = np.array([level.mean, level.mean])
+            self._cov = np.full((2, 2), level.variance)
+            return self.now()
+        if drift is not None and drift.usable:
+            self._mean = self._mean + np.array([0.0, drift.change])
+            self._cov[1, 1] += drift.added_variance
+        else:
+            self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
+        gain = self._cov[:, 1] / (self._cov[1, 1] + level.variance)
+        self._mean = self._mean + gain * (level.mean - self._mean[1])
+        self._cov = self._cov - np.outer(gain, self._cov[1])
+        return self.now()
+
+    def now(self) -> Track:
+        """The present estimate."""
+        assert self._mean is not None, "update() comes first"
+        reference, present = (float(v) for v in self._mean)
+        half = 1.96 * math.sqrt(max(self._cov[1, 1], 0.0))
+        change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
+        return Track(
+            pass_at_1=present,
+            low=max(0.0, present - half),
+            high=min(1.0, present + half),
+            reference=reference,
+            change=present - reference,
+            change_se=math.sqrt(max(float(change_var), 0.0)),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {"mean": self._mean, "cov": self._cov}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self._mean = None if state["mean"] is None else np.array(state["mean"])
+        self._cov = np.array(state["cov"])

@@ -1,0 +1,96 @@
+"""Choosing and checking the verifier: which reward decides that a rollout is right."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_verifier", "choose_verifier", "verifier_name"]
+
+# What trainers hand to every reward function beside the dataset's columns.
+_ALWAYS_GIVEN = {"prompts", "completions", "completion_ids", "environments"} | {
+    "trainer_state",
+    "log_extra",
+    "log_metric",
+}
+
+
+def choose_verifier(
+    reward_funcs: Any, success: str | Callable[..., Any] | None, names: Sequence[str] | None = None
+) -> Any:
+    """The one reward function that decides "right".
+
+    Args:
+        reward_funcs: a callable or a list of them.
+        success: the name of one, a callable of its own, or ``None`` where there is just one.
+        names: of the reward functions, where the trainer names them itself.
+
+    Raises:
+        ValueError: there are none; there are several and ``success`` does not say which.
+    """
+    if success is not None and callable(success):
+        return success
+    funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+    if not funcs:
+        raise ValueError(
+            "reward_funcs is empty. Pass a verifier f(prompts, completions, **columns) that "
+            "returns one score per completion, or leave reward_funcs out to use the trainer's."
+        )
+    names = list(names) if names is not None else [verifier_name(f) for f in funcs]
+    if success is not None:
+        if success not in names:
+            raise ValueError(
+                f"success={success!r} names no reward function. There are: {', '.join(names)}."
+            )
+        return funcs[names.index(success)]
+    if len(funcs) > 1:
+        raise ValueError(
+            f"There are {len(funcs)} reward functions ({', '.join(names)}), and a format reward "
+            f"must not count as solving. Say which decides: success={names[0]!r}, for example."
+        )
+    return funcs[0]
+
+
+def verifier_name(func: Any) -> str:
+    """What to call it in a message."""
+    return str(getattr(func, "__name__", type(func).__name__))
+
+
+def check_verifier(func: Any, columns: Collection[str]) -> None:
+    """Refuse a verifier that asks for a column that the held-out rows do not have.
+
+    Raises:
+        ValueError: it is not callable, or a required parameter is no column.
+    """
+    if isinstance(func, (str, torch.nn.Module)):
+        return  # a reward model: scores text, needs no column
+    if not callable(func):
+        raise ValueError(
+            f"reward_funcs holds {func!r}, which is not callable. A verifier is a function "
+            "f(prompts, completions, **columns)."
+        )
+    try:
+        parameters = inspect.signature(func).parameters.values()
+    except (TypeError, ValueError):
+        return
+    needed = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    missing = [name for name in needed if name not in _ALWAYS_GIVEN and name not in columns]
+    if missing:
+        raise ValueError(
+            f"The verifier {verifier_name(func)!r} needs {', '.join(map(repr, missing))}, but the "
+            f"held-out rows have the columns {', '.join(sorted(columns)) or 'none'}. Add the "
+            "column to prompts, or give the parameter a default."
+        )
+
+
+def decide_success(rewards: Tensor, threshold: float) -> Tensor:
+    """1.0 where a reward reaches the threshold, 0.0 below, NaN where it is NaN."""
+    return torch.where(rewards.isnan(), rewards, (rewards >= threshold).to(rewards))

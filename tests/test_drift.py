@@ -1,0 +1,137 @@
+"""Paired change of pass@1 against the exact change of a bandit, and the traps it avoids."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import BanditPolicy
+
+from passk_guard.drift import paired_change, score
+from passk_guard.rollout_store import RolloutStore
+
+CONTEXTS = 120
+
+
+def moved(policy, size, seed=1):
+    """The same bandit after a random step of the weights."""
+    other = BanditPolicy(CONTEXTS, dim=3, tokens=policy.tokens, seed=5)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        step = torch.randn(policy.weight.shape, generator=generator, dtype=torch.float64)
+        other.weight.copy_(policy.weight + size * step)
+    return other
+
+
+def mean_success(policy):
+    return float(torch.stack([policy.success(x).detach() for x in range(CONTEXTS)]).mean())
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_unbiased_and_honest_about_its_error(tokens):
+    torch.manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, tokens=tokens, seed=5)
+    new = moved(policy, 0.1)
+    truth = mean_success(new) - mean_success(policy)
+    changes, errors = [], []
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        ids = rng.integers(CONTEXTS, size=32).tolist()
+        groups = policy.generate(None, ids, 8)
+        change = paired_change(groups, score(policy, groups), score(new, groups))
+        assert change.exact
+        assert change.usable
+        changes.append(change.change)
+        errors.append(change.se)
+    spread = np.std(changes, ddof=1)
+    assert abs(np.mean(changes) - truth) < 3 * spread / np.sqrt(300)
+    assert np.sqrt(np.mean(np.square(errors))) / spread == pytest.approx(1.0, abs=0.12)
+    covered = np.abs(np.array(changes) - truth) < 1.96 * np.array(errors)
+    assert 0.90 < covered.mean() < 0.985
+
+
+def test_scoring_noise_alone_moves_nothing_but_would_without_a_baseline():
+    """400 tokens, each log-prob off by 2 % noise, no change of the policy at all."""
+    generator = torch.Generator().manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    with_baseline, without = [], []
+    for _ in range(60):
+        groups = policy.generate(None, list(range(40)), 8)
+        wide = []
+        for group in groups:
+            ones = torch.ones(8, 400, dtype=torch.long)
+            wide.append(type(group)(group.row, ones, ones, ones, group.success))
+        before = [torch.zeros(8, 400) if g.has_signal else None for g in wide]
+        noise = [
+            None if b is None else 0.02 * torch.randn(b.shape, generator=generator) for b in before
+        ]
+        change = paired_change(wide, before, noise)
+        with_baseline.append(change.change)
+        without.append(
+            np.mean(
+                [
+                    0.0 if e is None else float((g.success * e.expm1().sum(-1)).mean())
+                    for g, e in zip(wide, noise, strict=True)
+                ]
+            )
+        )
+    error = np.std(with_baseline, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(with_baseline)) < 3 * error
+    assert np.mean(without) > 10 * error  # E[exp(noise)] > 1: a gain out of nothing
+
+
+def test_extreme_ratios_make_it_unusable_not_clipped():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    groups = policy.generate(None, list(range(20)), 8)
+    change = paired_change(groups, score(policy, groups), score(moved(policy, 5.0), groups))
+    assert change.extreme > 0.01
+    assert not change.usable
+
+
+def test_no_signal_is_unusable_and_finite():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    groups = policy.generate(None, [1, 2, 3], 4)
+    for group in groups:
+        group.success[:] = 1.0
+    change = paired_change(groups, score(policy, groups), score(policy, groups))
+    assert (change.change, change.usable) == (0.0, False)
+
+
+def test_store_knows_the_error_of_the_sum_over_steps():
+    """Five steps in one direction, on the same stored prompts: errors add up, and it says so."""
+    torch.manual_seed(1)
+    rng = np.random.default_rng(1)
+    sums, claimed, naive = [], [], []
+    path = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    policies = [moved(path, 0.03 * t) for t in range(6)]
+    truth = mean_success(policies[5]) - mean_success(policies[0])
+    for _ in range(200):
+        store = RolloutStore(3)
+        total = variance = independent = 0.0
+        for t in range(6):
+            drift = store.measure(policies[t])
+            if drift is not None:
+                total += drift.change
+                variance += drift.added_variance
+                independent += drift.se**2
+            for _ in range(2 if t == 0 else 1):
+                groups = policies[t].generate(None, rng.integers(CONTEXTS, size=24).tolist(), 8)
+                store.add(groups, score(policies[t], groups))
+        sums.append(total)
+        claimed.append(variance)
+        naive.append(independent)
+    spread = np.std(sums, ddof=1)
+    assert abs(np.mean(sums) - truth) < 3 * spread / np.sqrt(200)
+    assert np.sqrt(np.mean(claimed)) / spread == pytest.approx(1.0, abs=0.15)
+    assert np.sqrt(np.mean(naive)) / spread < 0.85  # as if increments were independent
+
+
+def test_store_resumes():
+    torch.manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    store = RolloutStore(2)
+    for _ in range(2):
+        groups = policy.generate(None, list(range(16)), 8)
+        store.add(groups, score(policy, groups))
+    store.measure(moved(policy, 0.05))
+    other = RolloutStore(2)
+    other.load_state_dict(store.state_dict())
+    assert other.measure(moved(policy, 0.1)) == store.measure(moved(policy, 0.1))
