@@ -18,7 +18,7 @@ class TRLObjective:
     """Replaces the advantages of training batches by those of a live objective.
 
     ``A = A_trainer + (1-λ) s (A_k - A_1)`` with ``A_1 = r - r̄`` and ``s`` the trainer's reward
-    scale, so that λ = 1 is the trainer untouched. Before the first replacement it checks that
+    scale, so that λ = 1 is the trainer untouched and what else it put in stays. Before the first replacement it checks that
     ``s A_1`` is what the trainer computed; if not (a TRL version or setting that scales in another
     way), it steps back for good, and says so.
 
@@ -55,15 +55,17 @@ class TRLObjective:
         rewards = self._group_rewards(tapped[-1])
         pass1 = rewards - rewards.nanmean(-1, keepdim=True)
         scale = self._reward_scale(rewards)
-        if not self._checked and not self._same(self._local(scale * pass1, own), own):
+        expected = self._local(scale * pass1, own)
+        if not self._checked and not self._same(expected, own):
             return output
         weight = self._objective.pass1_weight
         if weight < 1.0:
             n = rewards.shape[-1]
             # A_1 here is (n-1)/n of the unbiased leave-one-out form; A_k is put on that scale.
-            passk = (n - 1) / n * self._passk(rewards)
-            change = (1 - weight) * scale * (passk - pass1)
-            output["advantages"] = own + self._local(change, own)
+            passk = self._local(scale * self._passk(rewards) * ((n - 1) / n), own)
+            # What the trainer put in beside the rewards, free of rounding.
+            rest = torch.where(_close(own, expected), 0.0, own - expected)
+            output["advantages"] = weight * expected + (1 - weight) * passk + rest
         return output
 
     def _passk(self, rewards: Tensor) -> Tensor:
@@ -92,7 +94,7 @@ class TRLObjective:
 
     def _same(self, expected: Tensor, own: Tensor) -> bool:
         self._checked = bool(expected.any())  # an all-zero batch proves nothing
-        if expected.shape == own.shape and torch.allclose(expected, own, rtol=1e-3, atol=1e-5):
+        if expected.shape == own.shape and bool(_close(own, expected).all()):
             return True
         self.failed = True
         warn(
@@ -102,6 +104,10 @@ class TRLObjective:
             "multi_objective_aggregation='normalize_then_sum', or a newer TRL."
         )
         return False
+
+
+def _close(own: Tensor, expected: Tensor) -> Tensor:
+    return torch.isclose(own, expected, rtol=1e-3, atol=1e-5)
 
 
 def _nan_std(rewards: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
@@ -90,7 +92,7 @@ class PassKGuardCallback(TrainerCallback):
         false_alarms: float = 1e-3,
         watch: str = "update",
         temperature: float | None = None,
-        reference_batches: int = 4,
+        reference_batches: int | None = None,
         parameters: ParameterFilter = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         log_prompts: bool = False,
@@ -160,6 +162,8 @@ class PassKGuardCallback(TrainerCallback):
             )
         if self._objective is not None:
             self._objective.install()
+        if state.global_step > 0:
+            self._resume(_checkpoint(args, state))
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
 
@@ -168,6 +172,15 @@ class PassKGuardCallback(TrainerCallback):
         self.guard.schedule.trained(time.perf_counter() - self._clock)
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the guard's state into the checkpoint."""
+        if not self._trainer.is_world_process_zero():
+            return
+        try:
+            torch.save(self.guard.state_dict(), _checkpoint(args, state))
+        except Exception as error:
+            warn(f"the guard's state was not saved: {type(error).__name__}: {error}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the trainer its own advantages back."""
@@ -184,6 +197,15 @@ class PassKGuardCallback(TrainerCallback):
         probe = self.guard.probe(step)
         if probe is not None:
             self._report(probe)
+
+    def _resume(self, path: Path) -> None:
+        try:
+            self.guard.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:
+            warn(
+                f"no guard state in this checkpoint ({type(error).__name__}: {path}). The guard "
+                "starts afresh: losses before this step are not seen."
+            )
 
     def _agreed(self, due: bool) -> bool:
         """Process 0's clock decides for all."""
@@ -311,6 +333,10 @@ def _check_trainer(trainer: Any, config: PassKGuardConfig) -> None:
             "vLLM samples with top_p, top_k or min_p here, and the probe cannot change that: its "
             "scores would not belong to its rollouts. Remove the filters from GRPOConfig."
         )
+
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "passk_guard.pt"
 
 
 def _calling_trainer() -> Any:

@@ -36,7 +36,8 @@ class PassKGuardConfig:
         pass1_tolerance: how far pass@1 may fall below its reference.
         false_alarms: chance of a false alarm per probe, all alarms together.
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
-        reference_batches: probe batches that the reference level is taken from, at the start.
+        reference_batches: probe batches that the reference is taken from, at the start; ``None``
+            means 8 with a fixed ``every``, where probes are many, else 4.
         parameters: which parameters to differentiate by: a regular expression, a callable
             ``f(name, parameter)`` or ``None`` for all trainable ones.
         memory_limit: bytes that the exact Gramian may take.
@@ -54,7 +55,7 @@ class PassKGuardConfig:
     pass1_tolerance: float = 0.01
     false_alarms: float = 1e-3
     watch: str = "update"
-    reference_batches: int = 4
+    reference_batches: int | None = None
     parameters: ParameterFilter = None
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     log_prompts: bool = False
@@ -64,9 +65,9 @@ class PassKGuardConfig:
         """Check every argument that can be checked alone."""
         _at_least("k", self.k, 1)
         _at_least("prompts_per_probe", self.prompts_per_probe, 4)
-        _at_least("reference_batches", self.reference_batches, 1)
-        if self.every is not None:
-            _at_least("every", self.every, 1)
+        for name in ("reference_batches", "every"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
         _one_of("watch", self.watch, _WATCHES)
         if self.objective is not None:
             _one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
@@ -88,6 +89,13 @@ class PassKGuardConfig:
     def actions(self) -> list[Action]:
         """The actions as a list."""
         return list(self.action) if isinstance(self.action, (list, tuple)) else [self.action]
+
+    @property
+    def references(self) -> int:
+        """Batches behind the reference."""
+        if self.reference_batches is not None:
+            return self.reference_batches
+        return 4 if self.every is None or self.max_overhead is not None else 8
 
     @property
     def n(self) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,11 +52,15 @@ class PooledCosine:
         half = 1.96 * math.sqrt(max(slope @ self._cov @ slope, 0.0)) / self._weight
         return Cosine(value, max(-1.0, value - half), min(1.0, value + half))
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return {"parts": self._parts, "cov": self._cov, "weight": self._weight}
+        return {
+            "parts": self._parts.tolist(),
+            "cov": self._cov.tolist(),
+            "weight": self._weight,
+        }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
         self._parts, self._cov = np.array(state["parts"]), np.array(state["cov"])
-        self._weight = float(state["weight"])  # type: ignore[arg-type]
+        self._weight = state["weight"]

@@ -82,7 +82,7 @@ class PassKGuard:
         self._detector = ConflictDetector(config.false_alarms, config.pass1_tolerance)
         self._track = Pass1Track()
         self._cosine = PooledCosine()
-        self._store = RolloutStore(config.reference_batches + 1)
+        self._store = RolloutStore(config.references + 1)
         self._last_step = 0
 
     @property
@@ -183,7 +183,7 @@ class PassKGuard:
     def _reference(self) -> list[tuple[list[RolloutGroup], list[Tensor | None]]]:
         """Further batches, only sampled and scored, that settle where pass@1 starts from."""
         batches = []
-        for _ in range(self.config.reference_batches - 1):
+        for _ in range(self.config.references - 1):
             groups = usable_groups(self._sample(), self.k)
             batches.append((groups, score(self.policy, groups, self._micro_batch)))
         return batches

@@ -110,7 +110,8 @@ class Pass1Track:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return {"mean": self._mean, "cov": self._cov}
+        mean = None if self._mean is None else self._mean.tolist()
+        return {"mean": mean, "cov": self._cov.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""

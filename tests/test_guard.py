@@ -1,0 +1,283 @@
+"""The guard without any trainer, on a bandit that is really trained."""
+
+import itertools
+
+import pytest
+import torch
+from tiny import BanditPolicy
+
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
+from passk_guard.pool import rows_from
+from passk_guard.schedule import Schedule
+
+CONTEXTS = 64
+
+
+def make_guard(policy=None, **settings):
+    policy = policy or BanditPolicy(CONTEXTS, dim=3, seed=5)
+    settings = {"k": 4, "prompts_per_probe": 16, "every": 5, **settings}
+    rows = [{"prompt": str(i)} for i in range(CONTEXTS)]
+    config = PassKGuardConfig(**settings)
+    return PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated)
+
+
+def ascend(policy, k, steps, lr=3.0):
+    """Exact gradient ascent on pass@k."""
+    for _ in range(steps):
+        p = torch.stack([policy.success(x) for x in range(CONTEXTS)])
+        (grad,) = torch.autograd.grad((1 - (1 - p) ** k).mean(), policy.weight)
+        with torch.no_grad():
+            policy.weight += lr * grad
+
+
+def test_a_probe_holds_everything_a_user_reads():
+    guard = make_guard()
+    first, second = guard.probe(0), guard.probe(5)
+    assert guard.history == [first, second]
+    assert first.drift is None
+    assert second.drift.change == pytest.approx(0, abs=1e-9)  # nothing was trained
+    assert [a.k for a in first.curve] == list(range(1, 8))
+    assert first.alignment.k == 4
+    assert 0 <= first.pass_at_1 <= first.pass_at_k <= 1
+    assert first.track.low <= first.track.pass_at_1 <= first.track.high
+    assert len(first.row_ids) == len(first.alignment.agreement) == first.prompts == 16
+    assert first.seconds > 0
+
+
+def test_it_measures_without_training_anything():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    weight = policy.weight.detach().clone()
+    state = torch.get_rng_state()
+    make_guard(policy).probe(0)
+    assert torch.equal(policy.weight, weight)
+    assert policy.weight.grad is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_same_seed_gives_the_same_history():
+    a, b = make_guard(), make_guard()
+    torch.rand(3)
+    for guard in (a, b):
+        for step in (0, 5, 10):
+            guard.probe(step)
+    assert [p.pass_at_1 for p in a.history] == [p.pass_at_1 for p in b.history]
+    assert [p.alignment.z for p in a.history] == [p.alignment.z for p in b.history]
+    other = make_guard(seed=1)
+    other.probe(0)
+    assert other.history[0].alignment.z != a.history[0].alignment.z
+
+
+def test_pass1_training_raises_no_alarm_and_the_track_follows():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    guard = make_guard(policy, watch="target_k", k=1, num_generations=8)
+    for step in range(0, 60, 5):
+        guard.probe(step)
+        ascend(policy, 1, 5)
+    assert not any(p.alarm for p in guard.history)
+    truth = float(torch.stack([policy.success(x).detach() for x in range(CONTEXTS)]).mean())
+    guard.probe(60)
+    last = guard.history[-1].track
+    assert last.low - 0.02 < truth < last.high + 0.02
+    assert last.change > 0.02
+
+
+def falling(**settings):
+    """Descent on pass@1: pass@1 surely falls."""
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    guard = make_guard(policy, **settings)
+
+    def train():
+        for step in range(0, 60, 5):
+            guard.probe(step)
+            ascend(policy, 1, 5, lr=-20.0)
+
+    with pytest.warns(PassKGuardWarning) as caught:
+        train()
+    return guard, [str(w.message) for w in caught]
+
+
+def test_one_warning_per_episode_with_figures_and_rows():
+    guard, messages = falling()
+    alarms = [p.alarm for p in guard.history if p.alarm]
+    assert len(alarms) == len(messages) == 1
+    assert "level" in alarms[0].fired
+    assert alarms[0].message in messages[0]
+    assert alarms[0].pass1_lost[0] > 0.01
+    assert "pass@1" in messages[0]
+    assert all(p.conflict for p in guard.history if p.step >= alarms[0].step)
+
+
+def test_callables_run_once_and_may_fail():
+    calls = []
+
+    def note(probe, guard):
+        calls.append((probe.step, guard.k))
+
+    def broken(probe, guard):
+        raise OSError("no pager")
+
+    _, messages = falling(action=["warn", note, broken])
+    assert len(calls) == 1
+    assert any("raised OSError: no pager" in m for m in messages)
+
+
+@pytest.mark.parametrize("what", ["raises", "nan log-probs", "nothing scored", "too few groups"])
+def test_a_failed_probe_costs_that_probe_only(what):
+    class Faulty(BanditPolicy):
+        broken = False
+
+        def generate(self, rows, row_ids, n):
+            if self.broken and what == "raises":
+                raise ValueError("verifier on strike")
+            groups = super().generate(rows, row_ids, n)
+            if self.broken and what == "nothing scored":
+                for group in groups:
+                    group.success[:] = float("nan")
+            return groups[:-1] if self.broken and what == "too few groups" else groups
+
+        def log_probs(self, group, which):
+            scores = super().log_probs(group, which)
+            return scores * float("nan") if self.broken and what == "nan log-probs" else scores
+
+    policy = Faulty(CONTEXTS, dim=3, seed=5)
+    guard = make_guard(policy)
+    guard.probe(0)
+    policy.broken = True
+    state = torch.get_rng_state()
+    with pytest.warns(PassKGuardWarning, match="this probe is lost"):
+        assert guard.probe(5) is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert policy.weight.grad is None
+    assert not policy.weight._post_accumulate_grad_hooks
+    policy.broken = False
+    assert guard.probe(10) is not None
+    assert [f.step for f in guard.failures] == [5]
+    assert [p.step for p in guard.history] == [0, 10]
+
+
+def test_ctrl_c_passes_through_a_probe_and_leaves_no_trace():
+    class Interrupted(BanditPolicy):
+        def log_probs(self, group, which):
+            raise KeyboardInterrupt
+
+    policy = Interrupted(CONTEXTS, dim=3, seed=5)
+    state = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        make_guard(policy).probe(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not policy.weight._post_accumulate_grad_hooks
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_right_and_all_wrong_are_results_not_failures(value):
+    class Settled(BanditPolicy):
+        def generate(self, rows, row_ids, n):
+            groups = super().generate(rows, row_ids, n)
+            for group in groups:
+                group.success[:] = value
+            return groups
+
+        def log_probs(self, group, which):
+            raise AssertionError("no signal, nothing to score")
+
+    guard = make_guard(Settled(CONTEXTS, dim=3, seed=5))
+    for step in range(0, 100, 5):
+        probe = guard.probe(step)
+        assert probe.no_signal == 1.0
+        assert probe.alignment is None
+        assert probe.curve == []
+        assert probe.alarm is None
+    assert not guard.failures
+
+
+def test_resume_continues_as_if_uninterrupted(tmp_path):
+    def run(guard, policy, steps):
+        for step in steps:
+            guard.probe(step)
+            ascend(policy, 4, 2)
+
+    whole_policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    whole = make_guard(whole_policy)
+    run(whole, whole_policy, range(0, 40, 5))
+
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    first = make_guard(policy)
+    run(first, policy, range(0, 20, 5))
+    torch.save(first.state_dict(), tmp_path / "passk_guard.pt")
+    second = make_guard(policy)
+    second.load_state_dict(torch.load(tmp_path / "passk_guard.pt"))
+    run(second, policy, range(20, 40, 5))
+    assert [p.track for p in second.history] == [p.track for p in whole.history[4:]]
+    assert [p.row_ids for p in second.history] == [p.row_ids for p in whole.history[4:]]
+    assert [p.cosine for p in second.history] == [p.cosine for p in whole.history[4:]]
+
+
+def test_pool_draws_without_replacement():
+    pool = HeldOutPool([{"prompt": str(i)} for i in range(10)], seed=3)
+    first = [i for _ in range(2) for i in pool.draw(4)]
+    assert len(set(first)) == 8
+    across = pool.draw(4)  # two left over, two of the next round
+    assert len(set(across)) == 4
+    assert set(range(10)) - set(first) <= set(across)
+    assert len(pool.draw(99)) == 10
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "prompts is empty"),
+        ("1 + 1", "must be a list"),
+        ([{"question": "?"}], "no 'prompt' key"),
+        ([""], "non-empty string"),
+        ([None], "non-empty string"),
+    ],
+)
+def test_bad_prompts(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        rows_from(prompts)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "k must be a whole number"),
+        ({"num_generations": 4}, "k=4 needs more than 4 rollouts"),
+        ({"action": "panic"}, "action='panic' is not known. Choose 'warn' or a callable"),
+        ({"watch": "loss"}, "watch='loss'"),
+        ({"objective": "ppo"}, "objective='ppo' is not known. Choose 'pkpo' or None"),
+        ({"every": 0}, "every must be a whole number, at least 1"),
+        ({"false_alarms": 0}, "false_alarms must lie between"),
+        ({"pass1_tolerance": -1}, "pass1_tolerance must lie between"),
+        ({"max_overhead": 2}, "max_overhead must lie between"),
+        ({"prompts_per_probe": 2}, "prompts_per_probe must be a whole number, at least 4"),
+        ({"memory_limit": 100}, "exact Gramian of 16 prompts"),
+        ({"parameters": "no_such"}, "selects no trainable parameter"),
+    ],
+)
+def test_bad_settings_fail_at_once(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_guard(**settings)
+
+
+def test_fixed_schedule():
+    schedule = Schedule(every=5)
+    due = []
+    for step in range(21):
+        if schedule.due(step):
+            due.append(step)
+            schedule.probed(step, 100.0)
+        schedule.trained(1.0)
+    assert due == [0, 5, 10, 15, 20]
+
+
+def test_budgeted_schedule_keeps_its_share():
+    schedule = Schedule(max_overhead=0.05)
+    due = []
+    for step in range(2000):
+        if schedule.due(step):
+            due.append(step)
+            schedule.probed(step, 3.0 if step else 12.0)
+        schedule.trained(1.0)
+    assert due[1] > 12 / 0.05 * 0.9
+    assert schedule.share <= 0.05 + 3.0 / 2000
+    assert all(b - a >= 10 for a, b in itertools.pairwise(due))

@@ -1,0 +1,90 @@
+"""What a probe may touch comes back as it was, also after an error."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_llama
+
+from passk_guard.isolation import isolated, kept_attributes
+
+
+def snapshot(model):
+    return {
+        "draws": (random.random(), np.random.rand(), torch.rand(3).tolist()),
+        "training": [m.training for m in model.modules()],
+        "flags": [m.__dict__.get("gradient_checkpointing") for m in model.modules()],
+        "use_cache": model.config.use_cache,
+        "generation": model.generation_config.to_dict(),
+        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+    }
+
+
+def equal(a, b):
+    grads = zip(a.pop("grads"), b.pop("grads"), strict=True)
+    return a == b and all((x is None and y is None) or torch.equal(x, y) for x, y in grads)
+
+
+def seed_all():
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+
+
+def disturb(model):
+    random.random(), np.random.rand(), torch.rand(7)
+    model.train()
+    model.config.use_cache = False
+    model.generation_config.temperature = 0.3
+    for module in model.modules():
+        module.gradient_checkpointing = True
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_everything_is_restored(error):
+    model = tiny_llama().train()
+    model.model.layers[0].eval()  # a mixed state, as adapters leave it
+    for module in model.modules():
+        module.gradient_checkpointing = False
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    seed_all()
+    before = snapshot(model)
+    seed_all()
+    try:
+        with isolated(model, seed=11):
+            assert not model.training
+            disturb(model)
+            if error:
+                raise error
+    except (RuntimeError, KeyboardInterrupt):
+        pass
+    assert equal(snapshot(model), before)
+
+
+def test_without_isolation_the_same_comparison_fails():
+    model = tiny_llama().train()
+    seed_all()
+    before = snapshot(model)
+    seed_all()
+    disturb(model)
+    assert not equal(snapshot(model), before)
+
+
+def test_probes_are_reproducible():
+    model = tiny_llama()
+    draws = []
+    for _ in range(2):
+        torch.rand(5)
+        with isolated(model, seed=11):
+            draws.append(torch.rand(3).tolist())
+    assert draws[0] == draws[1]
+
+
+def test_kept_attributes_passes_over_missing_ones():
+    thing = torch.nn.Linear(1, 1)
+    with kept_attributes(thing, "in_features", "no_such_thing"):
+        thing.in_features = 9
+    assert thing.in_features == 1

@@ -1,0 +1,70 @@
+"""Real GRPO runs of a tiny Llama, for the TRL tests."""
+
+from __future__ import annotations
+
+import ambiguous_arithmetic as task
+from trl import GRPOConfig, GRPOTrainer
+
+
+def make_trainer(
+    tmp_path, *, steps=4, dropout=0.0, reward_funcs=None, callbacks=None, model=None, **config
+):
+    tokenizer = task.make_tokenizer()
+    model = model or task.make_model(tokenizer, hidden=32, layers=1, dropout=dropout)
+    checkpointing = config.pop("checkpointing", False)
+    name = "activation_checkpointing"
+    if name not in GRPOConfig.__dataclass_fields__:
+        name = "gradient_checkpointing"
+    settings = {
+        "output_dir": str(tmp_path),
+        "per_device_train_batch_size": 16,
+        "num_generations": 8,
+        "learning_rate": 1e-3,
+        "max_completion_length": 2,
+        "max_steps": steps,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "disable_dropout": False,
+        "scale_rewards": "group",
+        name: checkpointing,
+        **config,
+    }
+    return GRPOTrainer(
+        model=model,
+        reward_funcs=reward_funcs or near_answer,
+        args=GRPOConfig(**settings),
+        train_dataset=task.make_rows(64),
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+
+
+def near_answer(completions, answer, **_):
+    """Right when the first digit has the parity of the answer's: often so at random."""
+    return [
+        float(c[:1].isdigit() and int(c[0]) % 2 == int(a[0]) % 2)
+        for c, a in zip(completions, answer, strict=True)
+    ]
+
+
+def held_out(count=128):
+    return task.make_rows(count, seed=7)
+
+
+GUARD = {"k": 4, "prompts_per_probe": 16, "every": 2, "reference_batches": 2}
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def losses(trainer):
+    """Every logged value but timings."""
+    return [
+        {k: v for k, v in entry.items() if not any(t in k for t in ("time", "runtime", "second"))}
+        for entry in trainer.state.log_history
+    ]
