@@ -18,9 +18,9 @@ class TRLObjective:
     """Replaces the advantages of training batches by those of a live objective.
 
     ``A = A_trainer + (1-λ) s (A_k - A_1)`` with ``A_1 = r - r̄`` and ``s`` the trainer's reward
-    scale, so that λ = 1 is the trainer untouched and what else it put in stays. Before the first replacement it checks that
-    ``s A_1`` is what the trainer computed; if not (a TRL version or setting that scales in another
-    way), it steps back for good, and says so.
+    scale, so that λ = 1 is the trainer untouched and what else it put in stays. Before the first
+    replacement it checks that ``s A_1`` is what the trainer computed; if not (a TRL version or
+    setting that scales in another way), it steps back for good, and says so.
 
     Args:
         trainer: a ``GRPOTrainer``.
@@ -74,7 +74,7 @@ class TRLObjective:
 
     def _group_rewards(self, per_function: Tensor) -> Tensor:
         weights = self._trainer.reward_weights.to(per_function)
-        rewards = (per_function * weights).nansum(-1)
+        rewards: Tensor = (per_function * weights).nansum(-1)
         rewards[per_function.isnan().all(-1)] = torch.nan
         return rewards.view(-1, self._trainer.num_generations)
 
@@ -85,7 +85,8 @@ class TRLObjective:
             return torch.ones_like(rewards[:, :1])
         if how == "batch":
             return (1 / (_nan_std(rewards.reshape(1, -1)) + 1e-4)).expand(len(rewards), 1)
-        return 1 / (_nan_std(rewards) + 1e-4)
+        scale: Tensor = 1 / (_nan_std(rewards) + 1e-4)
+        return scale
 
     def _local(self, advantages: Tensor, own: Tensor) -> Tensor:
         """This process's slice; unscorable rollouts get 0, as TRL gives them."""

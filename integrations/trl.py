@@ -290,6 +290,7 @@ class PassKGuardCallback(TrainerCallback):
             isolation=policy.isolated,
             objective=live,
             micro_batch=trainer.args.per_device_train_batch_size,
+            say=self._say,
         )
 
     def _choose_verifier(self) -> Any:

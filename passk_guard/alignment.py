@@ -39,8 +39,8 @@ class Alignment:
     Attributes:
         k: the objective's k; ``None`` for weights that belong to no single k.
         inner: ``⟨∇J, ∇J_1⟩``, unbiased; negative means that the step lowers pass@1.
-        se: standard error of ``inner``, from the unbiased variance (from the jackknife where
-            that came out negative, which small batches do).
+        se: standard error of ``inner``, from the unbiased variance, which is kept from falling
+            below half the jackknife's.
         z: ``inner / se``; 0 when there is no signal.
         cosine: from debiased norms, clipped to [-1, 1]; ``None`` where a squared norm's estimate
             is not positive.
@@ -133,8 +133,10 @@ def _estimate(K: np.ndarray, W: np.ndarray, k: int | None, mean_weight: float) -
     centred = leave_one_out - leave_one_out.mean(1, keepdims=True)
     jackknife_cov = (m - 1) / m * centred @ centred.T
     jackknife_se = math.sqrt(jackknife_cov[0, 0])
-    variance = _unbiased_variance(kernels[0], rows[0])
-    se = math.sqrt(variance) if variance > 0 else jackknife_se
+    # The jackknife's variance is between 1 and 2 times the true one, 2 where noise dominates; the
+    # unbiased form can fall below that by chance, even below zero.
+    variance = max(_unbiased_variance(kernels[0], rows[0]), jackknife_cov[0, 0] / 2)
+    se = math.sqrt(variance)
 
     covariance = m / (m - 2) * (inner - mean_weight * pass1_norm2)
     return Alignment(

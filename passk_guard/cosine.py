@@ -13,7 +13,7 @@ from passk_guard.alignment import Alignment, debiased_cosine
 
 __all__ = ["Cosine", "PooledCosine"]
 
-_DECAY = 0.7  # an effective memory of about three probes
+_DECAY = 0.85  # an effective memory of about seven probes
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class PooledCosine:
         self._parts = _DECAY * self._parts + np.array(parts)
         self._cov = _DECAY**2 * self._cov + alignment.jackknife_cov
         self._weight = _DECAY * self._weight + 1.0
-        inner, norm1, normk = self._parts / self._weight
+        inner, norm1, normk = (float(part) for part in self._parts / self._weight)
         value = debiased_cosine(inner, norm1, normk)
         if value is None:
             return None
         scale = math.sqrt(norm1 * normk)
         slope = np.array([1.0, -inner / (2 * norm1), -inner / (2 * normk)]) / scale
-        half = 1.96 * math.sqrt(max(slope @ self._cov @ slope, 0.0)) / self._weight
+        half = 1.96 * math.sqrt(max(float(slope @ self._cov @ slope), 0.0)) / self._weight
         return Cosine(value, max(-1.0, value - half), min(1.0, value + half))
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from passk_guard.errors import ProbeError
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts import RolloutGroup, counts
 
-__all__ = ["AlignmentEvidence", "alignment_evidence", "sampled_pass_at_k", "usable_groups"]
+__all__ = [
+    "AlignmentEvidence",
+    "alignment_evidence",
+    "enough_signal",
+    "sampled_pass_at_k",
+    "usable_groups",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,11 @@ class AlignmentEvidence:
     target: Alignment | None
     update: Alignment | None
     weights: np.ndarray = field(repr=False)
+
+
+def enough_signal(groups: Sequence[RolloutGroup]) -> bool:
+    """Whether at least two prompts have both right and wrong rollouts: pairs are compared."""
+    return sum(group.has_signal for group in groups) >= 2
 
 
 def usable_groups(groups: Sequence[RolloutGroup], k: int) -> list[RolloutGroup]:
@@ -79,7 +90,7 @@ def alignment_evidence(
         weights = np.ones(len(groups)) if scale is None else scale
         if passk_objective:
             weights = weights * ((1 - pass1_weight) * passk_weights + pass1_weight)
-    if sum(group.has_signal for group in groups) < 2:
+    if not enough_signal(groups):
         return AlignmentEvidence([], None, None, weights)
     curve = alignment_curve(gramian, correct, n)
     return AlignmentEvidence(

@@ -21,6 +21,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.evidence import (
     AlignmentEvidence,
     alignment_evidence,
+    enough_signal,
     sampled_pass_at_k,
     usable_groups,
 )
@@ -28,7 +29,7 @@ from passk_guard.gradients import check_memory, prompt_gramian, select_parameter
 from passk_guard.objectives import PassKObjective
 from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Failure, Probe
-from passk_guard.reporting.message import alarm_message
+from passk_guard.reporting.message import alarm_message, no_signal_message
 from passk_guard.rollout_store import RolloutStore
 from passk_guard.rollouts import Policy, RolloutGroup, counts
 from passk_guard.schedule import Schedule
@@ -50,6 +51,7 @@ class PassKGuard:
             differentiate without leaving a trace; see :func:`~passk_guard.isolation.isolated`.
         objective: the live objective where the run trains on one; its k and λ are read.
         micro_batch: rollouts per forward and backward; all of a prompt's where ``None``.
+        say: takes messages that are no warnings: no signal, a conflict that has cleared.
 
     Attributes:
         history: completed probes, oldest first.
@@ -65,6 +67,7 @@ class PassKGuard:
         isolation: Callable[[int], AbstractContextManager[None]],
         objective: PassKObjective | None = None,
         micro_batch: int | None = None,
+        say: Callable[[str], None] = logger.info,
     ) -> None:
         self.policy = policy
         self.pool = pool
@@ -75,6 +78,7 @@ class PassKGuard:
         self.schedule = Schedule(config.every, config.max_overhead)
         self._isolation = isolation
         self._micro_batch = micro_batch
+        self._say = say
         self._parameters = select_parameters(policy.parameters(), config.parameters)
         check_memory(
             self._parameters, min(config.prompts_per_probe, len(pool)), config.memory_limit
@@ -84,6 +88,7 @@ class PassKGuard:
         self._cosine = PooledCosine()
         self._store = RolloutStore(config.references + 1)
         self._last_step = 0
+        self._silent = False  # the last probe had no signal
 
     @property
     def k(self) -> int:
@@ -117,7 +122,11 @@ class PassKGuard:
         if probe is not None:
             self.history.append(probe)
             if probe.cleared:
-                logger.info("passk-guard: step %d: the conflict has cleared", step)
+                self._say(f"passk-guard: step {step}: the conflict has cleared.")
+            silent = probe.alignment is None
+            if silent and not self._silent:
+                self._say(no_signal_message(probe))
+            self._silent = silent
             if probe.alarm is not None:
                 run_actions(self.config.actions, probe, self)
         return probe
@@ -130,7 +139,9 @@ class PassKGuard:
         gramian, log_probs = prompt_gramian(
             self.policy, groups, self._parameters, rollouts_per_backward=self._micro_batch
         )
-        reference = [] if len(self._store) else self._reference()
+        # Where nothing can be compared yet, a reference would be costly and empty.
+        first = not len(self._store) and enough_signal(groups)
+        reference = self._reference() if first else []
         evidence = alignment_evidence(
             gramian,
             groups,

@@ -39,6 +39,6 @@ def token_log_probs(
     chosen = logits[:, :-1][predicts] / temperature
     chosen = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
     scores = chosen.log_softmax(-1).gather(-1, input_ids[:, 1:][predicts].unsqueeze(-1)).squeeze(-1)
-    out = scores.new_zeros(input_ids.shape)
+    out: Tensor = scores.new_zeros(input_ids.shape)
     out[:, 1:][predicts] = scores
     return out

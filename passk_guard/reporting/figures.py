@@ -18,7 +18,7 @@ _GOOD, _BAD, _MUTED, _BASE = "#1b7837", "#b2182b", "#666666", "#2166ac"
 
 
 def alignment_curve_figure(probe: Probe) -> Figure:
-    """``⟨∇J_k, ∇J_1⟩`` over k with 95 % intervals, each scaled by its value at k = 1's size."""
+    """``⟨∇J_k, ∇J_1⟩`` in standard errors, over k: negative where pass@k training would hurt."""
     figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots()
     _draw_curve(axes, probe)
@@ -47,48 +47,60 @@ def _draw_curve(axes: Axes, probe: Probe) -> None:
 
 
 def run_figure(history: Sequence[Probe], title: str = "") -> Figure:
-    """Pass@1 and pass@k with intervals and alarms, above the cosine of the update in force."""
-    figure = Figure(figsize=(8, 6), dpi=120, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    steps = [p.step for p in history]
-    track = [p.track for p in history]
-    above.fill_between(
-        steps, [t.low for t in track], [t.high for t in track], color=_BASE, alpha=0.18, lw=0
-    )
-    above.plot(steps, [t.pass_at_1 for t in track], color=_BASE, label="pass@1, filtered")
-    above.plot(
-        steps, [p.pass_at_1 for p in history], ".", color=_BASE, ms=4, label="pass@1, sampled"
-    )
-    k = history[-1].k
-    above.plot(steps, [p.pass_at_k for p in history], color=_GOOD, label=f"pass@{k}, sampled")
-    if track:
-        above.axhline(track[-1].reference, color=_MUTED, lw=0.8, ls="--", label="reference")
-    above.set_ylabel("share of prompts solved")
-    shown = [p for p in history if p.cosine is not None]
-    values = [p.cosine for p in shown if p.cosine is not None]
-    at = [p.step for p in shown]
-    below.axhline(0, color=_MUTED, lw=0.8)
-    below.fill_between(
-        at, [c.low for c in values], [c.high for c in values], color=_MUTED, alpha=0.2, lw=0
-    )
-    below.plot(at, [c.value for c in values], color=_MUTED, label="cosine(update, ∇pass@1)")
-    below.set_ylim(-1.05, 1.05)
-    below.set_xlabel("optimizer step")
-    below.set_ylabel("cosine")
+    """A run in three panels: what is solved, what pass@1 has lost, where the update points."""
+    figure = Figure(figsize=(8, 7.5), dpi=110, layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True, height_ratios=[3, 2, 2])
+    levels, change, cosine = panels
+    _draw_levels(levels, history)
+    _draw_change(change, history)
+    _draw_cosine(cosine, history)
     for probe in history:
         if probe.alarm is not None:
-            for axes in (above, below):
+            for axes in panels:
                 axes.axvline(probe.step, color=_BAD, lw=1.2)
-            above.annotate(
-                "alarm",
-                (probe.step, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, -11),
-                textcoords="offset points",
-                color=_BAD,
-            )
-    for axes in (above, below):
+            label = "alarm: " + " + ".join(probe.alarm.fired)
+            at = (probe.step, 0.5)
+            offset = {"xytext": (4, 0), "textcoords": "offset points"}
+            levels.annotate(label, at, xycoords=("data", "axes fraction"), color=_BAD, **offset)
+    for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=4)
-    above.set_title(title)
+    levels.set_title(title)
+    cosine.set_xlabel("optimizer step")
     return figure
+
+
+def _band(axes: Axes, steps: list[int], band: list[tuple[float, float]], color: str) -> None:
+    low, high = [b[0] for b in band], [b[1] for b in band]
+    axes.fill_between(steps, low, high, color=color, alpha=0.18, lw=0)
+
+
+def _draw_levels(axes: Axes, history: Sequence[Probe]) -> None:
+    steps = [p.step for p in history]
+    _band(axes, steps, [(p.track.low, p.track.high) for p in history], _BASE)
+    axes.plot(steps, [p.pass_at_k for p in history], color=_GOOD, label=f"pass@{history[-1].k}")
+    axes.plot(steps, [p.track.pass_at_1 for p in history], color=_BASE, label="pass@1, filtered")
+    axes.plot(steps, [p.pass_at_1 for p in history], ".", color=_BASE, label="pass@1, sampled")
+    axes.set_ylabel("solved")
+    axes.legend(frameon=False, fontsize=9, loc="center right")
+
+
+def _draw_change(axes: Axes, history: Sequence[Probe]) -> None:
+    steps = [p.step for p in history]
+    band = [
+        (t.change - 1.96 * t.change_se, t.change + 1.96 * t.change_se)
+        for t in (p.track for p in history)
+    ]
+    axes.axhline(0, color=_MUTED, lw=0.8)
+    _band(axes, steps, band, _BASE)
+    axes.plot(steps, [p.track.change for p in history], color=_BASE)
+    axes.set_ylabel("change of pass@1")
+
+
+def _draw_cosine(axes: Axes, history: Sequence[Probe]) -> None:
+    shown = [(p.step, p.cosine) for p in history if p.cosine is not None]
+    steps = [step for step, _ in shown]
+    axes.axhline(0, color=_MUTED, lw=0.8)
+    _band(axes, steps, [(c.low, c.high) for _, c in shown], _MUTED)
+    axes.plot(steps, [c.value for _, c in shown], color=_MUTED)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_ylabel("cosine of update\nwith ∇pass@1")

@@ -9,8 +9,9 @@ from passk_guard.track import Track
 
 if TYPE_CHECKING:
     from passk_guard.cosine import Cosine
+    from passk_guard.probe import Probe
 
-__all__ = ["alarm_message", "start_message"]
+__all__ = ["alarm_message", "no_signal_message", "start_message"]
 
 
 def alarm_message(
@@ -42,6 +43,17 @@ def alarm_message(
         "from before the loss."
     )
     return " ".join(lines)
+
+
+def no_signal_message(probe: Probe) -> str:
+    """What it means that fewer than two prompts have both right and wrong rollouts."""
+    signal = round(probe.prompts * (1 - probe.no_signal))
+    return (
+        f"passk-guard: step {probe.step}: no signal. Of {probe.prompts} held-out prompts x "
+        f"{probe.rollouts // probe.prompts} rollouts, {signal or 'none'} has both right and wrong "
+        f"ones (pass@1 {probe.pass_at_1:.3f}). Without such prompts neither pass@1 nor pass@k has "
+        "a gradient. This is no conflict, and no alarm can come of it."
+    )
 
 
 def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) -> str:
