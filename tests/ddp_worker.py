@@ -1,0 +1,43 @@
+"""Run by torchrun on two processes: a guarded GRPO run; each rank writes what it saw."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+import torch.distributed as dist
+from trl_runs import GUARD, held_out, make_trainer
+
+from passk_guard.integrations.trl import PassKGuardCallback
+
+
+def main(out: Path, guarded: bool, objective: str | None) -> None:
+    # 12 rollouts per process and groups of 8: groups straddle the processes.
+    trainer = make_trainer(
+        out, per_device_train_batch_size=12, steps=4, dropout=0.1, ddp_backend="gloo"
+    )
+    seen = {"history": []}
+    if guarded:
+        # 7 rollouts x 16 prompts: straddles, and needs filling up.
+        settings = {**GUARD, "num_generations": 7, "prompts_per_probe": 15}
+        callback = PassKGuardCallback(trainer, prompts=held_out(), objective=objective, **settings)
+        trainer.add_callback(callback)
+    trainer.train()
+    if guarded:
+        seen["failures"] = [f.reason for f in callback.guard.failures]
+        seen["history"] = [
+            [p.step, p.pass_at_1, p.alignment.z, p.update_alignment.inner, p.track.change]
+            for p in callback.guard.history
+        ]
+    weights = [p.detach().double().sum().item() for p in trainer.model.parameters()]
+    seen["weights"] = weights
+    (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(seen))
+    dist.barrier()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] == "guarded", sys.argv[3] if len(sys.argv) > 3 else None)

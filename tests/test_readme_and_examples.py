@@ -1,0 +1,69 @@
+"""README blocks run, examples run, the core imports no framework."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:passk-guard. the pool has")
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_readme_block(index, tmp_path):
+    from trl_runs import held_out, make_trainer
+
+    trainer = make_trainer(tmp_path, steps=1, num_generations=16, per_device_train_batch_size=32)
+    exec(BLOCKS[index], {"trainer": trainer, "held_out": held_out(64)})
+    if "add_callback" in BLOCKS[index] and "train()" not in BLOCKS[index]:
+        trainer.train()
+
+
+def run(*arguments, timeout=300):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
+    result = run("examples/demo.py", "--steps", 20, "--warm-up", 100, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "pass@1 change" in result.stdout
+    assert "tensorboard --logdir" in result.stdout
+    assert (tmp_path / "passk_guard.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "tensorboard").glob("events.out*"))
+
+
+def test_gsm8k_says_no_signal_and_raises_no_alarm(tmp_path):
+    result = run("examples/gsm8k.py", "--steps", 4, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "no signal. Of 12 held-out prompts x 8 rollouts, none" in result.stderr
+    assert "no signal" in result.stdout
+    assert "ALARM" not in result.stdout
+
+
+def test_math_verify_really_verifies():
+    from gsm8k import solved
+
+    completions = ["so #### 5", "#### $1,200.00", "5", "#### 6", r"#### \boxed{5}"]
+    assert solved(completions, ["5", "1200", "5", "5", "5"]) == [1, 1, 0, 0, 1]
+
+
+def test_the_core_imports_torch_and_numpy_only():
+    code = (
+        "import sys, passk_guard; "
+        "bad = {'transformers', 'trl', 'lightning', 'matplotlib'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
