@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     options = parser.parse_args()
     board = options.out / "tensorboard"
+    shutil.rmtree(board, ignore_errors=True)  # of an earlier demo
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(board)
     warnings.showwarning = _show
 

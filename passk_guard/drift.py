@@ -20,7 +20,7 @@ __all__ = ["PairedChange", "paired_change", "score"]
 
 _EXTREME_RATIO = 5.0
 _EXTREME_SHARE = 0.01
-_EXACT_ABOVE = 0.9
+_EXACT_ABOVE = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class PairedChange:
         exact: whether the sequence ratio was used (else the estimate is first order in weights).
         effective_sample_size: of the sequence ratios, as a share of the rollouts.
         extreme: share of tokens whose ratio left [1/5, 5].
-        usable: ``False`` when no prompt had a signal, or more than 1 % of the tokens are extreme.
+        usable: ``False`` when no prompt had a signal, or when the first-order form met more than
+            1 % of extreme tokens.
     """
 
     change: float
@@ -54,8 +55,8 @@ def paired_change(
     """``mean_x 1/n Σ_j (r_j - r̄_{-j}) Σ_t (ρ_t - 1)``, with ρ the per-token ratio.
 
     The leave-one-out baseline keeps scoring noise from biasing the estimate. Where the sequence
-    ratios' effective sample size is above 0.9 they take the place of ``Σ_t (ρ_t - 1)``: exact, no
-    longer first order. Nothing is clipped.
+    ratios' effective sample size is above 1/2 they take the place of ``Σ_t (ρ_t - 1)``: exact
+    (importance sampling with a baseline), no longer first order. Nothing is clipped.
 
     Args:
         groups: ``m`` prompts with their rollouts, sampled under the old weights.
@@ -93,7 +94,7 @@ def paired_change(
         exact=use_exact,
         effective_sample_size=ess,
         extreme=share,
-        usable=share <= _EXTREME_SHARE and bool(values.isfinite().all()),
+        usable=(use_exact or share <= _EXTREME_SHARE) and bool(values.isfinite().all()),
     )
 
 

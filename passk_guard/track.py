@@ -13,8 +13,10 @@ from passk_guard.rollout_store import Drift
 
 __all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
 
-# Without a usable increment: healthy runs wander by about a point per ten steps.
+# Without an increment, for want of signal: healthy runs wander by about a point per ten steps.
 _PRIOR_VARIANCE_PER_STEP = 0.01**2 / 10
+# Where the policy has moved too far to be scored again, only sampled levels tell.
+_MOVED_VARIANCE = 0.2**2
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Pass1Track:
 
     The process noise is the variance that the paired increment adds, and nothing else, so with
     precise increments every new batch sharpens the reference too. Without a usable increment a
-    stated prior variance per step takes its place.
+    stated prior variance takes its place.
     """
 
     def __init__(self) -> None:
@@ -86,6 +88,8 @@ class Pass1Track:
         if drift is not None and drift.usable:
             self._mean = self._mean + np.array([0.0, drift.change])
             self._cov[1, 1] += drift.added_variance
+        elif drift is not None and drift.extreme > 0:
+            self._cov[1, 1] += _MOVED_VARIANCE
         else:
             self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
         gain = self._cov[:, 1] / (self._cov[1, 1] + level.variance)

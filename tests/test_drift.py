@@ -78,12 +78,44 @@ def test_scoring_noise_alone_moves_nothing_but_would_without_a_baseline():
     assert np.mean(without) > 10 * error  # E[exp(noise)] > 1: a gain out of nothing
 
 
-def test_extreme_ratios_make_it_unusable_not_clipped():
+def test_a_policy_that_moved_too_far_is_unusable_not_clipped():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     groups = policy.generate(None, list(range(20)), 8)
     change = paired_change(groups, score(policy, groups), score(moved(policy, 5.0), groups))
+    assert change.effective_sample_size < 0.5
     assert change.extreme > 0.01
     assert not change.usable
+
+
+def test_still_unbiased_and_honest_where_the_first_order_is_not():
+    """A large step: effective sample size near 0.8, where the first order form is off."""
+    torch.manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, tokens=3, seed=5)
+    new = moved(policy, 0.35, seed=4)
+    truth = mean_success(new) - mean_success(policy)
+    rng = np.random.default_rng(0)
+    changes, errors, first_order, sizes = [], [], [], []
+    for _ in range(300):
+        groups = policy.generate(None, rng.integers(CONTEXTS, size=64).tolist(), 8)
+        before, after = score(policy, groups), score(new, groups)
+        change = paired_change(groups, before, after)
+        changes.append(change.change)
+        errors.append(change.se)
+        sizes.append(change.effective_sample_size)
+        per_prompt = [
+            0.0
+            if b is None
+            else float((g.centred_success() * (a - b).double().expm1().sum(-1)).mean())
+            for g, b, a in zip(groups, before, after, strict=True)
+        ]
+        first_order.append(np.mean(per_prompt))
+    assert 0.5 < np.mean(sizes) < 0.9
+    error = np.std(changes, ddof=1) / np.sqrt(300)
+    assert abs(np.mean(changes) - truth) < 3 * error
+    covered = np.abs(np.array(changes) - truth) < 1.96 * np.array(errors)
+    assert 0.90 < covered.mean() < 0.985
+    error = np.std(first_order, ddof=1) / np.sqrt(300)
+    assert abs(np.mean(first_order) - truth) > 5 * error
 
 
 def test_no_signal_is_unusable_and_finite():

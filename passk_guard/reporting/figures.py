@@ -19,7 +19,7 @@ _GOOD, _BAD, _MUTED, _BASE = "#1b7837", "#b2182b", "#666666", "#2166ac"
 
 def alignment_curve_figure(probe: Probe) -> Figure:
     """``⟨∇J_k, ∇J_1⟩`` in standard errors, over k: negative where pass@k training would hurt."""
-    figure = Figure(figsize=(6, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.8, 3.2), dpi=140, layout="constrained")
     axes = figure.subplots()
     _draw_curve(axes, probe)
     return figure
