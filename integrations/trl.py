@@ -63,7 +63,7 @@ class PassKGuardCallback(TrainerCallback):
         reference_batches: batches behind the reference level.
         parameters: which parameters to differentiate by.
         memory_limit: bytes that the exact Gramian may take.
-        log_prompts: let prompt text into logs.
+        log_prompts: let prompt text, not only row ids, into the alarm's message.
         seed: of the guard's own draws.
 
     Attributes:
@@ -278,6 +278,10 @@ class PassKGuardCallback(TrainerCallback):
                 "more frequent than false_alarms says: pass more held-out prompts."
             )
         temperature = trainer.temperature if self._temperature is None else self._temperature
+        if not temperature > 0:
+            raise ValueError(
+                f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
+            )
         policy = TRLPolicy(trainer, verifier, self._threshold, config.n, temperature)
         live = None
         if config.objective is not None:

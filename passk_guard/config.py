@@ -41,7 +41,7 @@ class PassKGuardConfig:
         parameters: which parameters to differentiate by: a regular expression, a callable
             ``f(name, parameter)`` or ``None`` for all trainable ones.
         memory_limit: bytes that the exact Gramian may take.
-        log_prompts: let prompt text into logs.
+        log_prompts: let prompt text, not only row ids, into the alarm's message.
         seed: of the guard's own draws.
     """
 

@@ -213,7 +213,9 @@ class PassKGuard:
             contribution = evidence.update.agreement * evidence.weights
             worst = [i for i in np.argsort(contribution)[:10] if contribution[i] < 0]
             prompts = tuple(groups[i].row for i in worst)
-        message = alarm_message(step, fired, track, cosine, self.k, prompts, self.config)
+        message = alarm_message(
+            step, fired, track, cosine, self.k, prompts, self.pool.rows, self.config
+        )
         return Alarm(step, fired, message, (-track.change, track.change_se), prompts)
 
     def _lost(self, step: int, error: Exception) -> None:

@@ -122,12 +122,15 @@ def checkpointing_without_dropout(module: nn.Module) -> Iterator[None]:
     Hugging Face models checkpoint only where a layer's own ``training`` flag is set. The flag is
     set on the checkpointing layers alone, not on their children; a layer that applies dropout by
     itself (it has a non-zero ``*dropout*`` number) stays in eval mode, without checkpointing.
+    Without gradients there is nothing to save, and nothing is switched.
     """
     layers = [
         m
         for m in module.modules()
         if m.__dict__.get("gradient_checkpointing") and not m.training and not _drops_out(m)
     ]
+    if not torch.is_grad_enabled():
+        layers = []
     for layer in layers:
         layer.training = True
     try:

@@ -32,7 +32,7 @@ class Schedule:
 
     def due(self, step: int) -> bool:
         """Whether a probe should run now that ``step`` optimizer steps are done."""
-        if self._last is None:
+        if self._last is None or step < self._last:  # a new run of the same trainer
             return True
         if step < self._last + self._closest:
             return False

@@ -125,13 +125,14 @@ def test_unbiased_on_a_bandit_where_the_naive_estimate_is_not():
     for g, c in bandit_batches():
         K = g @ g.T
         a = estimate_alignment(K, c, N, K_TARGET)
-        ours.append((a.inner, a.pass1_norm2, a.passk_norm2))
+        ours.append((a.inner, a.pass1_norm2, a.passk_norm2, a.covariance))
         W = unbiased_prompt_weight(c, N, K_TARGET)
         naive.append(float((W[:, None] * g).mean(0) @ g.mean(0)))
     w = K_TARGET * (1 - probability.numpy()) ** (K_TARGET - 1)
     G = exact.numpy()
     grad1, gradk = G.mean(0), (w[:, None] * G).mean(0)
-    truth = np.array([gradk @ grad1, grad1 @ grad1, gradk @ gradk])
+    covariance = gradk @ grad1 - w.mean() * (grad1 @ grad1)  # E[wa] - E[w] E[a]
+    truth = np.array([gradk @ grad1, grad1 @ grad1, gradk @ gradk, covariance])
     ours = np.array(ours)
     error = (ours.mean(0) - truth) / (ours.std(0, ddof=1) / np.sqrt(BATCHES))
     assert np.abs(error).max() < 3

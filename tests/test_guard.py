@@ -107,6 +107,13 @@ def test_one_warning_per_episode_with_figures_and_rows():
     assert all(p.conflict for p in guard.history if p.step >= alarms[0].step)
 
 
+def test_prompt_text_stays_out_of_messages_unless_asked_for():
+    _, (quiet,) = falling()
+    _, (open_,) = falling(log_prompts=True)
+    assert "('" not in quiet
+    assert "('" in open_
+
+
 def test_callables_run_once_and_may_fail():
     calls = []
 
@@ -268,6 +275,12 @@ def test_fixed_schedule():
             schedule.probed(step, 100.0)
         schedule.trained(1.0)
     assert due == [0, 5, 10, 15, 20]
+
+
+def test_a_second_run_of_the_same_trainer_is_probed_from_its_start():
+    schedule = Schedule(every=5)
+    schedule.probed(100, 1.0)
+    assert schedule.due(0)
 
 
 def test_budgeted_schedule_keeps_its_share():

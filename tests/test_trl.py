@@ -343,6 +343,7 @@ def test_resume_goes_on_where_the_checkpoint_was(tmp_path):
         ({"success": "typo"}, ValueError, "names no reward function. There are: near_answer"),
         ({"k": 8, "num_generations": 8}, ValueError, "k=8 needs more than 8 rollouts"),
         ({"action": "panic"}, ValueError, "action='panic' is not known"),
+        ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
         ({"objective": "pkpo", "k": 9}, ValueError, "the trainer has num_generations=8"),
         ({"parameters": "nope"}, ValueError, "selects no trainable parameter"),
         ({"memory_limit": 10}, ValueError, "exact Gramian"),
@@ -353,6 +354,12 @@ def test_bad_arguments(tmp_path, settings, error, message):
     settings = {"prompts": held_out(), **settings}
     with pytest.raises(error, match=message):
         PassKGuardCallback(trainer, **settings)
+
+
+def test_several_rewards_of_the_trainer_need_success(tmp_path):
+    trainer = make_trainer(tmp_path, reward_funcs=[near_answer, format_reward])
+    with pytest.raises(ValueError, match="2 reward functions .* success='near_answer'"):
+        PassKGuardCallback(trainer, prompts=held_out())
 
 
 def test_a_dataset_without_prompts_column(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.track import Track
@@ -21,9 +22,13 @@ def alarm_message(
     cosine: Cosine | None,
     k: int,
     prompts: tuple[int, ...],
+    rows: Sequence[Mapping[str, Any]],
     config: PassKGuardConfig,
 ) -> str:
-    """One paragraph: what fired, the figures, the prompts, what to do."""
+    """One paragraph: what fired, the figures, the prompts, what to do.
+
+    Prompts appear as row ids; their text only with ``log_prompts=True``.
+    """
     lines = [
         f"step {step}: training works against pass@1 ({' and '.join(fired)} alarm).",
         f"pass@1 {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
@@ -35,8 +40,10 @@ def alarm_message(
             f"[{cosine.low:+.2f}, {cosine.high:+.2f}]."
         )
     if prompts:
-        rows = ", ".join(str(row) for row in prompts[:5])
-        lines.append(f"Held-out rows that carry it: {rows}.")
+        shown = [str(i) for i in prompts[:5]]
+        if config.log_prompts:
+            shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in prompts[:5]]
+        lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
     cause = f"k={k}" if config.objective else "the objective"
     lines.append(
         f"What helps: lower {cause}, mix a pass@1 term into it, or go back to a checkpoint "
