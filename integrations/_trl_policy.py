@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -235,10 +234,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, deque):
         return deque(value, maxlen=value.maxlen)
     return list(value) if isinstance(value, list) else value
-
-
-def is_async(func: Any) -> bool:
-    """Whether TRL would await this reward function."""
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004 - the method itself, not whether it exists
-    )

@@ -19,13 +19,18 @@ from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._reporters import Reporters
 from passk_guard.integrations._trl_objective import TRLObjective
-from passk_guard.integrations._trl_policy import TRLPolicy, is_async
+from passk_guard.integrations._trl_policy import TRLPolicy
+from passk_guard.integrations._trl_setup import (
+    calling_trainer,
+    check_trainer,
+    held_out_rows,
+    pick_verifier,
+)
 from passk_guard.objectives import PassKObjective
-from passk_guard.pool import HeldOutPool, rows_from
+from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Probe
 from passk_guard.reporting.message import start_message
 from passk_guard.reporting.scalars import probe_scalars
-from passk_guard.verifier import check_verifier, choose_verifier
 
 __all__ = ["PassKGuardCallback"]
 
@@ -141,7 +146,7 @@ class PassKGuardCallback(TrainerCallback):
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Find the trainer in the ``callbacks=[...]`` form: no event receives it."""
         if self._trainer is None:
-            self._attach(_calling_trainer())
+            self._attach(calling_trainer())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check, install the objective, probe the untouched policy."""
@@ -257,26 +262,9 @@ class PassKGuardCallback(TrainerCallback):
 
     def _build(self) -> None:
         trainer, config = self._trainer, self.config
-        _check_trainer(trainer, config)
-        prompts = trainer.eval_dataset if self._prompts is None else self._prompts
-        if prompts is None:
-            raise ValueError(
-                "prompts is missing and the trainer has no eval_dataset. Pass held-out prompts: "
-                "PassKGuardCallback(trainer, prompts=held_out)."
-            )
-        rows = rows_from(prompts)
-        columns = set(getattr(rows, "column_names", None) or rows[0])
-        verifier = self._choose_verifier()
-        for func in [verifier, *trainer.reward_funcs]:
-            check_verifier(func, columns)
-        if prompts is trainer.train_dataset:
-            warn("prompts is the training set. Held-out prompts tell what production will see.")
-        if len(rows) < 8 * config.prompts_per_probe:
-            warn(
-                f"the pool has {len(rows)} prompts, and verdicts are about the pool. With fewer "
-                f"than {8 * config.prompts_per_probe} (8 x prompts_per_probe) false alarms become "
-                "more frequent than false_alarms says: pass more held-out prompts."
-            )
+        check_trainer(trainer, config)
+        rows = held_out_rows(trainer, self._prompts, config)
+        verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature
         if not temperature > 0:
             raise ValueError(
@@ -297,64 +285,6 @@ class PassKGuardCallback(TrainerCallback):
             say=self._say,
         )
 
-    def _choose_verifier(self) -> Any:
-        trainer, given = self._trainer, self._reward_funcs
-        if given is None:
-            verifier = choose_verifier(
-                trainer.reward_funcs, self._success, trainer.reward_func_names
-            )
-        else:
-            verifier = choose_verifier(given, self._success)
-        trainers_own = any(func is verifier for func in trainer.reward_funcs)
-        if not trainers_own and isinstance(verifier, str):
-            raise ValueError(
-                f"reward_funcs={verifier!r} names a reward model. Pass a verifier function, or "
-                "give the model to the trainer and its name as success."
-            )
-        if not trainers_own and is_async(verifier) and not trainer._has_async_funcs:
-            raise ValueError(
-                "The verifier is async, but the trainer has no async reward function and so no "
-                "event loop. Pass a plain function, or add it to the trainer's reward_funcs."
-            )
-        return verifier
-
-
-def _check_trainer(trainer: Any, config: PassKGuardConfig) -> None:
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise ValueError(
-            "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does not "
-            "support yet: one process and DDP work."
-        )
-    if config.objective is not None and trainer.num_generations < max(config.k, 2):
-        raise ValueError(
-            f"objective={config.objective!r} with k={config.k} needs groups of at least "
-            f"{config.k} rollouts, but the trainer has num_generations="
-            f"{trainer.num_generations}. Raise it in GRPOConfig, or lower k."
-        )
-    if getattr(trainer, "use_vllm", False) and (
-        trainer.top_p not in (None, 1.0) or trainer.top_k or trainer.min_p
-    ):
-        raise ValueError(
-            "vLLM samples with top_p, top_k or min_p here, and the probe cannot change that: its "
-            "scores would not belong to its rollouts. Remove the filters from GRPOConfig."
-        )
-
 
 def _checkpoint(args: Any, state: Any) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "passk_guard.pt"
-
-
-def _calling_trainer() -> Any:
-    """The ``Trainer`` whose ``__init__`` is being run."""
-    from transformers import Trainer
-
-    frame = sys._getframe(1)
-    while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, Trainer):
-            return candidate
-        frame = frame.f_back  # type: ignore[assignment]
-    raise RuntimeError(
-        "PassKGuardCallback could not find its trainer. Write "
-        "trainer.add_callback(PassKGuardCallback(trainer, ...))."
-    )

@@ -8,7 +8,9 @@ from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
 from passk_guard.pool import rows_from
+from passk_guard.reporting.message import alarm_message
 from passk_guard.schedule import Schedule
+from passk_guard.track import Track
 
 CONTEXTS = 64
 
@@ -107,11 +109,14 @@ def test_one_warning_per_episode_with_figures_and_rows():
     assert all(p.conflict for p in guard.history if p.step >= alarms[0].step)
 
 
-def test_prompt_text_stays_out_of_messages_unless_asked_for():
-    _, (quiet,) = falling()
-    _, (open_,) = falling(log_prompts=True)
-    assert "('" not in quiet
-    assert "('" in open_
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_prompt_text_stays_out_of_messages_unless_asked_for(log_prompts):
+    config = PassKGuardConfig(log_prompts=log_prompts)
+    track = Track(0.5, 0.4, 0.6, 0.6, -0.1, 0.01)
+    rows = [{"prompt": "the secret question"}]
+    message = alarm_message(7, ("level",), track, None, 8, (0,), rows, config)
+    assert ("secret" in message) == log_prompts
+    assert "rows that carry it: 0" in message
 
 
 def test_callables_run_once_and_may_fail():

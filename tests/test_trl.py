@@ -358,7 +358,7 @@ def test_bad_arguments(tmp_path, settings, error, message):
 
 def test_several_rewards_of_the_trainer_need_success(tmp_path):
     trainer = make_trainer(tmp_path, reward_funcs=[near_answer, format_reward])
-    with pytest.raises(ValueError, match="2 reward functions .* success='near_answer'"):
+    with pytest.raises(ValueError, match=r"2 reward functions .* success='near_answer'"):
         PassKGuardCallback(trainer, prompts=held_out())
 
 

@@ -44,10 +44,9 @@ def alarm_message(
         if config.log_prompts:
             shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in prompts[:5]]
         lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
-    cause = f"k={k}" if config.objective else "the objective"
     lines.append(
-        f"What helps: lower {cause}, mix a pass@1 term into it, or go back to a checkpoint "
-        "from before the loss."
+        f"What helps: a k below {k}, a pass@1 term mixed into the objective, or going back to a "
+        "checkpoint from before the loss."
     )
     return " ".join(lines)
 

@@ -1,0 +1,127 @@
+"""Finding the TRL trainer and checking what it and the user bring, before training starts."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from passk_guard.actions import warn
+from passk_guard.config import PassKGuardConfig
+from passk_guard.pool import rows_from
+from passk_guard.verifier import check_verifier, choose_verifier
+
+__all__ = ["calling_trainer", "check_trainer", "held_out_rows", "pick_verifier"]
+
+
+def calling_trainer() -> Any:
+    """The ``Trainer`` whose ``__init__`` is being run, found on the stack.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    from transformers import Trainer
+
+    frame = sys._getframe(1)
+    while frame is not None:
+        candidate = frame.f_locals.get("self")
+        if isinstance(candidate, Trainer):
+            return candidate
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError(
+        "PassKGuardCallback could not find its trainer. Write "
+        "trainer.add_callback(PassKGuardCallback(trainer, ...))."
+    )
+
+
+def check_trainer(trainer: Any, config: PassKGuardConfig) -> None:
+    """Refuse a trainer that the guard cannot serve, or not with these settings.
+
+    Raises:
+        ValueError: sharded parameters, groups smaller than k, or sampling that cannot be neutral.
+    """
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise ValueError(
+            "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does not "
+            "support yet: one process and DDP work."
+        )
+    if config.objective is not None and trainer.num_generations < max(config.k, 2):
+        raise ValueError(
+            f"objective={config.objective!r} with k={config.k} needs groups of at least "
+            f"{config.k} rollouts, but the trainer has num_generations="
+            f"{trainer.num_generations}. Raise it in GRPOConfig, or lower k."
+        )
+    filtered = trainer.top_p not in (None, 1.0) or trainer.top_k or trainer.min_p
+    if getattr(trainer, "use_vllm", False) and filtered:
+        raise ValueError(
+            "vLLM samples with top_p, top_k or min_p here, and the probe cannot change that: its "
+            "scores would not belong to its rollouts. Remove the filters from GRPOConfig."
+        )
+
+
+def held_out_rows(
+    trainer: Any, prompts: Any, config: PassKGuardConfig
+) -> Sequence[Mapping[str, Any]]:
+    """The held-out rows: what the user passed, or the trainer's eval dataset.
+
+    Raises:
+        ValueError: there are none, or they have no prompt or hold images.
+    """
+    prompts = trainer.eval_dataset if prompts is None else prompts
+    if prompts is None:
+        raise ValueError(
+            "prompts is missing and the trainer has no eval_dataset. Pass held-out prompts: "
+            "PassKGuardCallback(trainer, prompts=held_out)."
+        )
+    rows = rows_from(prompts)
+    if {"image", "images"} & set(rows[0]):
+        raise ValueError("prompts holds images, which passk-guard cannot score yet: text only.")
+    if prompts is trainer.train_dataset:
+        warn("prompts is the training set. Held-out prompts tell what production will see.")
+    wanted = 8 * config.prompts_per_probe
+    if len(rows) < wanted:
+        warn(
+            f"the pool has {len(rows)} prompts, and verdicts are about the pool. With fewer than "
+            f"{wanted} (8 x prompts_per_probe) false alarms become more frequent than "
+            "false_alarms says: pass more held-out prompts."
+        )
+    return rows
+
+
+def pick_verifier(
+    trainer: Any,
+    reward_funcs: Any,
+    success: str | Callable[..., Any] | None,
+    rows: Sequence[Mapping[str, Any]],
+) -> Any:
+    """The function that decides "right": one of the trainer's, or one of the user's own.
+
+    Raises:
+        ValueError: it is ambiguous, or cannot be called on these rows.
+    """
+    if reward_funcs is None:
+        verifier = choose_verifier(trainer.reward_funcs, success, trainer.reward_func_names)
+    else:
+        verifier = choose_verifier(reward_funcs, success)
+    for func in [verifier, *trainer.reward_funcs]:  # the trainer's run in probes, too
+        check_verifier(func, set(rows[0]))
+    if any(func is verifier for func in trainer.reward_funcs):
+        return verifier
+    if isinstance(verifier, str):
+        raise ValueError(
+            f"reward_funcs={verifier!r} names a reward model. Pass a verifier function, or give "
+            "the model to the trainer and its name as success."
+        )
+    if _is_async(verifier) and not getattr(trainer, "_has_async_funcs", False):
+        raise ValueError(
+            "The verifier is async, but the trainer has no async reward function and so no event "
+            "loop. Pass a plain function, or add it to the trainer's reward_funcs."
+        )
+    return verifier
+
+
+def _is_async(func: Any) -> bool:
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+        getattr(func, "__call__", None)  # noqa: B004 - the method itself, not whether it exists
+    )
