@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
 
 ANSWER_TOKENS = 2
 
@@ -104,6 +105,40 @@ def warm_up(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+
+
+def make_trainer(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    steps: int,
+    learning_rate: float,
+    out: str,
+    products: float = 0.3,
+    seed: int = 0,
+    **settings: Any,
+) -> GRPOTrainer:
+    """A real GRPO run: 32 prompts x 16 rollouts a step."""
+    return GRPOTrainer(
+        model=model,
+        reward_funcs=right_answer,
+        args=GRPOConfig(
+            output_dir=out,
+            max_steps=steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type="constant",
+            per_device_train_batch_size=512,
+            num_generations=16,
+            max_completion_length=ANSWER_TOKENS,
+            save_strategy="no",
+            use_cpu=True,
+            bf16=False,
+            seed=seed,
+            **settings,
+        ),
+        train_dataset=make_rows(4096, products=products, seed=seed),
+        processing_class=tokenizer,
+    )
 
 
 @torch.no_grad()

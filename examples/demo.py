@@ -19,7 +19,6 @@ warnings.filterwarnings("ignore", category=FutureWarning)  # transformers' own, 
 
 import ambiguous_arithmetic as task
 from transformers import ProgressCallback
-from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
@@ -53,26 +52,15 @@ def main() -> None:
     before = task.exact_pass_at_1(model, tokenizer)
 
     print("2/3  GRPO on the pass@8 objective, with a probe every 10 steps.")
-    trainer = GRPOTrainer(
-        model=model,
-        reward_funcs=task.right_answer,
-        args=GRPOConfig(
-            output_dir=str(options.out),
-            max_steps=options.steps,
-            learning_rate=1e-5,
-            lr_scheduler_type="constant",
-            per_device_train_batch_size=512,
-            num_generations=16,
-            max_completion_length=task.ANSWER_TOKENS,
-            scale_rewards="none",
-            report_to="tensorboard",
-            save_strategy="no",
-            use_cpu=True,
-            bf16=False,
-            seed=options.seed,
-        ),
-        train_dataset=task.make_rows(4096, seed=options.seed),
-        processing_class=tokenizer,
+    trainer = task.make_trainer(
+        model,
+        tokenizer,
+        steps=options.steps,
+        learning_rate=1e-5,
+        out=str(options.out),
+        seed=options.seed,
+        scale_rewards="none",
+        report_to="tensorboard",
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Bar())
