@@ -35,11 +35,12 @@ def calling_trainer() -> Any:
     )
 
 
-def check_trainer(trainer: Any, config: PassKGuardConfig) -> None:
+def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | None) -> None:
     """Refuse a trainer that the guard cannot serve, or not with these settings.
 
     Raises:
-        ValueError: sharded parameters, groups smaller than k, or sampling that cannot be neutral.
+        ValueError: sharded parameters, groups smaller than k, a temperature of 0, or sampling that
+            cannot be made neutral.
     """
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise ValueError(
@@ -52,12 +53,26 @@ def check_trainer(trainer: Any, config: PassKGuardConfig) -> None:
             f"{config.k} rollouts, but the trainer has num_generations="
             f"{trainer.num_generations}. Raise it in GRPOConfig, or lower k."
         )
-    filtered = trainer.top_p not in (None, 1.0) or trainer.top_k or trainer.min_p
-    if getattr(trainer, "use_vllm", False) and filtered:
+    if temperature is not None and not temperature > 0:
         raise ValueError(
-            "vLLM samples with top_p, top_k or min_p here, and the probe cannot change that: its "
-            "scores would not belong to its rollouts. Remove the filters from GRPOConfig."
+            f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
         )
+    if getattr(trainer, "use_vllm", False):
+        filters = trainer.top_p not in (None, 1.0) or trainer.top_k or trainer.min_p
+        if (
+            filters
+            or trainer.repetition_penalty != 1.0
+            or temperature
+            not in (
+                None,
+                trainer.temperature,
+            )
+        ):
+            raise ValueError(
+                "vLLM samples with top_p, top_k, min_p, repetition_penalty or another temperature "
+                "here, which the probe cannot change: its scores would not belong to its rollouts. "
+                "Remove them from GRPOConfig, and temperature from the callback."
+            )
 
 
 def held_out_rows(
@@ -77,6 +92,8 @@ def held_out_rows(
     rows = rows_from(prompts)
     if {"image", "images"} & set(rows[0]):
         raise ValueError("prompts holds images, which passk-guard cannot score yet: text only.")
+    if not trainer.is_world_process_zero():
+        return rows
     if prompts is trainer.train_dataset:
         warn("prompts is the training set. Held-out prompts tell what production will see.")
     wanted = 8 * config.prompts_per_probe

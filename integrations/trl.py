@@ -262,14 +262,10 @@ class PassKGuardCallback(TrainerCallback):
 
     def _build(self) -> None:
         trainer, config = self._trainer, self.config
-        check_trainer(trainer, config)
+        check_trainer(trainer, config, self._temperature)
         rows = held_out_rows(trainer, self._prompts, config)
         verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature
-        if not temperature > 0:
-            raise ValueError(
-                f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
-            )
         policy = TRLPolicy(trainer, verifier, self._threshold, config.n, temperature)
         live = None
         if config.objective is not None:
@@ -283,6 +279,7 @@ class PassKGuardCallback(TrainerCallback):
             objective=live,
             micro_batch=trainer.args.per_device_train_batch_size,
             say=self._say,
+            is_main=trainer.is_world_process_zero(),
         )
 
 

@@ -18,8 +18,9 @@ __all__ = ["run_actions"]
 def run_actions(actions: list[Action], probe: Probe, guard: PassKGuard) -> None:
     """Run every action on the probe that raised an alarm, in order.
 
-    ``"warn"`` emits one :class:`PassKGuardWarning` per episode and never changes training. A
-    callable gets ``(probe, guard)``; if it raises, that is said, and training goes on.
+    ``"warn"`` emits one :class:`PassKGuardWarning` per episode, on the main process, and never
+    changes training. A callable gets ``(probe, guard)``, on every process (``guard.is_main`` tells
+    which); if it raises, that is said, and training goes on.
     """
     assert probe.alarm is not None
     for action in actions:
@@ -28,7 +29,7 @@ def run_actions(actions: list[Action], probe: Probe, guard: PassKGuard) -> None:
                 action(probe, guard)
             except Exception as error:
                 warn(f"the action {action!r} raised {type(error).__name__}: {error}")
-        else:
+        elif guard.is_main:
             warn(probe.alarm.message)
 
 

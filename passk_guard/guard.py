@@ -52,6 +52,7 @@ class PassKGuard:
         objective: the live objective where the run trains on one; its k and λ are read.
         micro_batch: rollouts per forward and backward; all of a prompt's where ``None``.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
+        is_main: whether this process is the one that warns.
 
     Attributes:
         history: completed probes, oldest first.
@@ -68,7 +69,12 @@ class PassKGuard:
         objective: PassKObjective | None = None,
         micro_batch: int | None = None,
         say: Callable[[str], None] = logger.info,
+        is_main: bool = True,
     ) -> None:
+        if len(pool) < 4:
+            raise ValueError(
+                f"prompts must hold at least 4 rows, best 512 or more, got {len(pool)}."
+            )
         self.policy = policy
         self.pool = pool
         self.config = config
@@ -76,6 +82,7 @@ class PassKGuard:
         self.history: list[Probe] = []
         self.failures: list[Failure] = []
         self.schedule = Schedule(config.every, config.max_overhead)
+        self.is_main = is_main
         self._isolation = isolation
         self._micro_batch = micro_batch
         self._say = say
@@ -132,7 +139,6 @@ class PassKGuard:
         return probe
 
     def _probe(self, step: int, start: float) -> Probe:
-        drift = self._store.measure(self.policy, self._micro_batch)
         groups = self._sample()
         drawn = sum(group.n for group in groups)
         groups = usable_groups(groups, self.k)
@@ -150,6 +156,7 @@ class PassKGuard:
             passk_objective=self.objective is not None,
             watch=self.config.watch,
         )
+        drift = self._store.measure(self.policy, self._micro_batch)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
         for batch, scores in [*reference, (groups, log_probs)]:
             self._store.add(batch, scores)
@@ -223,10 +230,11 @@ class PassKGuard:
         self.failures.append(Failure(step, reason))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        warn(
-            f"step {step}: this probe is lost ({len(self.failures)} so far), training goes on. "
-            f"Reason: {reason}"
-        )
+        if self.is_main:
+            warn(
+                f"step {step}: this probe is lost ({len(self.failures)} so far), training goes on. "
+                f"Reason: {reason}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""

@@ -74,24 +74,26 @@ class RolloutStore:
             self._drop(self._batches[0])
 
     def measure(self, policy: Policy, rollouts_per_forward: int | None = None) -> Drift | None:
-        """Score everything again under the present weights; ``None`` while nothing is stored."""
+        """Score everything again under the present weights; ``None`` while nothing is stored.
+
+        All or nothing: if scoring raises, the store is as it was.
+        """
         if not self._batches:
             return None
-        fresh = self._batches[-1]
-        used, changes = [], []
-        for batch in list(self._batches):
-            after = score(policy, batch.groups, rollouts_per_forward)
-            change = paired_change(batch.groups, batch.before, after)
-            # First order is for one interval: from the sampling of the rollouts to here.
-            if change.usable and (change.exact or batch is fresh):
-                used.append(batch)
-                changes.append(change)
-            elif batch is not fresh:
+        changes = [
+            paired_change(b.groups, b.before, score(policy, b.groups, rollouts_per_forward))
+            for b in self._batches
+        ]
+        latest = changes[-1]
+        ess, extreme = latest.effective_sample_size, latest.extreme
+        # First order is for one interval only: from the sampling of the rollouts to here.
+        fit = [c.usable and (c.exact or c is latest) for c in changes]
+        used = [b for b, ok in zip(self._batches, fit, strict=True) if ok]
+        for batch, ok in zip(list(self._batches), fit, strict=True):
+            if not ok:
                 self._drop(batch)
-            if batch is fresh:
-                ess, extreme = change.effective_sample_size, change.extreme
+        changes = [c for c, ok in zip(changes, fit, strict=True) if ok]
         if not used:
-            self._drop(fresh)
             return Drift(0.0, 0.0, 0.0, 0, True, ess, extreme, usable=False)
         total = sum(len(batch.groups) for batch in used)
         increment = variance = 0.0

@@ -167,6 +167,38 @@ def test_a_failed_probe_costs_that_probe_only(what):
     assert [p.step for p in guard.history] == [0, 10]
 
 
+@pytest.mark.parametrize("where", ["generate", "log_probs"])
+def test_what_happened_during_a_lost_probe_is_not_lost(where):
+    class Faulty(BanditPolicy):
+        broken = False
+
+        def generate(self, rows, row_ids, n):
+            if self.broken and where == "generate":
+                raise ValueError("verifier on strike")
+            return super().generate(rows, row_ids, n)
+
+        def log_probs(self, group, which):
+            if self.broken and where == "log_probs":
+                raise ValueError("out of memory")
+            return super().log_probs(group, which)
+
+    policy = Faulty(CONTEXTS, dim=3, seed=5)
+    guard = make_guard(policy, action=lambda probe, guard: None)
+    guard.probe(0)
+    start = float(torch.stack([policy.success(x).detach() for x in range(CONTEXTS)]).mean())
+    ascend(policy, 1, 5, lr=10.0)
+    policy.broken = True
+    with pytest.warns(PassKGuardWarning, match="lost"):
+        guard.probe(5)
+    policy.broken = False
+    ascend(policy, 1, 1, lr=0.01)
+    end = float(torch.stack([policy.success(x).detach() for x in range(CONTEXTS)]).mean())
+    probe = guard.probe(10)
+    assert end - start > 0.02
+    assert abs(probe.drift.change - (end - start)) < 3 * probe.drift.se
+    assert probe.drift.change > 0.01
+
+
 def test_ctrl_c_passes_through_a_probe_and_leaves_no_trace():
     class Interrupted(BanditPolicy):
         def log_probs(self, group, which):
@@ -247,6 +279,13 @@ def test_pool_draws_without_replacement():
 def test_bad_prompts(prompts, message):
     with pytest.raises(ValueError, match=message):
         rows_from(prompts)
+
+
+def test_a_pool_too_small_to_compare_prompts():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    pool = HeldOutPool([{"prompt": "a"}] * 3)
+    with pytest.raises(ValueError, match="must hold 4 rows or more"):
+        PassKGuard(policy, pool, PassKGuardConfig(), isolation=policy.isolated)
 
 
 @pytest.mark.parametrize(
