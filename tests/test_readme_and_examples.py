@@ -12,8 +12,6 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:passk-guard. the pool has")
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
 def test_readme_block(index, tmp_path):
     from trl_runs import held_out, make_trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ambiguous_arithmetic as task
+import torch
 from trl import GRPOConfig, GRPOTrainer
 
 
@@ -68,3 +69,14 @@ def losses(trainer):
         {k: v for k, v in entry.items() if not any(t in k for t in ("time", "runtime", "second"))}
         for entry in trainer.state.log_history
     ]
+
+
+def train(trainer, callback=None):
+    if callback is not None:
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer
+
+
+def same_weights(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)

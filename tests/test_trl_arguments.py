@@ -1,0 +1,96 @@
+"""Bad arguments fail at once, before training, naming the argument and the mend."""
+
+import pytest
+from trl_runs import (
+    GUARD,
+    held_out,
+    make_trainer,
+    near_answer,
+)
+
+from passk_guard import PassKGuardWarning
+from passk_guard.integrations.trl import PassKGuardCallback
+
+
+def format_reward(completions, **_):
+    return [0.1] * len(completions)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"prompts": None}, ValueError, "prompts is missing and the trainer has no eval_dataset"),
+        ({"prompts": []}, ValueError, "prompts is empty"),
+        ({"prompts": ["1 2 ="]}, ValueError, "needs 'answer', but the held-out rows have"),
+        ({"reward_funcs": []}, ValueError, "reward_funcs is empty"),
+        ({"reward_funcs": ["x"]}, ValueError, "names a reward model"),
+        ({"reward_funcs": [near_answer, format_reward]}, ValueError, "Say which decides"),
+        ({"success": "typo"}, ValueError, "names no reward function. There are: near_answer"),
+        ({"k": 8, "num_generations": 8}, ValueError, "k=8 needs more than 8 rollouts"),
+        ({"action": "panic"}, ValueError, "action='panic' is not known"),
+        ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
+        ({"objective": "pkpo", "k": 9}, ValueError, "the trainer has num_generations=8"),
+        ({"parameters": "nope"}, ValueError, "selects no trainable parameter"),
+        ({"memory_limit": 10}, ValueError, "exact Gramian"),
+    ],
+)
+def test_bad_arguments(tmp_path, settings, error, message):
+    trainer = make_trainer(tmp_path)
+    settings = {"prompts": held_out(), **settings}
+    with pytest.raises(error, match=message):
+        PassKGuardCallback(trainer, **settings)
+
+
+def test_several_rewards_of_the_trainer_need_success(tmp_path):
+    trainer = make_trainer(tmp_path, reward_funcs=[near_answer, format_reward])
+    with pytest.raises(ValueError, match=r"2 reward functions .* success='near_answer'"):
+        PassKGuardCallback(trainer, prompts=held_out())
+
+
+def test_a_dataset_without_prompts_column(tmp_path):
+    data = held_out().rename_column("prompt", "question")
+    with pytest.raises(ValueError, match="no 'prompt' column, it has \\['answer', 'question'\\]"):
+        PassKGuardCallback(make_trainer(tmp_path), prompts=data)
+
+
+def test_bad_arguments_in_the_list_form_fail_before_training(tmp_path):
+    trainer = make_trainer(tmp_path, callbacks=[PassKGuardCallback(prompts=[])])
+    with pytest.raises(ValueError, match="prompts is empty"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_two_guards(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.add_callback(PassKGuardCallback(trainer, prompts=held_out(), **GUARD))
+    with pytest.raises(ValueError, match="already has a PassKGuardCallback"):
+        PassKGuardCallback(trainer, prompts=held_out(), **GUARD)
+    with pytest.raises(ValueError, match="already has a PassKGuardCallback"):
+        make_trainer(
+            tmp_path,
+            callbacks=[PassKGuardCallback(prompts=held_out()) for _ in range(2)],
+        )
+
+
+def test_the_wrong_trainer_and_no_trainer(tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    model = make_trainer(tmp_path).model
+    plain = Trainer(model=model, args=TrainingArguments(str(tmp_path), use_cpu=True))
+    with pytest.raises(TypeError, match=r"guards trl.GRPOTrainer, got Trainer"):
+        PassKGuardCallback(plain, prompts=held_out())
+    with pytest.raises(RuntimeError, match="has no trainer yet"):
+        PassKGuardCallback(prompts=held_out()).guard  # noqa: B018
+
+
+def test_the_eval_dataset_is_the_default_and_the_training_set_is_warned_about(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.eval_dataset = held_out(200)
+    assert len(PassKGuardCallback(trainer, **GUARD).guard.pool) == 200
+    with pytest.warns(PassKGuardWarning, match="prompts is the training set"):
+        PassKGuardCallback(trainer, prompts=trainer.train_dataset, **GUARD)
+
+
+def test_a_small_pool_is_warned_about(tmp_path):
+    with pytest.warns(PassKGuardWarning, match="the pool has 64 prompts"):
+        PassKGuardCallback(make_trainer(tmp_path), prompts=held_out(64), **GUARD)
