@@ -255,7 +255,7 @@ def test_resume_continues_as_if_uninterrupted(tmp_path):
 def test_a_pool_too_small_to_compare_prompts():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     pool = HeldOutPool([{"prompt": "a"}] * 3)
-    with pytest.raises(ValueError, match="must hold 4 rows or more"):
+    with pytest.raises(ValueError, match="must hold at least 4 rows"):
         PassKGuard(policy, pool, PassKGuardConfig(), isolation=policy.isolated)
 
 
