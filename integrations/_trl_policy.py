@@ -183,6 +183,7 @@ _Rollout = tuple[list[int], list[int], list[int], float]
 
 def _unpadded(output: Mapping[str, Tensor]) -> list[_Rollout]:
     """Per rollout: prompt ids, completion ids, which of them the policy sampled, advantage."""
+    output = {k: v.cpu() for k, v in output.items() if isinstance(v, Tensor)}
     sampled = output["completion_mask"]
     if "tool_mask" in output:
         sampled = sampled * output["tool_mask"]
