@@ -60,15 +60,17 @@ class TRLPolicy:
         named: Iterable[tuple[str, Parameter]] = self._trainer.model.named_parameters()
         return named
 
-    def log_probs(self, group: RolloutGroup, which: slice) -> Tensor:
-        """Per-token log-probabilities of some rollouts, differentiable, ``(b, L)``."""
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """Per-token log-probabilities of rollouts, differentiable, ``(b, L)``."""
         model, device = self._trainer.model, self._trainer.accelerator.device
         with self._trainer.accelerator.autocast(), checkpointing_without_dropout(model):
             return token_log_probs(
                 model,
-                group.input_ids[which].to(device),
-                group.attention_mask[which].to(device),
-                group.completion_mask[which].to(device),
+                input_ids.to(device),
+                attention_mask.to(device),
+                completion_mask.to(device),
                 self._temperature,
             )
 

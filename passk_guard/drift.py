@@ -7,11 +7,12 @@ change's standard error is several times smaller than that of two sampled levels
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from passk_guard.gradients import micro_batches
 from passk_guard.rollouts import Policy, RolloutGroup
@@ -104,16 +105,37 @@ def score(
 ) -> list[Tensor | None]:
     """``(n, L)`` log-probs per prompt under the policy's present weights, on the CPU.
 
-    ``None`` where the prompt has no signal: its change is zero whatever the log-probs.
+    Prompts share forward passes, in the same way whenever the same groups are scored, so that
+    rounding is the same before and after. ``None`` where the prompt has no signal: its change is
+    zero whatever the log-probs.
     """
-    scores: list[Tensor | None] = []
-    for group in groups:
-        if not group.has_signal:
-            scores.append(None)
-            continue
-        parts = [
-            policy.log_probs(group, which).float().cpu()
-            for which in micro_batches(group.n, rollouts_per_forward)
+    scores: list[Tensor | None] = [None] * len(groups)
+    for pack in _packs(groups, rollouts_per_forward):
+        width = max(groups[i].input_ids.shape[1] for i in pack)
+        tokens = [
+            torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
+            for tensors in zip(*(groups[i].tokens for i in pack), strict=True)
         ]
-        scores.append(torch.cat(parts))
+        rows = [
+            policy.log_probs(*(t[which] for t in tokens)).float().cpu()
+            for which in micro_batches(len(tokens[0]), rollouts_per_forward)
+        ]
+        for i, part in zip(pack, torch.cat(rows).split([groups[i].n for i in pack]), strict=True):
+            scores[i] = part[:, : groups[i].input_ids.shape[1]]
     return scores
+
+
+def _packs(groups: Sequence[RolloutGroup], most: int | None) -> Iterator[list[int]]:
+    """Runs of prompts with a signal, up to ``most`` rollouts together, one prompt at least."""
+    pack: list[int] = []
+    total = 0
+    for i, group in enumerate(groups):
+        if not group.has_signal:
+            continue
+        if pack and (most is None or total + group.n > most):
+            yield pack
+            pack, total = [], 0
+        pack.append(i)
+        total += group.n
+    if pack:
+        yield pack

@@ -72,8 +72,8 @@ def prompt_gramian(
     parameters: Sequence[tuple[str, Parameter]],
     *,
     rollouts_per_backward: int | None = None,
-) -> tuple[Tensor, list[Tensor | None]]:
-    """Gramian of ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``, and the log-probs met on the way.
+) -> Tensor:
+    """Gramian of the per-prompt gradients ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
 
     Args:
         policy: scores rollouts.
@@ -82,38 +82,33 @@ def prompt_gramian(
         rollouts_per_backward: micro-batch; all rollouts of a prompt where ``None``.
 
     Returns:
-        The ``(m, m)`` float64 Gramian, and per prompt the ``(n, L)`` log-probabilities on the CPU
-        (``None`` where there was no signal).
+        ``(m, m)`` float64, on the CPU.
 
     Raises:
         FloatingPointError: a log-probability or a gradient is not finite.
     """
     signal = [i for i, group in enumerate(groups) if group.has_signal]
     accumulator = ExactGramian(len(signal))
-    log_probs: list[Tensor | None] = [None] * len(groups)
     for row, i in enumerate(signal):
         group = groups[i]
         # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
         coefficients = group.centred_success() / group.n
-        parts = []
         with _gradients_go_to(accumulator, row, parameters):
             for which in micro_batches(group.n, rollouts_per_backward):
-                scores = policy.log_probs(group, which)
+                scores = policy.log_probs(*(tensor[which] for tensor in group.tokens))
                 loss = scores.sum(-1) @ coefficients[which].to(scores)
+                if not bool(loss.isfinite()):
+                    raise FloatingPointError(
+                        f"the policy gave a log-probability that is not finite on row {group.row}"
+                    )
                 loss.backward()
-                parts.append(scores.detach().float().cpu())
-        log_probs[i] = torch.cat(parts)
-        if not bool(torch.isfinite(log_probs[i]).all()):  # type: ignore[arg-type]
-            raise FloatingPointError(
-                f"the policy gave a log-probability that is not finite on row {group.row}"
-            )
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     if signal:
         index = torch.tensor(signal)
         gramian[index[:, None], index] = accumulator.gramian()
     if not bool(torch.isfinite(gramian).all()):
         raise FloatingPointError("a gradient of the policy is not finite")
-    return gramian, log_probs
+    return gramian
 
 
 def micro_batches(n: int, size: int | None) -> Iterator[slice]:

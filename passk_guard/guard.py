@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from passk_guard.actions import run_actions, warn
 from passk_guard.config import PassKGuardConfig
@@ -142,12 +141,13 @@ class PassKGuard:
         groups = self._sample()
         drawn = sum(group.n for group in groups)
         groups = usable_groups(groups, self.k)
-        gramian, log_probs = prompt_gramian(
+        gramian = prompt_gramian(
             self.policy, groups, self._parameters, rollouts_per_backward=self._micro_batch
         )
         # Where nothing can be compared yet, a reference would be costly and empty.
         first = not len(self._store) and enough_signal(groups)
-        reference = self._reference() if first else []
+        batches = [*(self._reference() if first else []), groups]
+        scored = [(batch, score(self.policy, batch, self._micro_batch)) for batch in batches]
         evidence = alignment_evidence(
             gramian,
             groups,
@@ -158,9 +158,9 @@ class PassKGuard:
         )
         drift = self._store.measure(self.policy, self._micro_batch)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
-        for batch, scores in [*reference, (groups, log_probs)]:
+        for batch, scores in scored:
             self._store.add(batch, scores)
-        level = sampled_level(*counts([g for batch, _ in reference for g in batch] + groups))
+        level = sampled_level(*counts([group for batch in batches for group in batch]))
         track = self._track.update(level, drift, step - self._last_step)
         self._last_step = step
         cosine = None if evidence.update is None else self._cosine.update(evidence.update)
@@ -198,13 +198,9 @@ class PassKGuard:
             raise ProbeError(f"{len(ids)} prompts went in, {len(groups)} came back")
         return groups
 
-    def _reference(self) -> list[tuple[list[RolloutGroup], list[Tensor | None]]]:
+    def _reference(self) -> list[list[RolloutGroup]]:
         """Further batches, only sampled and scored, that settle where pass@1 starts from."""
-        batches = []
-        for _ in range(self.config.references - 1):
-            groups = usable_groups(self._sample(), self.k)
-            batches.append((groups, score(self.policy, groups, self._micro_batch)))
-        return batches
+        return [usable_groups(self._sample(), self.k) for _ in range(self.config.references - 1)]
 
     def _alarm(
         self,

@@ -33,6 +33,11 @@ class RolloutGroup:
     advantages: Tensor | None = None
 
     @property
+    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a policy needs to score them: ids, attention mask, completion mask."""
+        return self.input_ids, self.attention_mask, self.completion_mask
+
+    @property
     def n(self) -> int:
         """Number of rollouts."""
         return len(self.success)
@@ -80,8 +85,15 @@ class Policy(Protocol):
         """Sample and verify ``n`` rollouts for each row, in the order of the rows."""
         ...
 
-    def log_probs(self, group: RolloutGroup, which: slice) -> Tensor:
-        """Per-token log-probabilities of some rollouts, differentiable.
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """Per-token log-probabilities of rollouts, possibly of several prompts, differentiable.
+
+        Args:
+            input_ids: ``(b, L)`` as in :class:`RolloutGroup`, on any device.
+            attention_mask: ``(b, L)``.
+            completion_mask: ``(b, L)``.
 
         Returns:
             ``(b, L)`` aligned with ``input_ids``, 0 outside ``completion_mask``.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny import BanditPolicy
+from tiny import BanditPolicy, CausalLMPolicy, random_groups, tiny_llama
 
 from passk_guard.drift import paired_change, score
 from passk_guard.rollout_store import RolloutStore
@@ -167,3 +167,15 @@ def test_store_resumes():
     other = RolloutStore(2)
     other.load_state_dict(store.state_dict())
     assert other.measure(moved(policy, 0.1)) == store.measure(moved(policy, 0.1))
+
+
+@pytest.mark.parametrize("at_once", [None, 3, 8, 20, 1000])
+def test_packing_prompts_into_one_forward_changes_no_score(at_once):
+    model = tiny_llama().eval()
+    policy, groups = CausalLMPolicy(model), random_groups(7, 5)
+    got = score(policy, groups, at_once)
+    for group, scores in zip(groups, got, strict=True):
+        assert (scores is None) == (not group.has_signal)
+        if scores is not None:
+            alone = policy.log_probs(*group.tokens).detach()
+            torch.testing.assert_close(scores, alone, rtol=0, atol=2e-6)

@@ -48,12 +48,9 @@ def test_gramian_equals_explicit_gradients(tied, checkpointing, padding):
     parameters = select_parameters(model.named_parameters())
     with checkpointing_without_dropout(model):
         assert not checkpointing or any(m.training for m in model.modules())
-        got, log_probs = prompt_gramian(
-            CausalLMPolicy(model), groups, parameters, rollouts_per_backward=2
-        )
+        got = prompt_gramian(CausalLMPolicy(model), groups, parameters, rollouts_per_backward=2)
     error = (got - want).norm() / want.norm()
     assert error < 1e-5
-    assert [scores is None for scores in log_probs] == [not g.has_signal for g in groups]
     assert not any(m.training for m in model.modules())
 
 
@@ -63,9 +60,7 @@ def test_a_wrong_mask_fails_the_same_comparison():
     gradients = explicit_gradients(model, groups)
     for group in groups:
         group.completion_mask[:, :-1] &= group.completion_mask[:, 1:]  # loses the last token
-    got, _ = prompt_gramian(
-        CausalLMPolicy(model), groups, select_parameters(model.named_parameters())
-    )
+    got = prompt_gramian(CausalLMPolicy(model), groups, select_parameters(model.named_parameters()))
     want = gradients @ gradients.T
     assert (got - want).norm() / want.norm() > 1e-2
 
@@ -91,14 +86,14 @@ def test_nothing_is_left_behind():
 
 def test_prompts_without_signal_cost_no_backward():
     class Untouchable(CausalLMPolicy):
-        def log_probs(self, group, which):
+        def log_probs(self, *tokens):
             raise AssertionError("scored a prompt without signal")
 
     model = tiny_llama()
     groups = random_groups(4, 4)
     for group in groups:
         group.success[:] = 0.0
-    gramian, _ = prompt_gramian(
+    gramian = prompt_gramian(
         Untouchable(model), groups, select_parameters(model.named_parameters())
     )
     assert not gramian.any()
@@ -109,7 +104,7 @@ def test_parameter_subsets_add_up():
     groups = random_groups(4, 4)
     policy = CausalLMPolicy(model)
     parts = [
-        prompt_gramian(policy, groups, select_parameters(model.named_parameters(), wanted))[0]
+        prompt_gramian(policy, groups, select_parameters(model.named_parameters(), wanted))
         for wanted in (r"mlp", lambda name, _: "mlp" not in name, None)
     ]
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=1e-4, atol=1e-6)

@@ -143,8 +143,8 @@ def test_a_failed_probe_costs_that_probe_only(what):
                     group.success[:] = float("nan")
             return groups[:-1] if self.broken and what == "too few groups" else groups
 
-        def log_probs(self, group, which):
-            scores = super().log_probs(group, which)
+        def log_probs(self, *tokens):
+            scores = super().log_probs(*tokens)
             return scores * float("nan") if self.broken and what == "nan log-probs" else scores
 
     policy = Faulty(CONTEXTS, dim=3, seed=5)
@@ -173,10 +173,10 @@ def test_what_happened_during_a_lost_probe_is_not_lost(where):
                 raise ValueError("verifier on strike")
             return super().generate(rows, row_ids, n)
 
-        def log_probs(self, group, which):
+        def log_probs(self, *tokens):
             if self.broken and where == "log_probs":
                 raise ValueError("out of memory")
-            return super().log_probs(group, which)
+            return super().log_probs(*tokens)
 
     policy = Faulty(CONTEXTS, dim=3, seed=5)
     guard = make_guard(policy, action=lambda probe, guard: None)
@@ -197,7 +197,7 @@ def test_what_happened_during_a_lost_probe_is_not_lost(where):
 
 def test_ctrl_c_passes_through_a_probe_and_leaves_no_trace():
     class Interrupted(BanditPolicy):
-        def log_probs(self, group, which):
+        def log_probs(self, *tokens):
             raise KeyboardInterrupt
 
     policy = Interrupted(CONTEXTS, dim=3, seed=5)
@@ -217,7 +217,7 @@ def test_all_right_and_all_wrong_are_results_not_failures(value):
                 group.success[:] = value
             return groups
 
-        def log_probs(self, group, which):
+        def log_probs(self, *tokens):
             raise AssertionError("no signal, nothing to score")
 
     guard = make_guard(Settled(CONTEXTS, dim=3, seed=5))

@@ -21,7 +21,7 @@ def probe_groups(trainer, **settings):
     ids = pool.draw(8)
     with policy.isolated(0):
         groups = policy.generate([pool.rows[i] for i in ids], ids, 8)
-        scores = [policy.log_probs(group, slice(None)).detach() for group in groups]
+        scores = [policy.log_probs(*group.tokens).detach() for group in groups]
     return groups, scores
 
 

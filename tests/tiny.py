@@ -29,7 +29,7 @@ class BanditPolicy(nn.Module):
         self.tokens = tokens
         self.generated = 0
 
-    def pi(self, row: int) -> Tensor:
+    def pi(self, row: int | Tensor) -> Tensor:
         return (self.features[row] @ self.weight.T).log_softmax(-1)
 
     def success(self, row: int) -> Tensor:
@@ -53,14 +53,19 @@ class BanditPolicy(nn.Module):
                 probabilities = self.pi(i).exp()
             draws = torch.multinomial(probabilities, n * self.tokens, replacement=True)
             actions = draws.view(n, self.tokens)
-            ones = torch.ones_like(actions)
+            # The context is the prompt: the first token.
+            tokens = torch.cat([torch.full((n, 1), i), actions], 1)
+            ones = torch.ones_like(tokens)
+            sampled = torch.cat([torch.zeros(n, 1, dtype=torch.long), ones[:, 1:]], 1)
             success = (actions == self.right[i]).all(1).float()
-            groups.append(RolloutGroup(i, actions, ones, ones, success))
+            groups.append(RolloutGroup(i, tokens, ones, sampled, success))
             self.generated += n
         return groups
 
-    def log_probs(self, group, which):
-        return self.pi(group.row)[group.input_ids[which]]
+    def log_probs(self, input_ids, attention_mask, completion_mask):
+        actions = input_ids[:, 1:].clamp(max=self.weight.shape[0] - 1)
+        scores = self.pi(input_ids[:, 0]).gather(1, actions)
+        return torch.cat([torch.zeros_like(scores[:, :1]), scores], 1) * completion_mask
 
     @contextmanager
     def isolated(self, seed):
@@ -79,13 +84,9 @@ class CausalLMPolicy:
     def parameters(self):
         return self.model.named_parameters()
 
-    def log_probs(self, group, which):
+    def log_probs(self, input_ids, attention_mask, completion_mask):
         return token_log_probs(
-            self.model,
-            group.input_ids[which],
-            group.attention_mask[which],
-            group.completion_mask[which],
-            self.temperature,
+            self.model, input_ids, attention_mask, completion_mask, self.temperature
         )
 
 
