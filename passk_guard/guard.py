@@ -92,7 +92,7 @@ class PassKGuard:
         self._detector = ConflictDetector(config.false_alarms, config.pass1_tolerance)
         self._track = Pass1Track()
         self._cosine = PooledCosine()
-        self._store = RolloutStore(config.references + 1)
+        self._store = RolloutStore()
         self._last_step = 0
         self._silent = False  # the last probe had no signal
 
@@ -159,7 +159,7 @@ class PassKGuard:
         drift = self._store.measure(self.policy, self._micro_batch)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
         for batch, scores in scored:
-            self._store.add(batch, scores)
+            self._store.add(batch, scores, reference=first)
         level = sampled_level(*counts([group for batch in batches for group in batch]))
         track = self._track.update(level, drift, step - self._last_step)
         self._last_step = step

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passk_guard.drift import paired_change, score
+from passk_guard.drift import PairedChange, paired_change, score
 from passk_guard.rollouts import Policy, RolloutGroup
 
 __all__ = ["Drift", "RolloutStore"]
@@ -26,7 +26,7 @@ class Drift:
             More than ``se²`` where the same prompts were measured before: their errors add up.
         prompts: that it rests on.
         exact: whether every batch allowed the exact form.
-        effective_sample_size: of the freshest batch's sequence ratios.
+        effective_sample_size: of the latest batch's sequence ratios.
         extreme: share of that batch's tokens with a ratio outside [1/5, 5].
         usable: ``False`` where no batch gave an estimate.
     """
@@ -47,18 +47,21 @@ class _Batch:
     before: list[Tensor | None]
     change: Tensor  # (m,) since sampling, as of the last probe
     credit: Tensor  # (m,) what each prompt has put into the sum of all increments
+    reference: bool
+    fresh: bool = True  # not measured yet
 
 
 class RolloutStore:
-    """The freshest batch, and older ones while the exact estimate still holds on them.
+    """The latest batch, and those of the reference while the exact estimate still holds on them.
 
     Every prompt's increments enter the pooled increment with the weight of its batch, and are
     summed up per prompt, so that the variance of the *sum* over the run is known although the same
-    prompts serve several increments.
+    prompts serve several increments. Keeping more than the latest and the reference would not pay:
+    in the long run that variance depends on how many prompts were ever drawn, not on how often
+    each is scored.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._batches: list[_Batch] = []
         self._settled = 0.0  # variance left by batches that have gone
         self._variance = 0.0
@@ -66,12 +69,26 @@ class RolloutStore:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, groups: Sequence[RolloutGroup], log_probs: Sequence[Tensor | None]) -> None:
-        """Store a batch just sampled, with its log-probs; the oldest one makes room."""
+    def add(
+        self,
+        groups: Sequence[RolloutGroup],
+        log_probs: Sequence[Tensor | None],
+        *,
+        reference: bool = False,
+    ) -> None:
+        """Store a batch just sampled, with its log-probs, in place of the latest one.
+
+        Args:
+            groups: ``m`` prompts.
+            log_probs: as :func:`~passk_guard.drift.score` gave them.
+            reference: keep it, and whatever is stored, for as long as it can be used.
+        """
+        for batch in self._batches:
+            if not reference and not batch.reference:
+                self._drop(batch)
         zeros = torch.zeros(len(groups), dtype=torch.float64)
-        self._batches.append(_Batch(list(groups), list(log_probs), zeros, zeros.clone()))
-        while len(self._batches) > self._most:
-            self._drop(self._batches[0])
+        batch = _Batch(list(groups), list(log_probs), zeros, zeros.clone(), reference)
+        self._batches.append(batch)
 
     def measure(self, policy: Policy, rollouts_per_forward: int | None = None) -> Drift | None:
         """Score everything again under the present weights; ``None`` while nothing is stored.
@@ -86,18 +103,19 @@ class RolloutStore:
         ]
         latest = changes[-1]
         ess, extreme = latest.effective_sample_size, latest.extreme
-        # First order is for one interval only: from the sampling of the rollouts to here.
-        fit = [c.usable and (c.exact or c is latest) for c in changes]
-        used = [b for b, ok in zip(self._batches, fit, strict=True) if ok]
-        for batch, ok in zip(list(self._batches), fit, strict=True):
-            if not ok:
+        used: list[tuple[_Batch, PairedChange]] = []
+        for batch, change in zip(self._batches, changes, strict=True):
+            # First order is for one interval only: from the sampling of the rollouts to here.
+            if change.usable and (change.exact or batch.fresh):
+                used.append((batch, change))
+            else:
                 self._drop(batch)
-        changes = [c for c, ok in zip(changes, fit, strict=True) if ok]
+            batch.fresh = False
         if not used:
             return Drift(0.0, 0.0, 0.0, 0, True, ess, extreme, usable=False)
-        total = sum(len(batch.groups) for batch in used)
+        total = sum(len(batch.groups) for batch, _ in used)
         increment = variance = 0.0
-        for batch, change in zip(used, changes, strict=True):
+        for batch, change in used:
             share = len(batch.groups) / total
             step = change.per_prompt - batch.change
             batch.change = change.per_prompt
@@ -110,7 +128,7 @@ class RolloutStore:
             se=variance**0.5,
             added_variance=max(self._variance - before, 0.0),
             prompts=total,
-            exact=all(change.exact for change in changes),
+            exact=all(change.exact for _, change in used),
             effective_sample_size=ess,
             extreme=extreme,
             usable=True,

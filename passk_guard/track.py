@@ -17,14 +17,22 @@ __all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
 _PRIOR_VARIANCE_PER_STEP = 0.01**2 / 10
 # Where the policy has moved too far to be scored again, only sampled levels tell.
 _MOVED_VARIANCE = 0.2**2
+_SPREAD_DECAY = 0.15
 
 
 @dataclass(frozen=True)
 class Level:
-    """Sampled pass@1 of one batch of prompts, with the variance of that mean."""
+    """Sampled pass@1 of one batch of prompts.
+
+    Attributes:
+        mean: over prompts.
+        spread: variance of one prompt's success rate around it.
+        prompts: in the batch.
+    """
 
     mean: float
-    variance: float
+    spread: float
+    prompts: int
 
 
 @dataclass(frozen=True)
@@ -48,17 +56,17 @@ class Track:
 
 
 def sampled_level(correct: Sequence[int], n: Sequence[int]) -> Level:
-    """Mean success rate over prompts, and its variance from their spread.
+    """Mean success rate over prompts, and their spread.
 
-    The variance has a floor of the binomial kind, so that a batch in which nothing is solved does
-    not count as certain.
+    The spread has a floor of the binomial kind, so that a batch in which nothing is solved does not
+    count as certain.
     """
     c, total = np.asarray(correct, float), np.asarray(n, float)
     rates = c / total
     smoothed = (c.sum() + 0.5) / (total.sum() + 1.0)
     floor = smoothed * (1 - smoothed) / total.mean()
     spread = float(rates.var(ddof=1)) if len(rates) > 1 else 0.25
-    return Level(float(rates.mean()), max(spread, float(floor)) / len(rates))
+    return Level(float(rates.mean()), max(spread, float(floor)), len(rates))
 
 
 class Pass1Track:
@@ -66,10 +74,12 @@ class Pass1Track:
 
     The process noise is the variance that the paired increment adds, and nothing else, so with
     precise increments every new batch sharpens the reference too. Without a usable increment a
-    stated prior variance takes its place.
+    stated prior variance takes its place. A level is weighed by the spread seen in *past* batches:
+    by its own, low levels, whose spread is small, would count for more than high ones.
     """
 
     def __init__(self) -> None:
+        self._spread = 0.0
         self._mean: np.ndarray | None = None
         self._cov = np.zeros((2, 2))
 
@@ -83,7 +93,8 @@ class Pass1Track:
         """
         if self._mean is None:
             self._mean = np.array([level.mean, level.mean])
-            self._cov = np.full((2, 2), level.variance)
+            self._cov = np.full((2, 2), level.spread / level.prompts)
+            self._spread = level.spread
             return self.now()
         if drift is not None and drift.usable:
             self._mean = self._mean + np.array([0.0, drift.change])
@@ -92,7 +103,8 @@ class Pass1Track:
             self._cov[1, 1] += _MOVED_VARIANCE
         else:
             self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
-        gain = self._cov[:, 1] / (self._cov[1, 1] + level.variance)
+        gain = self._cov[:, 1] / (self._cov[1, 1] + self._spread / level.prompts)
+        self._spread += _SPREAD_DECAY * (level.spread - self._spread)
         self._mean = self._mean + gain * (level.mean - self._mean[1])
         self._cov = self._cov - np.outer(gain, self._cov[1])
         return self.now()
@@ -115,9 +127,9 @@ class Pass1Track:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
         mean = None if self._mean is None else self._mean.tolist()
-        return {"mean": mean, "cov": self._cov.tolist()}
+        return {"mean": mean, "cov": self._cov.tolist(), "spread": self._spread}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
         self._mean = None if state["mean"] is None else np.array(state["mean"])
-        self._cov = np.array(state["cov"])
+        self._cov, self._spread = np.array(state["cov"]), state["spread"]

@@ -100,7 +100,10 @@ def wandering_run(rng, probes, *, sd_wander, sd_increment, loss_per_probe=0.0):
             seen = step + rng.normal(0, sd_increment)
             drift = Drift(seen, sd_increment, sd_increment**2, 64, True, 1.0, 0.0, usable=True)
         noise = 0.035 / (2 if t == 0 else 1)
-        yield truth - start, track.update(Level(truth + rng.normal(0, noise), noise**2), drift, 10)
+        yield (
+            truth - start,
+            track.update(Level(truth + rng.normal(0, noise), 64 * noise**2, 64), drift, 10),
+        )
 
 
 def test_track_covers_and_level_alarm_keeps_quiet_on_a_wandering_run():
@@ -142,16 +145,42 @@ def test_a_real_loss_fires_the_level_alarm_within_a_few_points():
 
 def test_without_increments_the_prior_takes_over():
     track = Pass1Track()
-    track.update(Level(0.6, 1e-4), None, 0)
-    narrow = track.update(Level(0.6, 1e-2), None, 10).change_se
-    wide = track.update(Level(0.6, 1e-2), None, 1000).change_se
+    track.update(Level(0.6, 0.1, 1000), None, 0)
+    narrow = track.update(Level(0.6, 0.1, 10), None, 10).change_se
+    wide = track.update(Level(0.6, 0.1, 10), None, 1000).change_se
     assert wide > 2 * narrow
 
 
 def test_sampled_level_is_never_certain():
     level = sampled_level([0] * 64, [16] * 64)
     assert level.mean == 0
-    assert level.variance > 0
+    assert level.spread > 0
+
+
+def levels_weighed(rng, own_spread):
+    """Mean change over runs in which nothing changes; each prompt is always or never solved."""
+    changes = []
+    for _ in range(300):
+        track = Pass1Track()
+        for t in range(8):
+            m = 256 if t == 0 else 16
+            right = (rng.random(m) < 0.12) * 8
+            level = sampled_level(right, [8] * m)
+            if own_spread:
+                track._spread = level.spread
+            now = track.update(level, None, 100)
+        changes.append(now.change)
+    return np.mean(changes), np.std(changes) / np.sqrt(len(changes))
+
+
+def test_low_levels_count_no_more_than_high_ones():
+    mean, error = levels_weighed(np.random.default_rng(0), own_spread=False)
+    assert abs(mean) < 3 * error
+
+
+def test_weighing_a_level_by_its_own_spread_fails_the_same_test():
+    mean, error = levels_weighed(np.random.default_rng(0), own_spread=True)
+    assert mean < -5 * error
 
 
 def quiet(change=0.0):

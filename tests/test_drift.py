@@ -136,7 +136,7 @@ def test_store_knows_the_error_of_the_sum_over_steps():
     policies = [moved(path, 0.03 * t) for t in range(6)]
     truth = mean_success(policies[5]) - mean_success(policies[0])
     for _ in range(200):
-        store = RolloutStore(3)
+        store = RolloutStore()
         total = variance = independent = 0.0
         for t in range(6):
             drift = store.measure(policies[t])
@@ -146,7 +146,7 @@ def test_store_knows_the_error_of_the_sum_over_steps():
                 independent += drift.se**2
             for _ in range(2 if t == 0 else 1):
                 groups = policies[t].generate(None, rng.integers(CONTEXTS, size=24).tolist(), 8)
-                store.add(groups, score(policies[t], groups))
+                store.add(groups, score(policies[t], groups), reference=t == 0)
         sums.append(total)
         claimed.append(variance)
         naive.append(independent)
@@ -159,12 +159,12 @@ def test_store_knows_the_error_of_the_sum_over_steps():
 def test_store_resumes():
     torch.manual_seed(0)
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    store = RolloutStore(2)
+    store = RolloutStore()
     for _ in range(2):
         groups = policy.generate(None, list(range(16)), 8)
-        store.add(groups, score(policy, groups))
+        store.add(groups, score(policy, groups), reference=True)
     store.measure(moved(policy, 0.05))
-    other = RolloutStore(2)
+    other = RolloutStore()
     other.load_state_dict(store.state_dict())
     assert other.measure(moved(policy, 0.1)) == store.measure(moved(policy, 0.1))
 

@@ -82,12 +82,12 @@ def test_pass1_training_raises_no_alarm_and_the_track_follows():
 def falling(**settings):
     """Descent on pass@1: pass@1 surely falls."""
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    guard = make_guard(policy, **settings)
+    guard = make_guard(policy, prompts_per_probe=48, **settings)
 
     def train():
         for step in range(0, 60, 5):
             guard.probe(step)
-            ascend(policy, 1, 5, lr=-20.0)
+            ascend(policy, 1, 5, lr=-40.0)
 
     with pytest.warns(PassKGuardWarning) as caught:
         train()

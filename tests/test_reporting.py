@@ -14,10 +14,11 @@ from passk_guard.reporting.table import history_table
 @pytest.fixture(scope="module")
 def history():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    guard = make_guard(policy, action=lambda probe, guard: None)
+    silent = {"prompts_per_probe": 48, "action": lambda probe, guard: None}
+    guard = make_guard(policy, **silent)
     for step in range(0, 60, 5):
         guard.probe(step)
-        ascend(policy, 1, 5, lr=-20.0)
+        ascend(policy, 1, 5, lr=-40.0)
     assert any(p.alarm for p in guard.history)
     return guard.history
 

@@ -133,13 +133,14 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--out", type=Path, default=Path("runs/alarms"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "alarms.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     done = {(row["run"], int(row["seed"])) for row in rows}
-    for name in RUNS:
+    for name in options.only:
         for seed in range(options.seeds):
             if (name, seed) in done:
                 continue
