@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from passk_guard.actions import warn
-from passk_guard.integrations._trl_policy import tapped_rewards
+from passk_guard.integrations._trl_policy import restore_method, tapped_rewards
 from passk_guard.objectives import PassKObjective
 
 __all__ = ["TRLObjective"]
@@ -43,7 +43,7 @@ class TRLObjective:
     def remove(self) -> None:
         """Give the trainer its own advantages back."""
         if self._original is not None:
-            del self._trainer._generate_and_score_completions
+            restore_method(self._trainer, "_generate_and_score_completions", self._original)
             self._original = None
 
     def _generate(self, inputs: Any) -> Any:
@@ -98,12 +98,13 @@ class TRLObjective:
         if expected.shape == own.shape and bool(_close(own, expected).all()):
             return True
         self.failed = True
-        warn(
-            "this trainer's advantages are not the (scaled) centred rewards that were expected, "
-            "so the pass@k objective is NOT installed: the run trains on the trainer's own "
-            "advantages, and the guard only watches. Settings that cause this: "
-            "multi_objective_aggregation='normalize_then_sum', or a newer TRL."
-        )
+        if self._trainer.is_world_process_zero():
+            warn(
+                "this trainer's advantages are not the (scaled) centred rewards that were "
+                "expected, so the pass@k objective is NOT installed: the run trains on the "
+                "trainer's own advantages, and the guard only watches. What causes this: "
+                "multi_objective_aggregation='normalize_then_sum', or a newer TRL."
+            )
         return False
 
 

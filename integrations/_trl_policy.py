@@ -19,7 +19,7 @@ from passk_guard.rollouts import RolloutGroup
 from passk_guard.scoring import token_log_probs
 from passk_guard.verifier import decide_success, verifier_name
 
-__all__ = ["TRLPolicy", "tapped_rewards"]
+__all__ = ["TRLPolicy", "restore_method", "tapped_rewards"]
 
 # Sampling must be from the very distribution that is scored.
 _NEUTRAL_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
@@ -169,15 +169,18 @@ def tapped_rewards(trainer: Any) -> Iterator[list[Tensor]]:
         seen.append(rewards)
         return rewards
 
-    overridden = "_calculate_rewards" in vars(trainer)
     trainer._calculate_rewards = calculate
     try:
         yield seen
     finally:
-        if overridden:
-            trainer._calculate_rewards = original
-        else:
-            del trainer._calculate_rewards
+        restore_method(trainer, "_calculate_rewards", original)
+
+
+def restore_method(trainer: Any, name: str, original: Any) -> None:
+    """Undo the override of a method on one instance; an override by somebody else stays."""
+    delattr(trainer, name)
+    if getattr(trainer, name) != original:
+        setattr(trainer, name, original)
 
 
 _Rollout = tuple[list[int], list[int], list[int], float]

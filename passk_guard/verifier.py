@@ -12,10 +12,14 @@ from torch import Tensor
 __all__ = ["check_verifier", "choose_verifier", "verifier_name"]
 
 # What trainers hand to every reward function beside the dataset's columns.
-_ALWAYS_GIVEN = {"prompts", "completions", "completion_ids", "environments"} | {
+_ALWAYS_GIVEN = {
+    "prompts",
+    "completions",
+    "completion_ids",
     "trainer_state",
     "log_extra",
     "log_metric",
+    "environments",
 }
 
 
