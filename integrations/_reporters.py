@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import logging
+from collections.abc import Callable
 from typing import Any
 
 from passk_guard.actions import warn
 
 __all__ = ["Reporters"]
-
-logger = logging.getLogger("passk_guard")
 
 
 class Reporters:
@@ -50,16 +48,15 @@ class Reporters:
             except Exception as error:
                 self._complain(f"{type(callback).__name__}: {type(error).__name__}: {error}")
 
-    def figure(self, name: str, figure: Any) -> None:
-        """Write a matplotlib figure to TensorBoard, where there is one."""
-        for callback in self._callbacks():
-            writer = getattr(callback, "tb_writer", None)
-            if writer is not None:
-                try:
-                    writer.add_figure(name, figure, self._trainer.state.global_step)
-                    writer.flush()
-                except Exception as error:
-                    self._complain(f"TensorBoard image: {type(error).__name__}: {error}")
+    def figure(self, name: str, draw: Callable[[], Any]) -> None:
+        """Draw a matplotlib figure and write it to TensorBoard; nothing is drawn without one."""
+        writers = [getattr(callback, "tb_writer", None) for callback in self._callbacks()]
+        for writer in filter(None, writers):
+            try:
+                writer.add_figure(name, draw(), self._trainer.state.global_step)
+                writer.flush()
+            except Exception as error:
+                self._complain(f"TensorBoard image: {type(error).__name__}: {error}")
 
     def _complain(self, reason: str) -> None:
         if not self._complained:

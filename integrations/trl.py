@@ -225,13 +225,7 @@ class PassKGuardCallback(TrainerCallback):
             return
         self._reporters.scalars(probe_scalars(probe))
         if probe.curve:
-            try:
-                from passk_guard.reporting.figures import alignment_curve_figure
-            except ImportError:
-                logger.info("passk-guard: no images without matplotlib")
-            else:
-                figure = alignment_curve_figure(probe)
-                self._reporters.figure("passk_guard/alignment_curve", figure)
+            self._reporters.figure("passk_guard/alignment_curve", lambda: _curve(probe))
 
     def _say(self, text: str) -> None:
         if self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm:
@@ -281,6 +275,12 @@ class PassKGuardCallback(TrainerCallback):
             say=self._say,
             is_main=trainer.is_world_process_zero(),
         )
+
+
+def _curve(probe: Probe) -> Any:
+    from passk_guard.reporting.figures import alignment_curve_figure  # matplotlib is an extra
+
+    return alignment_curve_figure(probe)
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

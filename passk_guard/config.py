@@ -66,7 +66,7 @@ class PassKGuardConfig:
         """Check every argument that can be checked alone."""
         _at_least("k", self.k, 1)
         _at_least("prompts_per_probe", self.prompts_per_probe, 4)
-        for name in ("reference_batches", "every"):
+        for name in ("reference_batches", "every", "num_generations"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _one_of("watch", self.watch, _WATCHES)

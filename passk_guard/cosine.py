@@ -29,7 +29,8 @@ class PooledCosine:
     """Numerator and both squared norms, pooled over probes with exponential weights.
 
     The ratio is taken of the pooled parts; its standard error is the delta method's on their
-    pooled jackknife covariance.
+    pooled jackknife covariance. While the norms are noisy the value's size is overstated; the
+    interval then is wide.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_verifier", "choose_verifier", "verifier_name"]
+__all__ = ["check_verifier", "choose_verifier", "decide_success", "verifier_name"]
 
 # What trainers hand to every reward function beside the dataset's columns.
 _ALWAYS_GIVEN = {

@@ -263,6 +263,7 @@ def test_a_pool_too_small_to_compare_prompts():
     ("settings", "message"),
     [
         ({"k": 0}, "k must be a whole number"),
+        ({"num_generations": "16"}, "num_generations must be a whole number"),
         ({"num_generations": 4}, "k=4 needs more than 4 rollouts"),
         ({"action": "panic"}, "action='panic' is not known. Choose 'warn' or a callable"),
         ({"watch": "loss"}, "watch='loss'"),
