@@ -37,7 +37,6 @@ class TRLPolicy:
         verifier: the reward function that decides "right": one of the trainer's, or another one,
             which is then scored beside the trainer's with weight 0.
         threshold: reward from which a rollout is right.
-        num_generations: rollouts per prompt.
         temperature: of the sampling.
     """
 
@@ -46,13 +45,11 @@ class TRLPolicy:
         trainer: Any,
         verifier: Any,
         threshold: float,
-        num_generations: int,
         temperature: float,
     ) -> None:
         self._trainer = trainer
         self._verifier = verifier
         self._threshold = threshold
-        self._n = num_generations
         self._temperature = temperature
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
@@ -75,9 +72,14 @@ class TRLPolicy:
             )
 
     def generate(
-        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[int],
+        n: int,
+        temperature: float | None = None,
     ) -> list[RolloutGroup]:
         """Sample and verify ``n`` rollouts per row, no more at a time than training does."""
+        self._sample_as(n, self._temperature if temperature is None else temperature)
         accelerator = self._trainer.accelerator
         world, rank = accelerator.num_processes, accelerator.process_index
         # Every process takes the same number of rollouts, so prompts come in multiples of this.
@@ -137,25 +139,31 @@ class TRLPolicy:
             yield
 
     def _set_up(self, trainer: Any) -> None:
-        if hasattr(trainer, "num_generations_eval"):
-            trainer.num_generations_eval = self._n
-        else:  # trl < 0.25
-            trainer.num_generations = self._n
         trainer.mask_truncated_completions = False
         trainer.beta = 0.0  # spares the reference model; the KL term is no part of GRPO's reward
-        sampling = {**_NEUTRAL_SAMPLING, "temperature": self._temperature}
-        if getattr(trainer, "generation_config", None) is not None:
-            trainer.generation_config = copy.deepcopy(trainer.generation_config)
-            for name, value in sampling.items():
-                setattr(trainer.generation_config, name, value)
-        if getattr(trainer, "generation_kwargs", None) is not None:
-            trainer.generation_kwargs = {**trainer.generation_kwargs, **sampling}
         if not any(func is self._verifier for func in trainer.reward_funcs):
             trainer.reward_funcs = [*trainer.reward_funcs, self._verifier]
             trainer.reward_func_names = [*trainer.reward_func_names, verifier_name(self._verifier)]
             trainer.reward_processing_classes = [*trainer.reward_processing_classes, None]
             weights = trainer.reward_weights
             trainer.reward_weights = torch.cat([weights, weights.new_zeros(1)])
+
+    def _sample_as(self, n: int, temperature: float) -> None:
+        """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0."""
+        trainer = self._trainer
+        if hasattr(trainer, "num_generations_eval"):
+            trainer.num_generations_eval = n
+        else:  # trl < 0.25
+            trainer.num_generations = n
+        sampling = {**_NEUTRAL_SAMPLING, "temperature": temperature, "do_sample": True}
+        if temperature == 0:
+            sampling = {**_NEUTRAL_SAMPLING, "temperature": 1.0, "do_sample": False}
+        if getattr(trainer, "generation_config", None) is not None:
+            trainer.generation_config = copy.deepcopy(trainer.generation_config)
+            for name, value in sampling.items():
+                setattr(trainer.generation_config, name, value)
+        if getattr(trainer, "generation_kwargs", None) is not None:
+            trainer.generation_kwargs = {**trainer.generation_kwargs, **sampling}
 
 
 @contextmanager

@@ -62,16 +62,12 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
         if (
             filters
             or trainer.repetition_penalty != 1.0
-            or temperature
-            not in (
-                None,
-                trainer.temperature,
-            )
+            or {temperature, config.report_temperature} - {None, trainer.temperature}
         ):
             raise ValueError(
                 "vLLM samples with top_p, top_k, min_p, repetition_penalty or another temperature "
                 "here, which the probe cannot change: its scores would not belong to its rollouts. "
-                "Remove them from GRPOConfig, and temperature from the callback."
+                "Remove them from GRPOConfig, and the temperatures from the callback."
             )
 
 

@@ -20,6 +20,7 @@ from passk_guard.guard import PassKGuard
 from passk_guard.integrations._reporters import Reporters
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
+from passk_guard.integrations._trl_sensor import TrainingRewards
 from passk_guard.integrations._trl_setup import (
     calling_trainer,
     check_trainer,
@@ -28,9 +29,11 @@ from passk_guard.integrations._trl_setup import (
 )
 from passk_guard.objectives import PassKObjective
 from passk_guard.pool import HeldOutPool
-from passk_guard.probe import Probe
+from passk_guard.preconditioner import check_adam
+from passk_guard.probe import Probe, Rescore
 from passk_guard.reporting.message import start_message
-from passk_guard.reporting.scalars import probe_scalars
+from passk_guard.reporting.scalars import scalars
+from passk_guard.schedule import Task
 
 __all__ = ["PassKGuardCallback"]
 
@@ -64,7 +67,11 @@ class PassKGuardCallback(TrainerCallback):
         pass1_tolerance: how far pass@1 may fall.
         false_alarms: chance of a false alarm per probe.
         watch: ``"update"`` or ``"target_k"``.
+        metric: ``"euclidean"`` or ``"adam"``.
         temperature: of the probe's sampling; by default the trainer's.
+        report_temperature: also measure pass@1 at this one; 0 is greedy.
+        group_by: column; a floor and a verdict for each of its values.
+        weight_by: column with each prompt's weight.
         reference_batches: batches behind the reference level.
         parameters: which parameters to differentiate by.
         memory_limit: bytes that the exact Gramian may take.
@@ -96,7 +103,11 @@ class PassKGuardCallback(TrainerCallback):
         pass1_tolerance: float = 0.01,
         false_alarms: float = 1e-3,
         watch: str = "update",
+        metric: str = "euclidean",
         temperature: float | None = None,
+        report_temperature: float | None = None,
+        group_by: str | None = None,
+        weight_by: str | None = None,
         reference_batches: int | None = None,
         parameters: ParameterFilter = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
@@ -114,6 +125,10 @@ class PassKGuardCallback(TrainerCallback):
             pass1_tolerance=pass1_tolerance,
             false_alarms=false_alarms,
             watch=watch,
+            metric=metric,
+            report_temperature=report_temperature,
+            group_by=group_by,
+            weight_by=weight_by,
             reference_batches=reference_batches,
             parameters=parameters,
             memory_limit=memory_limit,
@@ -158,7 +173,10 @@ class PassKGuardCallback(TrainerCallback):
         self._refuse_second_guard()
         if self._guard is None:
             self._build()
+        if self.config.metric == "adam":
+            check_adam(self._trainer.optimizer)
         total = state.max_steps if state.max_steps > 0 else None
+        self.guard.total_steps = total
         self._say(start_message(self.config, len(self.guard.pool), total))
         if not self._reporters.any:
             self._say(
@@ -175,6 +193,7 @@ class PassKGuardCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Probe when one is due. ``control`` is left as it is."""
         self.guard.schedule.trained(time.perf_counter() - self._clock)
+        self._sensor.observe()
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
 
@@ -188,7 +207,8 @@ class PassKGuardCallback(TrainerCallback):
             warn(f"the guard's state was not saved: {type(error).__name__}: {error}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give the trainer its own advantages back."""
+        """Give the trainer its own advantages back, and say what the guard cost."""
+        self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
         if self._objective is not None:
             self._objective.remove()
 
@@ -197,11 +217,12 @@ class PassKGuardCallback(TrainerCallback):
     def _maybe_probe(self, step: int) -> None:
         if self._objective is not None and self._objective.failed:
             self.guard.objective = None  # the trainer's own advantages are in force
-        if not self._agreed(self.guard.due(step)):
+        task = self._agreed(self.guard.due(step))
+        if task is None:
             return
-        probe = self.guard.probe(step)
-        if probe is not None:
-            self._report(probe)
+        found = self.guard.run(task, step)
+        if found is not None:
+            self._report(found)
 
     def _resume(self, path: Path) -> None:
         try:
@@ -212,20 +233,21 @@ class PassKGuardCallback(TrainerCallback):
                 "starts afresh: losses before this step are not seen."
             )
 
-    def _agreed(self, due: bool) -> bool:
+    def _agreed(self, task: Task | None) -> Task | None:
         """Process 0's clock decides for all."""
         if self._trainer.accelerator.num_processes == 1 or not self.guard.schedule.timed:
-            return due
+            return task
         from accelerate.utils import broadcast_object_list
 
-        return bool(broadcast_object_list([due])[0])
+        agreed: list[Task | None] = broadcast_object_list([task])
+        return agreed[0]
 
-    def _report(self, probe: Probe) -> None:
+    def _report(self, found: Probe | Rescore) -> None:
         if not self._trainer.is_world_process_zero():
             return
-        self._reporters.scalars(probe_scalars(probe))
-        if probe.curve:
-            self._reporters.figure("passk_guard/alignment_curve", lambda: _curve(probe))
+        self._reporters.scalars({**scalars(found), "passk_guard/overhead": self.guard.overhead})
+        if isinstance(found, Probe) and found.curve:
+            self._reporters.figure("passk_guard/alignment_curve", lambda: _curve(found))
 
     def _say(self, text: str) -> None:
         if self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm:
@@ -260,18 +282,26 @@ class PassKGuardCallback(TrainerCallback):
         rows = held_out_rows(trainer, self._prompts, config)
         verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature
-        policy = TRLPolicy(trainer, verifier, self._threshold, config.n, temperature)
+        policy = TRLPolicy(trainer, verifier, self._threshold, temperature)
+        self._sensor = TrainingRewards(trainer, verifier, self._threshold)
         live = None
         if config.objective is not None:
             live = PassKObjective(config.k, estimator=config.objective)
             self._objective = TRLObjective(trainer, live)
         self._guard = PassKGuard(
             policy,
-            HeldOutPool(rows, config.seed),
+            HeldOutPool(
+                rows,
+                config.seed,
+                weight_by=config.weight_by,
+                batch=min(config.prompts_per_probe, len(rows)),
+            ),
             config,
             isolation=policy.isolated,
             objective=live,
             micro_batch=trainer.args.per_device_train_batch_size,
+            optimizer=lambda: trainer.optimizer,
+            training_pass_at_1=self._sensor.pass_at_1,
             say=self._say,
             is_main=trainer.is_world_process_zero(),
         )

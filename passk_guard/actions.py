@@ -10,12 +10,12 @@ from passk_guard.errors import PassKGuardWarning
 if TYPE_CHECKING:
     from passk_guard.config import Action
     from passk_guard.guard import PassKGuard
-    from passk_guard.probe import Probe
+    from passk_guard.probe import Probe, Rescore
 
 __all__ = ["run_actions"]
 
 
-def run_actions(actions: list[Action], probe: Probe, guard: PassKGuard) -> None:
+def run_actions(actions: list[Action], probe: Probe | Rescore, guard: PassKGuard) -> None:
     """Run every action on the probe that raised an alarm, in order.
 
     ``"warn"`` emits one :class:`PassKGuardWarning` per episode, on the main process, and never

@@ -12,14 +12,15 @@ from passk_guard.objectives import ESTIMATORS
 
 if TYPE_CHECKING:
     from passk_guard.guard import PassKGuard
-    from passk_guard.probe import Probe
+    from passk_guard.probe import Probe, Rescore
 
 __all__ = ["Action", "PassKGuardConfig"]
 
-Action = str | Callable[["Probe", "PassKGuard"], Any]
+Action = str | Callable[["Probe | Rescore", "PassKGuard"], Any]
 
 _ACTIONS = ("warn",)
 _WATCHES = ("update", "target_k")
+_METRICS = ("euclidean", "adam")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class PassKGuardConfig:
         pass1_tolerance: how far pass@1 may fall below its reference.
         false_alarms: chance of a false alarm per probe, all alarms together.
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
+        metric: inner products of gradients: ``"euclidean"``, or ``"adam"`` along the steps that
+            Adam takes.
+        report_temperature: also measure pass@1 at this temperature, the one that production
+            serves; 0 is greedy.
+        group_by: column; each of its values has a pass@1, a floor and a verdict of its own.
+        weight_by: column with each prompt's weight, such as its share of production traffic.
         reference_batches: probe batches that the reference is taken from, at the start; ``None``
             means 8 with a fixed ``every``, where probes are many, else 4.
         parameters: which parameters to differentiate by: a regular expression, a callable
@@ -56,6 +63,10 @@ class PassKGuardConfig:
     pass1_tolerance: float = 0.01
     false_alarms: float = 1e-3
     watch: str = "update"
+    metric: str = "euclidean"
+    report_temperature: float | None = None
+    group_by: str | None = None
+    weight_by: str | None = None
     reference_batches: int | None = None
     parameters: ParameterFilter = None
     memory_limit: int = DEFAULT_MEMORY_LIMIT
@@ -70,12 +81,15 @@ class PassKGuardConfig:
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _one_of("watch", self.watch, _WATCHES)
+        _one_of("metric", self.metric, _METRICS)
         if self.objective is not None:
             _one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
         _between("false_alarms", self.false_alarms, 0.0, 0.5)
         _between("pass1_tolerance", self.pass1_tolerance, -1e-12, 1.0)
         if self.max_overhead is not None:
             _between("max_overhead", self.max_overhead, 0.0, 1.0)
+        if self.report_temperature is not None:
+            _between("report_temperature", self.report_temperature, -1e-12, 100.0)
         for action in self.actions:
             if not callable(action):
                 _one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")

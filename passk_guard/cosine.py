@@ -44,6 +44,12 @@ class PooledCosine:
         self._parts = _DECAY * self._parts + np.array(parts)
         self._cov = _DECAY**2 * self._cov + alignment.jackknife_cov
         self._weight = _DECAY * self._weight + 1.0
+        return self.now()
+
+    def now(self) -> Cosine | None:
+        """The pooled cosine as of the last probe."""
+        if not self._weight:
+            return None
         inner, norm1, normk = (float(part) for part in self._parts / self._weight)
         value = debiased_cosine(inner, norm1, normk)
         if value is None:

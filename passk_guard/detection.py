@@ -29,7 +29,7 @@ class Alarm:
 
     Attributes:
         step: optimizer steps done.
-        fired: which alarms did: ``"alignment"``, ``"level"`` or both.
+        fired: which alarms did: ``"alignment"``, ``"level"``, ``"level of <group>"``.
         message: one line with the figures, fit for a log.
         pass1_lost: filtered estimate of pass@1 lost since the reference, with its standard error.
         prompts: row ids that carry the conflict, most negative agreement x weight first.
@@ -105,29 +105,49 @@ class ConflictDetector:
 
     An alignment alarm clears when its CUSUM is back at zero, a level alarm when the estimated
     loss is within the tolerance again.
+
+    Args:
+        false_alarms: chance per probe, all alarms together. Alignment gets half; the level of all
+            prompts, and of each group, share the other half.
+        pass1_tolerance: loss of pass@1 that is no alarm.
+        groups: how many groups of prompts have a floor of their own.
     """
 
-    def __init__(self, false_alarms: float, pass1_tolerance: float) -> None:
-        # Two alarms share the chance.
+    def __init__(self, false_alarms: float, pass1_tolerance: float, groups: int = 0) -> None:
         self.cusum = AlignmentCusum(cusum_threshold(false_alarms / 2))
-        self.z = level_threshold(false_alarms / 2)
+        self.z = level_threshold(false_alarms / 2 / (1 + groups))
         self.tolerance = pass1_tolerance
         self.active: set[str] = set()
 
-    def update(self, alignment: Alignment | None, track: Track) -> tuple[tuple[str, ...], bool]:
+    def update(
+        self,
+        alignment: Alignment | None,
+        track: Track,
+        groups: Mapping[str, Track] | None = None,
+    ) -> tuple[tuple[str, ...], bool]:
         """Take in a probe's evidence.
 
+        Args:
+            alignment: of the update in force; ``None`` where there is none.
+            track: pass@1 over all prompts.
+            groups: pass@1 by group.
+
         Returns:
-            Which alarms fired, empty unless an episode begins with this probe; and whether an
-            episode ended with it.
+            Which alarms fired, empty unless an episode begins with this probe: ``"alignment"``,
+            ``"level"``, ``"level of <group>"``; and whether an episode ended with it.
         """
         before = bool(self.active)
         score = self.cusum.update(alignment)
         self._set("alignment", on=score > self.cusum.threshold, off=score == 0.0)
-        sure_loss = track.change + self.z * track.change_se < -self.tolerance
-        self._set("level", on=sure_loss, off=track.change >= -self.tolerance)
+        self._level("level", track)
+        for label, own in (groups or {}).items():
+            self._level(f"level of {label}", own)
         fired = tuple(sorted(self.active)) if self.active and not before else ()
         return fired, before and not self.active
+
+    def _level(self, name: str, track: Track) -> None:
+        sure_loss = track.change + self.z * track.change_se < -self.tolerance
+        self._set(name, on=sure_loss, off=track.change >= -self.tolerance)
 
     def _set(self, name: str, *, on: bool, off: bool) -> None:
         if on:

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from passk_guard.gradients import micro_batches
 from passk_guard.rollouts import Policy, RolloutGroup
 
-__all__ = ["PairedChange", "paired_change", "score"]
+__all__ = ["PairedChange", "paired_change", "score", "score_all"]
 
 _EXTREME_RATIO = 5.0
 _EXTREME_SHARE = 0.01
@@ -110,6 +110,19 @@ def score(
     zero whatever the log-probs.
     """
     scores: list[Tensor | None] = [None] * len(groups)
+    signal = [i for i, group in enumerate(groups) if group.has_signal]
+    scored = score_all(policy, [groups[i] for i in signal], rollouts_per_forward)
+    for i, log_probs in zip(signal, scored, strict=True):
+        scores[i] = log_probs
+    return scores
+
+
+@torch.no_grad()
+def score_all(
+    policy: Policy, groups: Sequence[RolloutGroup], rollouts_per_forward: int | None = None
+) -> list[Tensor]:
+    """``(n, L)`` log-probs of every prompt, with a signal or not."""
+    scores: list[Tensor] = []
     for pack in _packs(groups, rollouts_per_forward):
         width = max(groups[i].input_ids.shape[1] for i in pack)
         tokens = [
@@ -121,17 +134,15 @@ def score(
             for which in micro_batches(len(tokens[0]), rollouts_per_forward)
         ]
         for i, part in zip(pack, torch.cat(rows).split([groups[i].n for i in pack]), strict=True):
-            scores[i] = part[:, : groups[i].input_ids.shape[1]]
+            scores.append(part[:, : groups[i].input_ids.shape[1]])
     return scores
 
 
 def _packs(groups: Sequence[RolloutGroup], most: int | None) -> Iterator[list[int]]:
-    """Runs of prompts with a signal, up to ``most`` rollouts together, one prompt at least."""
+    """Runs of prompts, up to ``most`` rollouts together, one prompt at least."""
     pack: list[int] = []
     total = 0
     for i, group in enumerate(groups):
-        if not group.has_signal:
-            continue
         if pack and (most is None or total + group.n > most):
             yield pack
             pack, total = [], 0

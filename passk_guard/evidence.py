@@ -63,7 +63,7 @@ def usable_groups(groups: Sequence[RolloutGroup], k: int) -> list[RolloutGroup]:
 
 
 def alignment_evidence(
-    gramian: Tensor,
+    gramian: Tensor | None,
     groups: Sequence[RolloutGroup],
     *,
     k: int,
@@ -74,7 +74,7 @@ def alignment_evidence(
     """Alignment for every k and for the update in force.
 
     Args:
-        gramian: ``(m, m)`` of per-prompt gradients.
+        gramian: ``(m, m)`` of per-prompt gradients; ``None`` where they were not taken.
         groups: the ``m`` prompts.
         k: the objective's.
         pass1_weight: λ, the objective's.
@@ -90,7 +90,7 @@ def alignment_evidence(
         weights = np.ones(len(groups)) if scale is None else scale
         if passk_objective:
             weights = weights * ((1 - pass1_weight) * passk_weights + pass1_weight)
-    if not enough_signal(groups):
+    if gramian is None or not enough_signal(groups):
         return AlignmentEvidence([], None, None, weights)
     curve = alignment_curve(gramian, correct, n)
     return AlignmentEvidence(

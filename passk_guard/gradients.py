@@ -7,7 +7,7 @@ freed at once. The accumulator is linear, so micro-batches of one prompt simply 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -72,6 +72,7 @@ def prompt_gramian(
     parameters: Sequence[tuple[str, Parameter]],
     *,
     rollouts_per_backward: int | None = None,
+    scales: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Gramian of the per-prompt gradients ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
 
@@ -80,6 +81,7 @@ def prompt_gramian(
         groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
         parameters: what to differentiate by, see :func:`select_parameters`.
         rollouts_per_backward: micro-batch; all rollouts of a prompt where ``None``.
+        scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
 
     Returns:
         ``(m, m)`` float64, on the CPU.
@@ -93,7 +95,7 @@ def prompt_gramian(
         group = groups[i]
         # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
         coefficients = group.centred_success() / group.n
-        with _gradients_go_to(accumulator, row, parameters):
+        with _gradients_go_to(accumulator, row, parameters, scales):
             for which in micro_batches(group.n, rollouts_per_backward):
                 scores = policy.log_probs(*(tensor[which] for tensor in group.tokens))
                 loss = scores.sum(-1) @ coefficients[which].to(scores)
@@ -120,7 +122,10 @@ def micro_batches(n: int, size: int | None) -> Iterator[slice]:
 
 @contextmanager
 def _gradients_go_to(
-    accumulator: GradientAccumulator, row: int, parameters: Sequence[tuple[str, Parameter]]
+    accumulator: GradientAccumulator,
+    row: int,
+    parameters: Sequence[tuple[str, Parameter]],
+    scales: Mapping[str, Tensor] | None,
 ) -> Iterator[None]:
     """Within, ``backward()`` feeds the accumulator and leaves every ``.grad`` as it was.
 
@@ -136,7 +141,8 @@ def _gradients_go_to(
     def feed(name: str) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             if parameter.grad is not None:
-                accumulator.add(row, name, parameter.grad)
+                gradient = parameter.grad if scales is None else parameter.grad * scales[name]
+                accumulator.add(row, name, gradient)
                 parameter.grad = None
 
         return hook

@@ -1,4 +1,4 @@
-"""The guard: when due, probe the policy, weigh the evidence, raise an alarm, act."""
+"""The guard: looks when it is time, lets no fault out, says what it found, acts."""
 
 from __future__ import annotations
 
@@ -13,30 +13,20 @@ import torch
 
 from passk_guard.actions import run_actions, warn
 from passk_guard.config import PassKGuardConfig
-from passk_guard.cosine import Cosine, PooledCosine
-from passk_guard.detection import Alarm, ConflictDetector
-from passk_guard.drift import score
-from passk_guard.errors import ProbeError
-from passk_guard.evidence import (
-    AlignmentEvidence,
-    alignment_evidence,
-    enough_signal,
-    sampled_pass_at_k,
-    usable_groups,
-)
-from passk_guard.gradients import check_memory, prompt_gramian, select_parameters
 from passk_guard.objectives import PassKObjective
 from passk_guard.pool import HeldOutPool
-from passk_guard.probe import Failure, Probe
-from passk_guard.reporting.message import alarm_message, no_signal_message
-from passk_guard.rollout_store import RolloutStore
-from passk_guard.rollouts import Policy, RolloutGroup, counts
-from passk_guard.schedule import Schedule
-from passk_guard.track import Pass1Track, Track, sampled_level
+from passk_guard.probe import Failure, Probe, Rescore
+from passk_guard.prober import Prober
+from passk_guard.reporting.message import few_probes_message, plan_message, state_message
+from passk_guard.rollouts import Policy
+from passk_guard.schedule import Schedule, Task
+from passk_guard.states import StateWatch
 
 __all__ = ["PassKGuard"]
 
 logger = logging.getLogger("passk_guard")
+
+_FEW_PROBES = 10
 
 
 class PassKGuard:
@@ -50,12 +40,17 @@ class PassKGuard:
             differentiate without leaving a trace; see :func:`~passk_guard.isolation.isolated`.
         objective: the live objective where the run trains on one; its k and λ are read.
         micro_batch: rollouts per forward and backward; all of a prompt's where ``None``.
+        optimizer: gives the run's optimizer, for ``metric="adam"``.
+        training_pass_at_1: gives pass@1 on the training batches since it was last asked, or
+            ``None``; only logged.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
         is_main: whether this process is the one that warns.
 
     Attributes:
         history: completed probes, oldest first.
+        rescores: stored rollouts scored again between probes, oldest first.
         failures: lost probes, with their reason.
+        total_steps: of the run, where known; for the plan that is said at the start.
     """
 
     def __init__(
@@ -67,6 +62,8 @@ class PassKGuard:
         isolation: Callable[[int], AbstractContextManager[None]],
         objective: PassKObjective | None = None,
         micro_batch: int | None = None,
+        optimizer: Callable[[], Any] | None = None,
+        training_pass_at_1: Callable[[], float | None] = lambda: None,
         say: Callable[[str], None] = logger.info,
         is_main: bool = True,
     ) -> None:
@@ -74,27 +71,23 @@ class PassKGuard:
             raise ValueError(
                 f"prompts must hold at least 4 rows, best 512 or more, got {len(pool)}."
             )
+        if config.metric == "adam" and optimizer is None:
+            raise ValueError("metric='adam' needs optimizer=, a function that gives the optimizer.")
         self.policy = policy
         self.pool = pool
         self.config = config
         self.objective = objective
         self.history: list[Probe] = []
+        self.rescores: list[Rescore] = []
         self.failures: list[Failure] = []
         self.schedule = Schedule(config.every, config.max_overhead)
         self.is_main = is_main
+        self.total_steps: int | None = None
         self._isolation = isolation
-        self._micro_batch = micro_batch
         self._say = say
-        self._parameters = select_parameters(policy.parameters(), config.parameters)
-        check_memory(
-            self._parameters, min(config.prompts_per_probe, len(pool)), config.memory_limit
-        )
-        self._detector = ConflictDetector(config.false_alarms, config.pass1_tolerance)
-        self._track = Pass1Track()
-        self._cosine = PooledCosine()
-        self._store = RolloutStore()
-        self._last_step = 0
-        self._silent = False  # the last probe had no signal
+        self._prober = Prober(policy, pool, config, micro_batch, optimizer, training_pass_at_1)
+        self._states = StateWatch()
+        self._planned = False
 
     @property
     def k(self) -> int:
@@ -106,120 +99,80 @@ class PassKGuard:
         """The λ in force."""
         return 0.0 if self.objective is None else self.objective.pass1_weight
 
-    def due(self, step: int) -> bool:
-        """Whether a probe should run now that ``step`` optimizer steps are done."""
-        return self.schedule.due(step)
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Named states that hold now and are no conflict, see :mod:`passk_guard.states`."""
+        return tuple(sorted(self._states.active))
+
+    @property
+    def overhead(self) -> float:
+        """Share of the run's time so far that the guard took."""
+        return self.schedule.share
+
+    def due(self, step: int) -> Task | None:
+        """What should be done now that ``step`` optimizer steps are done, if anything."""
+        task = self.schedule.due(step)
+        return None if task == "rescore" and not self._prober.levels.has_rollouts else task
+
+    def run(self, task: Task, step: int) -> Probe | Rescore | None:
+        """Do what is due."""
+        return self.probe(step) if task == "probe" else self.rescore(step)
 
     def probe(self, step: int) -> Probe | None:
-        """Probe the policy now, and act on an alarm.
+        """Probe the policy now on fresh prompts, and act on an alarm.
 
         Whatever goes wrong inside costs this probe only: it is noted in ``failures`` and said, and
         ``None`` is returned. Ctrl-C passes through, with the training run's state restored.
         """
         start = time.perf_counter()
-        seed = int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
-        probe = None
-        try:
-            with self._isolation(seed):
-                probe = self._probe(step, start)
-        except Exception as error:
-            self._lost(step, error)
-        self.schedule.probed(step, time.perf_counter() - start)
+        probe: Probe | None = self._survive(step, self._prober.probe)
+        seconds = time.perf_counter() - start
+        self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))
         if probe is not None:
             self.history.append(probe)
-            if probe.cleared:
-                self._say(f"passk-guard: step {step}: the conflict has cleared.")
-            silent = probe.alignment is None
-            if silent and not self._silent:
-                self._say(no_signal_message(probe))
-            self._silent = silent
-            if probe.alarm is not None:
-                run_actions(self.config.actions, probe, self)
+            for state in self._states.update(probe):
+                self._say(state_message(state, probe, self._states.gap_at_start))
+            self._conclude(probe)
         return probe
 
-    def _probe(self, step: int, start: float) -> Probe:
-        groups = self._sample()
-        drawn = sum(group.n for group in groups)
-        groups = usable_groups(groups, self.k)
-        gramian = prompt_gramian(
-            self.policy, groups, self._parameters, rollouts_per_backward=self._micro_batch
-        )
-        # Where nothing can be compared yet, a reference would be costly and empty.
-        first = not len(self._store) and enough_signal(groups)
-        batches = [*(self._reference() if first else []), groups]
-        scored = [(batch, score(self.policy, batch, self._micro_batch)) for batch in batches]
-        evidence = alignment_evidence(
-            gramian,
-            groups,
-            k=self.k,
-            pass1_weight=self.pass1_weight,
-            passk_objective=self.objective is not None,
-            watch=self.config.watch,
-        )
-        drift = self._store.measure(self.policy, self._micro_batch)
-        # Nothing can fail from here on: the filters see a probe whole or not at all.
-        for batch, scores in scored:
-            self._store.add(batch, scores, reference=first)
-        level = sampled_level(*counts([group for batch in batches for group in batch]))
-        track = self._track.update(level, drift, step - self._last_step)
-        self._last_step = step
-        cosine = None if evidence.update is None else self._cosine.update(evidence.update)
-        fired, cleared = self._detector.update(evidence.update, track)
-        alarm = self._alarm(step, fired, track, evidence, cosine, groups) if fired else None
-        correct, n = counts(groups)
-        return Probe(
-            step=step,
-            pass_at_1=float(np.mean(np.array(correct) / np.array(n))),
-            pass_at_k=sampled_pass_at_k(groups, self.k),
-            track=track,
-            curve=evidence.curve,
-            alignment=evidence.target,
-            update_alignment=evidence.update,
-            cosine=cosine,
-            drift=drift,
-            no_signal=1 - sum(group.has_signal for group in groups) / len(groups),
-            alarm=alarm,
-            conflict=bool(self._detector.active),
-            cleared=cleared,
-            k=self.k,
-            pass1_weight=self.pass1_weight,
-            prompts=len(groups),
-            rollouts=sum(n),
-            unscorable=drawn - sum(n),
-            row_ids=tuple(group.row for group in groups),
-            seconds=time.perf_counter() - start,
-        )
+    def rescore(self, step: int) -> Rescore | None:
+        """Score stored rollouts again, forward only, and act on an alarm; faults as in a probe."""
+        start = time.perf_counter()
+        rescore: Rescore | None = self._survive(step, self._prober.rescore)
+        self.schedule.did("rescore", step, time.perf_counter() - start)
+        if rescore is not None:
+            self.rescores.append(rescore)
+            self._conclude(rescore)
+        return rescore
 
-    def _sample(self) -> list[RolloutGroup]:
-        """A fresh batch of held-out prompts with verified rollouts."""
-        ids = self.pool.draw(self.config.prompts_per_probe)
-        groups = self.policy.generate([self.pool.rows[i] for i in ids], ids, self.config.n)
-        if len(groups) != len(ids):
-            raise ProbeError(f"{len(ids)} prompts went in, {len(groups)} came back")
-        return groups
+    def _survive(self, step: int, look: Callable[[int, PassKObjective | None], Any]) -> Any:
+        seed = int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
+        try:
+            with self._isolation(seed):
+                return look(step, self.objective)
+        except Exception as error:
+            self._lost(step, error)
+        return None
 
-    def _reference(self) -> list[list[RolloutGroup]]:
-        """Further batches, only sampled and scored, that settle where pass@1 starts from."""
-        return [usable_groups(self._sample(), self.k) for _ in range(self.config.references - 1)]
+    def _conclude(self, found: Probe | Rescore) -> None:
+        if found.cleared:
+            self._say(f"passk-guard: step {found.step}: the conflict has cleared.")
+        self._say_plan(found)
+        if found.alarm is not None:
+            run_actions(self.config.actions, found, self)
 
-    def _alarm(
-        self,
-        step: int,
-        fired: tuple[str, ...],
-        track: Track,
-        evidence: AlignmentEvidence,
-        cosine: Cosine | None,
-        groups: list[RolloutGroup],
-    ) -> Alarm:
-        prompts: tuple[int, ...] = ()
-        if evidence.update is not None:
-            contribution = evidence.update.agreement * evidence.weights
-            worst = [i for i in np.argsort(contribution)[:10] if contribution[i] < 0]
-            prompts = tuple(groups[i].row for i in worst)
-        message = alarm_message(
-            step, fired, track, cosine, self.k, prompts, self.pool.rows, self.config
-        )
-        return Alarm(step, fired, message, (-track.change, track.change_se), prompts)
+    def _say_plan(self, found: Probe | Rescore) -> None:
+        """Once costs and precision are known: what to expect of this run."""
+        if self._planned or found.drift is None or not found.drift.usable:
+            return
+        forecast = self.schedule.forecast(self.total_steps)
+        if forecast is None:
+            return
+        self._planned = True
+        visible = self._prober.visible_loss(found.drift, forecast.probes)
+        self._say(plan_message(forecast, visible, self.config))
+        if forecast.probes is not None and forecast.probes < _FEW_PROBES and self.is_main:
+            warn(few_probes_message(forecast.probes, self.config))
 
     def _lost(self, step: int, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
@@ -237,11 +190,8 @@ class PassKGuard:
         return {
             "pool": self.pool.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "detector": self._detector.state_dict(),
-            "track": self._track.state_dict(),
-            "cosine": self._cosine.state_dict(),
-            "store": self._store.state_dict(),
-            "last_step": self._last_step,
+            "prober": self._prober.state_dict(),
+            "states": self._states.state_dict(),
             "k": self.k,
             "pass1_weight": self.pass1_weight,
         }
@@ -250,10 +200,7 @@ class PassKGuard:
         """Take over what :meth:`state_dict` gave."""
         self.pool.load_state_dict(state["pool"])
         self.schedule.load_state_dict(state["schedule"])
-        self._detector.load_state_dict(state["detector"])
-        self._track.load_state_dict(state["track"])
-        self._cosine.load_state_dict(state["cosine"])
-        self._store.load_state_dict(state["store"])
-        self._last_step = state["last_step"]
+        self._prober.load_state_dict(state["prober"])
+        self._states.load_state_dict(state["states"])
         if self.objective is not None:
             self.objective.k, self.objective.pass1_weight = state["k"], state["pass1_weight"]

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["HeldOutPool", "rows_from"]
+__all__ = ["HeldOutPool", "row_labels", "rows_from"]
+
+_MOST_GROUPS = 20
 
 
 class HeldOutPool:
@@ -16,15 +18,36 @@ class HeldOutPool:
     On one fixed batch each prompt agrees with itself, and the alignment looks better than it is;
     fresh batches make the verdict one about the pool.
 
+    Args:
+        rows: the held-out prompts.
+        seed: of the order.
+        weight_by: column with each row's weight, such as its share of production traffic. A round
+            then holds a row in proportion to its weight: that of weight 3 x the mean three times,
+            that of a third of the mean in one round out of three. Estimates stay plain means.
+        batch: rows drawn at once; a weight must not ask for a row twice in one batch.
+
+    Raises:
+        ValueError: the column is missing, a weight is no number >= 0, or one is too large.
+
     >>> pool = HeldOutPool([{"prompt": c} for c in "abcde"], seed=0)
     >>> sorted(pool.draw(3) + pool.draw(2))
     [0, 1, 2, 3, 4]
     """
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        seed: int = 0,
+        *,
+        weight_by: str | None = None,
+        batch: int = 1,
+    ) -> None:
         self.rows = rows
         self._seed = seed
         self._epoch = 0
+        self._copies = None
+        if weight_by is not None:
+            self._copies = _copies(_column(rows, weight_by, "weight_by"), weight_by, batch)
         self._left: list[int] = self._shuffled()
 
     def __len__(self) -> int:
@@ -32,21 +55,33 @@ class HeldOutPool:
 
     def draw(self, m: int) -> list[int]:
         """Ids of the next ``m`` rows, all different; of all rows where there are fewer."""
-        m = min(m, len(self.rows))
-        batch, self._left = self._left[:m], self._left[m:]
-        if len(batch) < m:
-            self._epoch += 1
-            taken = set(batch)
-            fresh = self._shuffled()
-            # Rows already in this batch wait at the end of the new round.
-            fresh = [i for i in fresh if i not in taken] + [i for i in fresh if i in taken]
-            missing = m - len(batch)
-            batch, self._left = batch + fresh[:missing], fresh[missing:]
-        return batch
+        available = len(self.rows) if self._copies is None else int((self._copies > 0).sum())
+        m = min(m, available)
+        batch: dict[int, None] = {}
+        waiting: list[int] = []  # already in this batch: the next one's turn
+        while len(batch) < m:
+            if not self._left:
+                self._epoch += 1
+                self._left = self._shuffled()
+            row = self._left.pop(0)
+            if row in batch:
+                waiting.append(row)
+            else:
+                batch[row] = None
+        self._left = waiting + self._left
+        return list(batch)
 
     def _shuffled(self) -> list[int]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(len(self.rows))
-        return [int(i) for i in order]
+        rng = np.random.default_rng([self._seed, self._epoch])
+        if self._copies is None:
+            return [int(i) for i in rng.permutation(len(self.rows))]
+        # Systematic rounding: after e rounds a row was drawn within 1 of e x its weight.
+        offset = np.random.default_rng(self._seed).random(len(self.rows))
+        done, after = (np.floor(offset + e * self._copies) for e in (self._epoch, self._epoch + 1))
+        return [
+            int(i)
+            for i in rng.permutation(np.repeat(np.arange(len(done)), (after - done).astype(int)))
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to draw the same batches after a resume."""
@@ -56,6 +91,57 @@ class HeldOutPool:
         """Take over what :meth:`state_dict` gave; a pool of another size starts afresh."""
         if state["rows"] == len(self.rows):
             self._epoch, self._left = int(state["epoch"]), list(state["left"])
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str, argument: str) -> list[Any]:
+    """One column of the rows.
+
+    Raises:
+        ValueError: a row lacks it; ``argument`` is what the user called it.
+    """
+    missing = next((i for i, row in enumerate(rows) if name not in row), None)
+    if missing is not None:
+        raise ValueError(
+            f"{argument}={name!r} names no column of prompts: row {missing} has "
+            f"{sorted(rows[missing])}."
+        )
+    return [row[name] for row in rows]
+
+
+def row_labels(rows: Sequence[Mapping[str, Any]], group_by: str) -> list[str]:
+    """The group of every row.
+
+    Raises:
+        ValueError: the column is missing, or has too many values to be groups.
+    """
+    labels = [str(value) for value in _column(rows, group_by, "group_by")]
+    groups = len(set(labels))
+    if groups > _MOST_GROUPS:
+        raise ValueError(
+            f"group_by={group_by!r} has {groups} different values; at most {_MOST_GROUPS} groups "
+            "can have a floor of their own. Add a coarser column to prompts."
+        )
+    return labels
+
+
+def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
+    """How often each row comes in a round, on the mean once."""
+    try:
+        values = np.array([float(w) for w in weights])
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
+        raise ValueError(f"weight_by={name!r} must hold numbers >= 0, not all of them 0.")
+    copies: np.ndarray = values / values.mean()
+    most = max(len(values) / batch, 1.0)
+    if copies.max() > most:
+        row = int(copies.argmax())
+        raise ValueError(
+            f"weight_by={name!r}: row {row} would make up {copies[row] / len(values):.0%} of all "
+            f"draws, more than one in each batch of {batch}. Lower prompts_per_probe below "
+            f"{int(len(values) / copies[row])}, or split that row's weight over several prompts."
+        )
+    return copies
 
 
 def rows_from(prompts: Any) -> Sequence[Mapping[str, Any]]:

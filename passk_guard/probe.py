@@ -2,69 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from passk_guard.alignment import Alignment
 from passk_guard.cosine import Cosine
 from passk_guard.detection import Alarm
+from passk_guard.diagnostics import Diagnostics
+from passk_guard.levels import Reading
 from passk_guard.rollout_store import Drift
 from passk_guard.track import Track
 
-__all__ = ["Failure", "Probe"]
+__all__ = ["Failure", "Probe", "Rescore"]
 
 
-@dataclass(frozen=True)
-class Probe:
-    """One look at the policy on a fresh batch of held-out prompts.
+@dataclass(frozen=True, kw_only=True)
+class Rescore:
+    """Stored rollouts scored again under the present weights: forward passes only.
 
     Attributes:
         step: optimizer steps done.
+        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``.
+        alarm: set where one is raised here.
+        conflicts: alarms that are open, by name.
+        cleared: whether the conflict ended here.
+        seconds: what it took.
+    """
+
+    step: int
+    reading: Reading = field(repr=False)
+    alarm: Alarm | None
+    conflicts: tuple[str, ...]
+    cleared: bool
+    seconds: float
+
+    @property
+    def track(self) -> Track:
+        """Filtered pass@1 with its interval, and its change since the reference."""
+        return self.reading.track
+
+    @property
+    def groups(self) -> Mapping[str, Track]:
+        """The same for each group of prompts, with ``group_by``."""
+        return self.reading.groups
+
+    @property
+    def drift(self) -> Drift | None:
+        """Paired change of pass@1 since the last probe or re-scoring; ``None`` at the first."""
+        return self.reading.drift
+
+    @property
+    def drift_at_k(self) -> Drift | None:
+        """The same of pass@k, first order in each prompt's change."""
+        return self.reading.drift_at_k
+
+    @property
+    def conflict(self) -> bool:
+        """Whether a conflict is open."""
+        return bool(self.conflicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Rescore):
+    """One look at the policy on a fresh batch of held-out prompts; stored ones again, too.
+
+    Attributes:
         pass_at_1: sampled on this batch.
         pass_at_k: sampled on this batch, at the k in force.
-        track: filtered pass@1 with its interval, and its change since the reference.
+        served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
+        training_pass_at_1: on the training batches since the last probe, where they are seen. No
+            alarm rests on it.
         curve: alignment for k = 1 to n-1; empty without signal.
         alignment: the pass@k diagnostic at the target k; ``None`` without signal.
         update_alignment: of the update in force, which is what the alarm tests.
         cosine: of the update in force, pooled over probes, with interval.
-        drift: paired change of pass@1 since the last probe; ``None`` at the first.
         no_signal: share of prompts with no or only right rollouts.
-        alarm: set on the probe that raises it.
-        conflict: whether a conflict is open.
-        cleared: whether one ended with this probe.
+        diagnostics: entropy, top-1 mass, weights.
         k: that the objective uses.
         pass1_weight: λ that the objective uses.
-        prompts: measured.
         rollouts: scored.
         unscorable: rollouts that the verifier could not score.
-        row_ids: of the prompts, in the order of ``alignment.agreement``.
-        seconds: what the probe took.
+        row_ids: of the ``m`` prompts, in the order of what follows.
+        correct: ``(m,)`` right rollouts.
+        weights: ``(m,)`` prompt weights in force.
+        gramian: ``(m, m)`` inner products of per-prompt gradients: the interference kernel.
+        only_once: seconds that went into the reference, once per run.
     """
 
-    step: int
     pass_at_1: float
     pass_at_k: float
-    track: Track
+    served_pass_at_1: float | None
+    training_pass_at_1: float | None
     curve: list[Alignment] = field(repr=False)
     alignment: Alignment | None
     update_alignment: Alignment | None
     cosine: Cosine | None
-    drift: Drift | None
     no_signal: float
-    alarm: Alarm | None
-    conflict: bool
-    cleared: bool
+    diagnostics: Diagnostics = field(repr=False)
     k: int
     pass1_weight: float
-    prompts: int
     rollouts: int
     unscorable: int
     row_ids: tuple[int, ...] = field(repr=False)
-    seconds: float
+    correct: tuple[int, ...] = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    gramian: np.ndarray | None = field(repr=False)
+    only_once: float = field(repr=False)
+
+    @property
+    def prompts(self) -> int:
+        """Prompts measured."""
+        return len(self.row_ids)
 
     @property
     def exploration_gap(self) -> float:
         """Sampled pass@k less pass@1: what exploration still has to offer."""
-        return self.pass_at_k - self.pass_at_1
+        return self.diagnostics.gap
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Stored rollouts, scored again at every probe: the drift of pass@1 with an honest error."""
+"""Stored rollouts, scored again now and then: the drift of pass@1 with an honest error."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from passk_guard.drift import PairedChange, paired_change, score
-from passk_guard.rollouts import Policy, RolloutGroup
+from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.rollouts import Policy, RolloutGroup, counts
 
-__all__ = ["Drift", "RolloutStore"]
+__all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
+
+PASS_AT_1, PASS_AT_K = "pass_at_1", "pass_at_k"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Change of pass@1 since the last probe.
+    """Change of pass@1 (or of pass@k) since the last measurement.
 
     Attributes:
         change: the estimate, pooled over all stored prompts.
@@ -45,10 +48,10 @@ class Drift:
 class _Batch:
     groups: list[RolloutGroup]
     before: list[Tensor | None]
-    change: Tensor  # (m,) since sampling, as of the last probe
-    credit: Tensor  # (m,) what each prompt has put into the sum of all increments
+    change: Tensor  # (m,) since sampling, as of the last measurement
+    credit: dict[str, Tensor]  # per quantity (m,): what each prompt has put into the sum so far
     reference: bool
-    fresh: bool = True  # not measured yet
+    latest: bool = True  # no newer batch has been sampled
 
 
 class RolloutStore:
@@ -59,97 +62,157 @@ class RolloutStore:
     prompts serve several increments. Keeping more than the latest and the reference would not pay:
     in the long run that variance depends on how many prompts were ever drawn, not on how often
     each is scored.
+
+    One forward pass serves several quantities: pass@1, pass@k (``ŵ_k(c)`` times the change of a
+    prompt's success probability: unbiased for ``w_k(p) Δp``, first order in Δp), and pass@1 within
+    each group of prompts.
+
+    Args:
+        k: of pass@k.
+        label_of: the group that a row belongs to; ``None`` where there are no groups.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, k: int = 1, label_of: Callable[[int], str] | None = None) -> None:
+        self._k = k
+        self._label_of = label_of
         self._batches: list[_Batch] = []
-        self._settled = 0.0  # variance left by batches that have gone
-        self._variance = 0.0
+        self._settled: dict[str, float] = {}  # variance left by batches that have gone
+        self._variance: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def add(
         self,
-        groups: Sequence[RolloutGroup],
-        log_probs: Sequence[Tensor | None],
+        batches: Sequence[tuple[Sequence[RolloutGroup], Sequence[Tensor | None]]],
         *,
         reference: bool = False,
     ) -> None:
-        """Store a batch just sampled, with its log-probs, in place of the latest one.
+        """Store what was just sampled, in place of the latest batch.
 
         Args:
-            groups: ``m`` prompts.
-            log_probs: as :func:`~passk_guard.drift.score` gave them.
-            reference: keep it, and whatever is stored, for as long as it can be used.
+            batches: each ``m`` prompts with their log-probs as
+                :func:`~passk_guard.drift.score` gave them.
+            reference: keep them, and whatever is stored, for as long as they can be used.
         """
         for batch in self._batches:
+            batch.latest = False
             if not reference and not batch.reference:
                 self._drop(batch)
-        zeros = torch.zeros(len(groups), dtype=torch.float64)
-        batch = _Batch(list(groups), list(log_probs), zeros, zeros.clone(), reference)
-        self._batches.append(batch)
+        for groups, log_probs in batches:
+            zeros = torch.zeros(len(groups), dtype=torch.float64)
+            self._batches.append(_Batch(list(groups), list(log_probs), zeros, {}, reference))
 
-    def measure(self, policy: Policy, rollouts_per_forward: int | None = None) -> Drift | None:
-        """Score everything again under the present weights; ``None`` while nothing is stored.
+    def measure(self, policy: Policy, rollouts_per_forward: int | None = None) -> dict[str, Drift]:
+        """Score everything again under the present weights.
 
         All or nothing: if scoring raises, the store is as it was.
+
+        Returns:
+            The drift by quantity: ``"pass_at_1"``, ``"pass_at_k"`` and each group's label. Empty
+            while nothing is stored; a group without stored prompts is left out.
         """
         if not self._batches:
-            return None
+            return {}
         changes = [
             paired_change(b.groups, b.before, score(policy, b.groups, rollouts_per_forward))
             for b in self._batches
         ]
         latest = changes[-1]
-        ess, extreme = latest.effective_sample_size, latest.extreme
         used: list[tuple[_Batch, PairedChange]] = []
         for batch, change in zip(self._batches, changes, strict=True):
-            # First order is for one interval only: from the sampling of the rollouts to here.
-            if change.usable and (change.exact or batch.fresh):
+            # First order is for one interval only: up to the next fresh batch.
+            if change.usable and (change.exact or batch.latest):
                 used.append((batch, change))
-            else:
+            elif not batch.latest:
                 self._drop(batch)
-            batch.fresh = False
         if not used:
-            return Drift(0.0, 0.0, 0.0, 0, True, ess, extreme, usable=False)
-        total = sum(len(batch.groups) for batch, _ in used)
-        increment = variance = 0.0
+            nothing = Drift(
+                *(0.0, 0.0, 0.0, 0, True),
+                *(latest.effective_sample_size, latest.extreme),
+                usable=False,
+            )
+            return {PASS_AT_1: nothing, PASS_AT_K: nothing}
+        quantities = [self._quantities(batch.groups) for batch, _ in used]
+        names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
+        exact = all(change.exact for _, change in used)
+        drifts = {}
+        for name in names:
+            parts = []
+            for (batch, change), of_batch in zip(used, quantities, strict=True):
+                if name in of_batch:
+                    members, factor = of_batch[name]
+                    step = (change.per_prompt - batch.change)[members] * factor
+                    parts.append((batch, step))
+            drifts[name] = self._increment(name, parts, latest, exact=exact)
         for batch, change in used:
-            share = len(batch.groups) / total
-            step = change.per_prompt - batch.change
             batch.change = change.per_prompt
-            batch.credit = batch.credit + share * step
+        return drifts
+
+    def _quantities(self, groups: Sequence[RolloutGroup]) -> dict[str, tuple[Tensor, Tensor]]:
+        """By name: the prompts that count, and what each one's change of pass@1 counts for."""
+        correct, n = counts(groups)
+        everyone = torch.arange(len(groups))
+        k = min(self._k, min(n) - 1)
+        passk = torch.as_tensor(unbiased_prompt_weight(correct, n, k))
+        quantities = {
+            PASS_AT_1: (everyone, torch.ones_like(passk)),
+            PASS_AT_K: (everyone, passk),
+        }
+        if self._label_of is not None:
+            labels = [self._label_of(group.row) for group in groups]
+            for label in sorted(set(labels)):
+                members = torch.tensor([i for i, other in enumerate(labels) if other == label])
+                quantities[label] = (members, torch.ones(len(members), dtype=torch.float64))
+        return quantities
+
+    def _increment(
+        self,
+        name: str,
+        parts: Sequence[tuple[_Batch, Tensor]],
+        latest: PairedChange,
+        *,
+        exact: bool,
+    ) -> Drift:
+        total = sum(len(step) for _, step in parts)
+        increment = variance = 0.0
+        for batch, step in parts:
+            share = len(step) / total
             increment += share * float(step.mean())
             variance += share**2 * _variance_of_mean(step)
-        before, self._variance = self._variance, self._settled + self._live_variance()
+            batch.credit[name] = batch.credit.get(name, torch.zeros_like(step)) + share * step
+        before = self._variance.get(name, 0.0)
+        live = sum(_variance_of_mean(b.credit[name]) for b in self._batches if name in b.credit)
+        self._variance[name] = self._settled.get(name, 0.0) + live
         return Drift(
             change=increment,
             se=variance**0.5,
-            added_variance=max(self._variance - before, 0.0),
+            added_variance=max(self._variance[name] - before, 0.0),
             prompts=total,
-            exact=all(change.exact for _, change in used),
-            effective_sample_size=ess,
-            extreme=extreme,
+            exact=exact,
+            effective_sample_size=latest.effective_sample_size,
+            extreme=latest.extreme,
             usable=True,
         )
 
     def _drop(self, batch: _Batch) -> None:
-        self._settled += _variance_of_mean(batch.credit)
+        for name, credit in batch.credit.items():
+            self._settled[name] = self._settled.get(name, 0.0) + _variance_of_mean(credit)
         self._batches = [b for b in self._batches if b is not batch]
-
-    def _live_variance(self) -> float:
-        return sum(_variance_of_mean(batch.credit) for batch in self._batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
         return {
             "batches": [
-                {**vars(batch), "groups": [vars(group) for group in batch.groups]}
+                {
+                    **vars(batch),
+                    "groups": [vars(group) for group in batch.groups],
+                    "credit": dict(batch.credit),
+                }
                 for batch in self._batches
             ],
-            "settled": self._settled,
-            "variance": self._variance,
+            "settled": dict(self._settled),
+            "variance": dict(self._variance),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -158,8 +221,10 @@ class RolloutStore:
             _Batch(**{**batch, "groups": [RolloutGroup(**g) for g in batch["groups"]]})
             for batch in state["batches"]
         ]
-        self._settled, self._variance = state["settled"], state["variance"]
+        self._settled, self._variance = dict(state["settled"]), dict(state["variance"])
 
 
 def _variance_of_mean(values: Tensor) -> float:
-    return float(values.var() / len(values)) if len(values) > 1 else 0.25
+    if len(values) > 1:
+        return float(values.var() / len(values))
+    return float(values.square().sum()) + 0.02**2  # one prompt: its change, taken as mean zero

@@ -80,9 +80,21 @@ class Policy(Protocol):
     """
 
     def generate(
-        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[int],
+        n: int,
+        temperature: float | None = None,
     ) -> list[RolloutGroup]:
-        """Sample and verify ``n`` rollouts for each row, in the order of the rows."""
+        """Sample and verify ``n`` rollouts for each row, in the order of the rows.
+
+        Args:
+            rows: held-out rows.
+            row_ids: their ids.
+            n: rollouts for each.
+            temperature: other than the policy's own; 0 is greedy. Asked for only with
+                ``report_temperature``.
+        """
         ...
 
     def log_probs(

@@ -1,51 +1,101 @@
-"""When to probe: at fixed steps, or as often as a share of wall time allows."""
+"""When to probe, and when to score stored rollouts again: at fixed steps, or within a budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-__all__ = ["Schedule"]
+__all__ = ["Forecast", "Schedule", "Task"]
+
+Task = Literal["probe", "rescore"]
 
 _CLOSEST = 10  # steps between self-spaced probes, at least
+_CLOSEST_RESCORE = 5
 _DEFAULT_OVERHEAD = 0.02
+_RESCORING = 0.25  # share of the budget that scoring again may take
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a budget buys.
+
+    Attributes:
+        probe_steps: cost of a probe, in training steps.
+        rescore_steps: cost of scoring stored rollouts again, in training steps; ``None`` where
+            that is never done by itself.
+        interval: training steps from one probe to the next.
+        probes: in the whole run, done ones included; ``None`` where its length is not known.
+    """
+
+    probe_steps: float
+    rescore_steps: float | None
+    interval: float
+    probes: int | None
 
 
 class Schedule:
-    """Decides which optimizer steps get a probe. The first one is due at once.
+    """Decides which optimizer steps get a probe or a re-scoring. The first probe is due at once.
 
     Args:
-        every: steps between probes; alone, it is kept to the letter.
-        max_overhead: share of wall time that probes may take, 0.02 where neither is given. A
-            probe is due once training has paid for those before it, and never closer than
-            ``every`` (10) steps.
+        every: steps between probes; alone, it is kept to the letter, and stored rollouts are
+            scored again at probes only.
+        max_overhead: share of wall time that the guard may take, 0.02 where neither is given. A
+            probe is due once it fits into the share of the time so far, its own cost included, and
+            never closer than ``every`` (10) steps. Re-scoring, forward only, gets a quarter of the
+            share, at most every 5 steps. Costs are taken from the last of their kind.
     """
 
     def __init__(self, every: int | None = None, max_overhead: float | None = None) -> None:
+        self._every = every
         self._closest = every or _CLOSEST
         self._overhead = max_overhead
         if every is None and max_overhead is None:
             self._overhead = _DEFAULT_OVERHEAD
-        self._last: int | None = None
+        self._last: dict[str, int] = {}  # step of the last probe, of the last re-scoring
+        self._cost = {"probe": 0.0, "rescore": 0.0}  # the next one's, as far as known
+        self._spent = {"probe": 0.0, "rescore": 0.0}
         self._training = 0.0
-        self._probing = 0.0
+        self._steps = 0.0
 
-    def due(self, step: int) -> bool:
-        """Whether a probe should run now that ``step`` optimizer steps are done."""
-        if self._last is None or step < self._last:  # a new run of the same trainer
-            return True
-        if step < self._last + self._closest:
-            return False
-        return self._overhead is None or self.share <= self._overhead
+    def due(self, step: int) -> Task | None:
+        """What should be done now that ``step`` optimizer steps are done."""
+        last = self._last.get("probe")
+        if last is None or step < last:  # a new run of the same trainer
+            return "probe"
+        if self._overhead is None:
+            return "probe" if step >= last + self._closest else None
+        if step >= last + self._closest and self._fits("probe", self._overhead):
+            return "probe"
+        measured = max(last, self._last.get("rescore", last))
+        if step >= measured + _CLOSEST_RESCORE and self._fits(
+            "rescore", _RESCORING * self._overhead
+        ):
+            return "rescore"
+        return None
 
-    def probed(self, step: int, seconds: float) -> None:
-        """Note a probe, lost or not."""
-        self._last = step
-        self._probing += seconds
+    def _fits(self, task: Task, share: float) -> bool:
+        cost = self._cost[task]
+        spent = self._spent["rescore"] + (self._spent["probe"] if task == "probe" else 0.0)
+        return spent + cost <= share * (self._total + cost)
 
-    def trained(self, seconds: float) -> None:
+    def did(self, task: Task, step: int, seconds: float, again: float | None = None) -> None:
+        """Note a probe or a re-scoring, lost or not.
+
+        Args:
+            task: which.
+            step: optimizer steps done.
+            seconds: that it took.
+            again: what the next one will cost, if not the same.
+        """
+        self._last[task] = step
+        self._spent[task] += seconds
+        self._cost[task] = seconds if again is None else again
+
+    def trained(self, seconds: float, steps: int = 1) -> None:
         """Note time spent on training."""
         self._training += seconds
+        self._steps += steps
 
     @property
     def timed(self) -> bool:
@@ -53,16 +103,47 @@ class Schedule:
         return self._overhead is not None
 
     @property
+    def _total(self) -> float:
+        return self._training + sum(self._spent.values())
+
+    @property
     def share(self) -> float:
-        """Share of the time so far that went into probes."""
-        total = self._probing + self._training
-        return self._probing / total if total else 0.0
+        """Share of the time so far that the guard took."""
+        return sum(self._spent.values()) / self._total if self._total else 0.0
+
+    def forecast(self, total_steps: int | None) -> Forecast | None:
+        """What is to be expected of a run; ``None`` before the first step was timed."""
+        if not self._steps or not self._training:
+            return None
+        step = self._training / self._steps
+        probe = self._cost["probe"] / step
+        if self._overhead is None:
+            interval: float = self._closest
+            probes = None if total_steps is None else total_steps // self._closest + 1
+        else:
+            share = (1 - _RESCORING) * self._overhead
+            interval = max(probe / share, self._closest)
+            probes = None
+            if total_steps is not None:
+                # The budget also pays for the first probe, with its reference.
+                first = (self._spent["probe"] - self._cost["probe"]) / step
+                left = share * total_steps - max(first, 0.0)
+                probes = 1 + max(0, int(min(left / max(probe, 1e-9), total_steps / interval)))
+        rescored = "rescore" in self._last
+        return Forecast(probe, self._cost["rescore"] / step if rescored else None, interval, probes)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return {"last": self._last, "training": self._training, "probing": self._probing}
+        return {
+            "last": dict(self._last),
+            "cost": dict(self._cost),
+            "spent": dict(self._spent),
+            "training": self._training,
+            "steps": self._steps,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
-        self._last, self._training = state["last"], state["training"]
-        self._probing = state["probing"]
+        self._last, self._cost = dict(state["last"]), dict(state["cost"])
+        self._spent, self._training = dict(state["spent"]), state["training"]
+        self._steps = state["steps"]

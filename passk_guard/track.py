@@ -56,7 +56,7 @@ class Track:
 
 
 def sampled_level(correct: Sequence[int], n: Sequence[int]) -> Level:
-    """Mean success rate over prompts, and their spread.
+    """Mean success rate over prompts, one at least, and their spread.
 
     The spread has a floor of the binomial kind, so that a batch in which nothing is solved does not
     count as certain.
@@ -83,18 +83,23 @@ class Pass1Track:
         self._mean: np.ndarray | None = None
         self._cov = np.zeros((2, 2))
 
-    def update(self, level: Level, drift: Drift | None, steps: int) -> Track:
+    def update(self, level: Level | None, drift: Drift | None, steps: int) -> Track | None:
         """Move on by ``steps`` training steps and take in a sampled level.
 
         Args:
-            level: of the batch just sampled. The first one sets both states.
+            level: of the batch just sampled; ``None`` where nothing was. The first one sets both
+                states.
             drift: paired increment since the last update; ``None`` where there is none.
             steps: optimizer steps since the last update.
+
+        Returns:
+            The present estimate; ``None`` before the first level.
         """
         if self._mean is None:
-            self._mean = np.array([level.mean, level.mean])
-            self._cov = np.full((2, 2), level.spread / level.prompts)
-            self._spread = level.spread
+            if level is not None:
+                self._mean = np.array([level.mean, level.mean])
+                self._cov = np.full((2, 2), level.spread / level.prompts)
+                self._spread = level.spread
             return self.now()
         if drift is not None and drift.usable:
             self._mean = self._mean + np.array([0.0, drift.change])
@@ -103,15 +108,17 @@ class Pass1Track:
             self._cov[1, 1] += _MOVED_VARIANCE
         else:
             self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
-        gain = self._cov[:, 1] / (self._cov[1, 1] + self._spread / level.prompts)
-        self._spread += _SPREAD_DECAY * (level.spread - self._spread)
-        self._mean = self._mean + gain * (level.mean - self._mean[1])
-        self._cov = self._cov - np.outer(gain, self._cov[1])
+        if level is not None:
+            gain = self._cov[:, 1] / (self._cov[1, 1] + self._spread / level.prompts)
+            self._spread += _SPREAD_DECAY * (level.spread - self._spread)
+            self._mean = self._mean + gain * (level.mean - self._mean[1])
+            self._cov = self._cov - np.outer(gain, self._cov[1])
         return self.now()
 
-    def now(self) -> Track:
-        """The present estimate."""
-        assert self._mean is not None, "update() comes first"
+    def now(self) -> Track | None:
+        """The present estimate; ``None`` before the first level."""
+        if self._mean is None:
+            return None
         reference, present = (float(v) for v in self._mean)
         half = 1.96 * math.sqrt(max(self._cov[1, 1], 0.0))
         change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
@@ -123,6 +130,23 @@ class Pass1Track:
             change=present - reference,
             change_se=math.sqrt(max(float(change_var), 0.0)),
         )
+
+    def forecast(self, added_variance: float, prompts: int, updates: int) -> float:
+        """Standard error of the change after more updates like the ones so far.
+
+        Args:
+            added_variance: of each increment.
+            prompts: in each sampled level.
+            updates: how many.
+        """
+        ahead = Pass1Track()
+        ahead.load_state_dict(self.state_dict())
+        drift = Drift(0.0, 0.0, added_variance, prompts, True, 1.0, 0.0, usable=True)
+        now = self.now()
+        assert now is not None, "update() comes first"
+        for _ in range(updates):
+            now = ahead.update(Level(now.pass_at_1, self._spread, prompts), drift, 1) or now
+        return now.change_se
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""

@@ -139,14 +139,16 @@ def test_store_knows_the_error_of_the_sum_over_steps():
         store = RolloutStore()
         total = variance = independent = 0.0
         for t in range(6):
-            drift = store.measure(policies[t])
+            drift = store.measure(policies[t]).get("pass_at_1")
             if drift is not None:
                 total += drift.change
                 variance += drift.added_variance
                 independent += drift.se**2
-            for _ in range(2 if t == 0 else 1):
-                groups = policies[t].generate(None, rng.integers(CONTEXTS, size=24).tolist(), 8)
-                store.add(groups, score(policies[t], groups), reference=t == 0)
+            batches = [
+                policies[t].generate(None, rng.integers(CONTEXTS, size=24).tolist(), 8)
+                for _ in range(2 if t == 0 else 1)
+            ]
+            store.add([(b, score(policies[t], b)) for b in batches], reference=t == 0)
         sums.append(total)
         claimed.append(variance)
         naive.append(independent)
@@ -160,9 +162,8 @@ def test_store_resumes():
     torch.manual_seed(0)
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     store = RolloutStore()
-    for _ in range(2):
-        groups = policy.generate(None, list(range(16)), 8)
-        store.add(groups, score(policy, groups), reference=True)
+    batches = [policy.generate(None, list(range(16)), 8) for _ in range(2)]
+    store.add([(b, score(policy, b)) for b in batches], reference=True)
     store.measure(moved(policy, 0.05))
     other = RolloutStore()
     other.load_state_dict(store.state_dict())

@@ -5,6 +5,7 @@ import torch
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
+from passk_guard.levels import Reading
 from passk_guard.reporting.message import alarm_message
 from passk_guard.track import Track
 
@@ -110,7 +111,9 @@ def test_prompt_text_stays_out_of_messages_unless_asked_for(log_prompts):
     config = PassKGuardConfig(log_prompts=log_prompts)
     track = Track(0.5, 0.4, 0.6, 0.6, -0.1, 0.01)
     rows = [{"prompt": "the secret question"}]
-    message = alarm_message(7, ("level",), track, None, 8, (0,), rows, config)
+    message = alarm_message(
+        7, ("level",), Reading(track, {}, None, None), None, 8, (0,), rows, config
+    )
     assert ("secret" in message) == log_prompts
     assert "rows that carry it: 0" in message
 
@@ -217,9 +220,6 @@ def test_all_right_and_all_wrong_are_results_not_failures(value):
                 group.success[:] = value
             return groups
 
-        def log_probs(self, *tokens):
-            raise AssertionError("no signal, nothing to score")
-
     guard = make_guard(Settled(CONTEXTS, dim=3, seed=5))
     for step in range(0, 100, 5):
         probe = guard.probe(step)
@@ -227,6 +227,8 @@ def test_all_right_and_all_wrong_are_results_not_failures(value):
         assert probe.alignment is None
         assert probe.curve == []
         assert probe.alarm is None
+        assert probe.gramian.any() == False  # noqa: E712
+    assert guard.states == ("vanishing signal",)
     assert not guard.failures
 
 

@@ -7,7 +7,7 @@ from test_guard import CONTEXTS, ascend, make_guard
 from tiny import BanditPolicy
 
 from passk_guard.reporting.figures import alignment_curve_figure, run_figure
-from passk_guard.reporting.scalars import probe_scalars
+from passk_guard.reporting.scalars import scalars
 from passk_guard.reporting.table import history_table
 
 
@@ -43,11 +43,11 @@ def test_every_logged_key_is_in_the_documented_table(history):
     import passk_guard.reporting.scalars as module
 
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    for key in probe_scalars(history[-1]):
+    for key in scalars(history[-1]):
         assert key in module.__doc__
         assert f"`{key.removeprefix('passk_guard/')}`" in readme or f"`{key}`" in readme
 
 
 def test_missing_values_are_left_out(history):
-    assert "passk_guard/drift" not in probe_scalars(history[0])
-    assert all(isinstance(v, float) for v in probe_scalars(history[-1]).values())
+    assert "passk_guard/drift" not in scalars(history[0])
+    assert all(isinstance(v, float) for v in scalars(history[-1]).values())

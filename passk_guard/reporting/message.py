@@ -6,19 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.config import PassKGuardConfig
+from passk_guard.levels import Reading
+from passk_guard.schedule import Forecast
+from passk_guard.states import VANISHING_SIGNAL
 from passk_guard.track import Track
 
 if TYPE_CHECKING:
     from passk_guard.cosine import Cosine
     from passk_guard.probe import Probe
 
-__all__ = ["alarm_message", "no_signal_message", "start_message"]
+__all__ = [
+    "alarm_message",
+    "few_probes_message",
+    "plan_message",
+    "start_message",
+    "state_message",
+]
 
 
 def alarm_message(
     step: int,
     fired: tuple[str, ...],
-    track: Track,
+    reading: Reading,
     cosine: Cosine | None,
     k: int,
     prompts: tuple[int, ...],
@@ -31,9 +40,11 @@ def alarm_message(
     """
     lines = [
         f"step {step}: training works against pass@1 ({' and '.join(fired)} alarm).",
-        f"pass@1 {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
-        f"± {1.96 * track.change_se:.3f} (95 %).",
+        _levels("pass@1", reading.track),
     ]
+    for label, track in reading.groups.items():
+        if f"level of {label}" in fired:
+            lines.append(_levels(f"pass@1 of {label!r}", track))
     if cosine is not None:
         lines.append(
             f"Cosine of the update with the pass@1 gradient {cosine.value:+.2f} "
@@ -51,28 +62,74 @@ def alarm_message(
     return " ".join(lines)
 
 
-def no_signal_message(probe: Probe) -> str:
-    """What it means that fewer than two prompts have both right and wrong rollouts."""
-    signal = round(probe.prompts * (1 - probe.no_signal))
+def _levels(name: str, track: Track) -> str:
     return (
-        f"passk-guard: step {probe.step}: no signal. Of {probe.prompts} held-out prompts x "
-        f"{probe.rollouts // probe.prompts} rollouts, {signal or 'none'} has both right and wrong "
-        f"ones (pass@1 {probe.pass_at_1:.3f}). Without such prompts neither pass@1 nor pass@k has "
-        "a gradient. This is no conflict, and no alarm can come of it."
+        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
+        f"± {1.96 * track.change_se:.3f} (95 %)."
+    )
+
+
+def state_message(state: str, probe: Probe, gap_at_start: float) -> str:
+    """What a named state means; none is a conflict."""
+    head = f"passk-guard: step {probe.step}: "
+    signal = round(probe.prompts * (1 - probe.no_signal))
+    if state == VANISHING_SIGNAL:
+        return (
+            f"{head}{'no' if signal < 2 else 'vanishing'} signal. Of {probe.prompts} held-out "
+            f"prompts x {probe.rollouts // probe.prompts} rollouts, {signal or 'none'} "
+            f"{'has' if signal < 2 else 'have'} both right and wrong ones (pass@1 "
+            f"{probe.pass_at_1:.3f}). Only such prompts give pass@1 and pass@k a gradient. This is "
+            "no conflict. What helps: prompts of middling difficulty, or a warm start."
+        )
+    found = probe.diagnostics
+    return (
+        f"{head}exploration is collapsing. pass@{probe.k} - pass@1 was {gap_at_start:.3f} at the "
+        f"start and is {found.gap:.3f} now; a prompt's likeliest answer has probability "
+        f"{found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not fall. What helps "
+        "if pass@k matters: a higher temperature, an entropy bonus, or a pass@k objective."
     )
 
 
 def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) -> str:
-    """What the guard is about to do, with the false-alarm chance of the whole run."""
+    """What the guard is about to do."""
     m = min(config.prompts_per_probe, pool)
     if config.every is not None and config.max_overhead is None:
         when = f"every {config.every} steps"
-        probes = None if total_steps is None else total_steps // config.every + 1
+        if total_steps is not None:
+            when += f", {_in_all(total_steps // config.every + 1, config)}"
     else:
-        when = f"within {100 * (config.max_overhead or 0.02):g} % of the run's time"
-        probes = None
-    text = f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}"
-    if probes:
-        chance = 1 - (1 - config.false_alarms) ** probes
-        text += f"; {probes} probes, false-alarm chance {100 * chance:.1f} % per run"
-    return text + f". Pool: {pool} prompts, action: {config.action!r}."
+        share = 100 * (config.max_overhead or 0.02)
+        when = f"within {share:g} % of the run's time (interval: as soon as costs are known)"
+    return (
+        f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}. "
+        f"Pool: {pool} prompts, action: {config.action!r}."
+    )
+
+
+def plan_message(forecast: Forecast, visible: float, config: PassKGuardConfig) -> str:
+    """What to expect of a run, once costs and precision are known."""
+    cost = f"a probe costs {forecast.probe_steps:.1f} training steps"
+    if forecast.rescore_steps is not None:
+        cost += f", scoring stored rollouts again {forecast.rescore_steps:.1f}"
+    probes = "" if forecast.probes is None else f", {_in_all(forecast.probes, config)}"
+    return (
+        f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}. "
+        f"The smallest loss of pass@1 that it can be sure of: about {100 * visible:.1f} points."
+    )
+
+
+def few_probes_message(probes: int, config: PassKGuardConfig) -> str:
+    """A run that will hardly be looked at."""
+    if config.every is not None and config.max_overhead is None:
+        mend = f"Lower every={config.every}"
+    else:
+        mend = (
+            f"Raise max_overhead={config.max_overhead or 0.02:g}, lower prompts_per_probe="
+            f"{config.prompts_per_probe}, or give every= to fix the interval whatever it costs"
+        )
+    return f"this run will see {probes} probes; below ten an alarm comes late or never. {mend}."
+
+
+def _in_all(probes: int, config: PassKGuardConfig) -> str:
+    chance = 1 - (1 - config.false_alarms) ** probes
+    return f"{probes} probes in all, false-alarm chance {100 * chance:.1f} % per run"

@@ -1,53 +1,84 @@
-"""What is logged of a probe.
+"""What is logged of a probe, and of a re-scoring between probes.
 
-=========================  =====================================================================
-key                        meaning
-=========================  =====================================================================
-passk_guard/pass_at_1      pass@1 sampled on the probe's held-out prompts
-passk_guard/pass_at_k      pass@k sampled on them, at the k in force
-passk_guard/track          filtered pass@1, from all levels and paired increments so far
-passk_guard/change         filtered change of pass@1 since the reference at the start
-passk_guard/drift          paired change of pass@1 since the probe before
-passk_guard/cosine         of the update in force with the pass@1 gradient, pooled over probes
-passk_guard/z              of the same inner product in this probe: estimate / standard error
-passk_guard/cosine_at_k    of the pass@k gradient with pass@1's, this probe: a diagnostic
-passk_guard/z_at_k         of that inner product
-passk_guard/alarm          1 while a conflict is open, else 0
-passk_guard/k              k that the objective uses
-passk_guard/pass1_weight   λ, the share of pass@1 that the objective uses
-passk_guard/no_signal      share of prompts with no or only right rollouts
-passk_guard/exploration_gap  pass@k less pass@1
-passk_guard/seconds        that the probe took
-=========================  =====================================================================
+==============================  ================================================================
+key                             meaning
+==============================  ================================================================
+passk_guard/track               filtered pass@1, from all levels and paired increments so far
+passk_guard/change              filtered change of pass@1 since the reference at the start
+passk_guard/drift               paired change of pass@1 since the last probe or re-scoring
+passk_guard/drift_at_k          the same of pass@k
+passk_guard/alarm               1 while a conflict is open, else 0
+passk_guard/overhead            share of the run's time that the guard took so far
+passk_guard/seconds             that this probe or re-scoring took
+passk_guard/track/<group>       filtered pass@1 of one group, with ``group_by``
+passk_guard/change/<group>      its change since the reference
+------------------------------  ----------------------------------------------------------------
+*of a probe only*
+passk_guard/pass_at_1           pass@1 sampled on the probe's held-out prompts
+passk_guard/pass_at_k           pass@k sampled on them, at the k in force
+passk_guard/pass_at_1_served    pass@1 sampled on them at ``report_temperature``
+passk_guard/pass_at_1_training  pass@1 on the training batches since the last probe
+passk_guard/cosine              of the update in force with the pass@1 gradient, pooled over probes
+passk_guard/z                   of that inner product in this probe: estimate / standard error
+passk_guard/cosine_at_k         of the pass@k gradient with pass@1's, this probe: a diagnostic
+passk_guard/z_at_k              of that inner product
+passk_guard/normalised_agreement  E_w[a] / (E[w] ‖∇J_1‖²) under the weights in force
+passk_guard/weight_ratio        largest prompt weight in force, as a multiple of the mean
+passk_guard/hard_weight         share of the pass@k weight on prompts with at most one right rollout
+passk_guard/entropy             of the policy, nats per sampled token
+passk_guard/top1_mass           probability of a prompt's likeliest sampled rollout, mean
+passk_guard/k                   k that the objective uses
+passk_guard/pass1_weight        λ, the share of pass@1 that the objective uses
+passk_guard/no_signal           share of prompts with no or only right rollouts
+passk_guard/exploration_gap     pass@k less pass@1
+==============================  ================================================================
 
 A key is left out where it has no value, such as ``drift`` at the first probe.
 """
 
 from __future__ import annotations
 
-from passk_guard.probe import Probe
+from passk_guard.probe import Probe, Rescore
 
-__all__ = ["probe_scalars"]
+__all__ = ["scalars"]
 
 
-def probe_scalars(probe: Probe) -> dict[str, float]:
-    """The scalars of a probe, by key; see the module's table."""
-    update, target = probe.update_alignment, probe.alignment
+def scalars(found: Probe | Rescore) -> dict[str, float]:
+    """The scalars of a probe or re-scoring, by key; see the module's table."""
     values: dict[str, float | None] = {
+        "track": found.track.pass_at_1,
+        "change": found.track.change,
+        "drift": None if found.drift is None else found.drift.change,
+        "drift_at_k": None if found.drift_at_k is None else found.drift_at_k.change,
+        "alarm": float(found.conflict),
+        "seconds": found.seconds,
+    }
+    for label, track in found.groups.items():
+        values[f"track/{label}"] = track.pass_at_1
+        values[f"change/{label}"] = track.change
+    if isinstance(found, Probe):
+        values |= _of_a_probe(found)
+    return {f"passk_guard/{name}": v for name, v in values.items() if v is not None}
+
+
+def _of_a_probe(probe: Probe) -> dict[str, float | None]:
+    update, target, found = probe.update_alignment, probe.alignment, probe.diagnostics
+    return {
         "pass_at_1": probe.pass_at_1,
         "pass_at_k": probe.pass_at_k,
-        "track": probe.track.pass_at_1,
-        "change": probe.track.change,
-        "drift": None if probe.drift is None else probe.drift.change,
+        "pass_at_1_served": probe.served_pass_at_1,
+        "pass_at_1_training": probe.training_pass_at_1,
         "cosine": None if probe.cosine is None else probe.cosine.value,
         "z": None if update is None else update.z,
         "cosine_at_k": None if target is None else target.cosine,
         "z_at_k": None if target is None else target.z,
-        "alarm": float(probe.conflict),
+        "normalised_agreement": found.normalised_agreement,
+        "weight_ratio": found.weight_ratio,
+        "hard_weight": found.hard_weight,
+        "entropy": found.entropy,
+        "top1_mass": found.top1_mass,
         "k": float(probe.k),
         "pass1_weight": probe.pass1_weight,
         "no_signal": probe.no_signal,
         "exploration_gap": probe.exploration_gap,
-        "seconds": probe.seconds,
     }
-    return {f"passk_guard/{name}": v for name, v in values.items() if v is not None}

@@ -1,0 +1,223 @@
+"""One look at the policy: sample, verify, differentiate, weigh, decide."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.cosine import PooledCosine
+from passk_guard.detection import Alarm, ConflictDetector
+from passk_guard.diagnostics import diagnose
+from passk_guard.drift import score_all
+from passk_guard.evidence import (
+    AlignmentEvidence,
+    alignment_evidence,
+    enough_signal,
+    sampled_pass_at_k,
+)
+from passk_guard.gradients import check_memory, prompt_gramian, select_parameters
+from passk_guard.levels import Levels, Reading
+from passk_guard.objectives import PassKObjective
+from passk_guard.pool import HeldOutPool, row_labels
+from passk_guard.preconditioner import adam_scales
+from passk_guard.probe import Probe, Rescore
+from passk_guard.reporting.message import alarm_message
+from passk_guard.rollout_store import Drift
+from passk_guard.rollouts import Policy, RolloutGroup, counts
+from passk_guard.sampling import Sampler
+
+__all__ = ["Prober"]
+
+
+class Prober:
+    """Turns the policy of the moment into a :class:`Probe` or a :class:`Rescore`.
+
+    Args:
+        policy: samples, verifies and scores.
+        pool: held-out prompts.
+        config: settings.
+        micro_batch: rollouts per forward and backward.
+        optimizer: gives the run's optimizer, for ``metric="adam"``.
+        training_pass_at_1: gives pass@1 on recent training batches, or ``None``.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        pool: HeldOutPool,
+        config: PassKGuardConfig,
+        micro_batch: int | None,
+        optimizer: Callable[[], Any] | None,
+        training_pass_at_1: Callable[[], float | None],
+    ) -> None:
+        self._policy, self._pool, self._config = policy, pool, config
+        self._micro_batch, self._optimizer = micro_batch, optimizer
+        self._training_pass_at_1 = training_pass_at_1
+        self._parameters = select_parameters(policy.parameters(), config.parameters)
+        size = min(config.prompts_per_probe, len(pool))
+        check_memory(self._parameters, size, config.memory_limit)
+        labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
+        label_of = None if labels is None else labels.__getitem__
+        self._sampler = Sampler(policy, pool, size, config.n, config.k)
+        self.levels = Levels(policy, config.k, micro_batch, label_of)
+        self.detector = ConflictDetector(
+            config.false_alarms, config.pass1_tolerance, len(set(labels or []))
+        )
+        self._cosine = PooledCosine()
+        self._carriers: tuple[int, ...] = ()  # rows behind a conflict, as of the last probe
+
+    def probe(self, step: int, objective: PassKObjective | None) -> Probe:
+        """Fresh prompts, and stored rollouts again.
+
+        Args:
+            step: optimizer steps done.
+            objective: the live one that the run trains on, where the guard installed one.
+        """
+        start = time.perf_counter()
+        k = self._config.k if objective is None else objective.k
+        pass1_weight = 0.0 if objective is None else objective.pass1_weight
+        groups, drawn = self._sampler.batch()
+        scores = self.levels.score(groups)
+        gramian = self._gramian(groups)
+        evidence = alignment_evidence(
+            gramian,
+            groups,
+            k=k,
+            pass1_weight=pass1_weight,
+            passk_objective=objective is not None,
+            watch=self._config.watch,
+        )
+        silent = [group for group in groups if not group.has_signal]
+        unscored = iter(score_all(self._policy, silent, self._micro_batch))
+        log_probs = [next(unscored) if s is None else s for s in scores]
+        diagnostics = diagnose(groups, log_probs, k, evidence.weights, evidence.update)
+        rows = tuple(group.row for group in groups)
+        served = None
+        if self._config.report_temperature is not None:
+            served = self._sampler.served(list(rows), self._config.report_temperature)
+        # Where nothing can be compared yet, a reference would be costly and empty.
+        began = time.perf_counter()
+        first = not self.levels.has_rollouts and enough_signal(groups)
+        more = [
+            self._sampler.batch()[0] for _ in range(self._config.references - 1 if first else 0)
+        ]
+        batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
+        only_once = time.perf_counter() - began
+        # Nothing can fail after this: the filters see a probe whole or not at all.
+        reading = self.levels.fresh(step, batches, scored, reference=first)
+        cosine = None if evidence.update is None else self._cosine.update(evidence.update)
+        fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
+        self._carriers = _carriers(rows, evidence)
+        correct, n = counts(groups)
+        return Probe(
+            step=step,
+            pass_at_1=float(np.mean(np.array(correct) / np.array(n))),
+            pass_at_k=sampled_pass_at_k(groups, k),
+            served_pass_at_1=served,
+            training_pass_at_1=self._training_pass_at_1(),
+            reading=reading,
+            curve=evidence.curve,
+            alignment=evidence.target,
+            update_alignment=evidence.update,
+            cosine=cosine,
+            no_signal=len(silent) / len(groups),
+            diagnostics=diagnostics,
+            alarm=self._alarm(step, fired, reading, k),
+            conflicts=tuple(sorted(self.detector.active)),
+            cleared=cleared,
+            k=k,
+            pass1_weight=pass1_weight,
+            rollouts=sum(n),
+            unscorable=drawn - sum(n),
+            row_ids=rows,
+            correct=tuple(correct),
+            weights=evidence.weights,
+            gramian=None if gramian is None else gramian.float().numpy(),
+            seconds=time.perf_counter() - start,
+            only_once=only_once,
+        )
+
+    def rescore(self, step: int, objective: PassKObjective | None) -> Rescore:
+        """Stored rollouts again, forward passes only."""
+        start = time.perf_counter()
+        reading = self.levels.again(step)
+        fired, cleared = self.detector.update(None, reading.track, reading.groups)
+        k = self._config.k if objective is None else objective.k
+        return Rescore(
+            step=step,
+            reading=reading,
+            alarm=self._alarm(step, fired, reading, k),
+            conflicts=tuple(sorted(self.detector.active)),
+            cleared=cleared,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _gramian(self, groups: list[RolloutGroup]) -> torch.Tensor | None:
+        scales = None
+        if self._optimizer is not None and self._config.metric == "adam":
+            scales = adam_scales(self._optimizer(), self._parameters)
+            if not scales:  # before the first step Adam has no metric yet
+                return None
+        return prompt_gramian(
+            self._policy,
+            groups,
+            self._parameters,
+            rollouts_per_backward=self._micro_batch,
+            scales=scales,
+        )
+
+    def _alarm(self, step: int, fired: tuple[str, ...], reading: Reading, k: int) -> Alarm | None:
+        if not fired:
+            return None
+        message = alarm_message(
+            step,
+            fired,
+            reading,
+            self._cosine.now(),
+            k,
+            self._carriers,
+            self._pool.rows,
+            self._config,
+        )
+        track = reading.track
+        return Alarm(step, fired, message, (-track.change, track.change_se), self._carriers)
+
+    def visible_loss(self, drift: Drift, probes: int | None) -> float:
+        """The smallest loss of pass@1 that the level alarm can be sure of.
+
+        Args:
+            drift: a usable increment, taken as typical.
+            probes: in the run; the loss at its end. After ten where ``None``.
+        """
+        return self.levels.visible_loss(
+            drift, (probes or 10) - 1, self.detector.z, self.detector.tolerance, self._sampler.size
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume, for ``torch.save``."""
+        return {
+            "levels": self.levels.state_dict(),
+            "detector": self.detector.state_dict(),
+            "cosine": self._cosine.state_dict(),
+            "carriers": list(self._carriers),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.levels.load_state_dict(state["levels"])
+        self.detector.load_state_dict(state["detector"])
+        self._cosine.load_state_dict(state["cosine"])
+        self._carriers = tuple(state["carriers"])
+
+
+def _carriers(rows: tuple[int, ...], evidence: AlignmentEvidence) -> tuple[int, ...]:
+    """Rows whose agreement x weight is most negative, worst first."""
+    if evidence.update is None:
+        return ()
+    contribution = evidence.update.agreement * evidence.weights
+    return tuple(rows[i] for i in np.argsort(contribution)[:10] if contribution[i] < 0)
