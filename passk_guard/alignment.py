@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from passk_guard.interval import interval, unbiased_variance
 from passk_guard.passk import binomial_ratio, unbiased_prompt_weight
 
 __all__ = [
@@ -41,6 +42,8 @@ class Alignment:
         inner: ``⟨∇J, ∇J_1⟩``, unbiased; negative means that the step lowers pass@1.
         se: standard error of ``inner``, from the unbiased variance, which is kept from falling
             below half the jackknife's.
+        low, high: 95 % interval of ``inner``; longer than 1.96 ``se`` on the side on which the
+            error would be larger, see :func:`~passk_guard.interval.interval`.
         z: ``inner / se``; 0 when there is no signal.
         cosine: from debiased norms, clipped to [-1, 1]; ``None`` where a squared norm's estimate
             is not positive.
@@ -55,6 +58,8 @@ class Alignment:
     k: int | None
     inner: float
     se: float
+    low: float
+    high: float
     z: float
     cosine: float | None
     pass1_norm2: float
@@ -135,14 +140,17 @@ def _estimate(K: np.ndarray, W: np.ndarray, k: int | None, mean_weight: float) -
     jackknife_se = math.sqrt(jackknife_cov[0, 0])
     # The jackknife's variance is between 1 and 2 times the true one, 2 where noise dominates; the
     # unbiased form can fall below that by chance, even below zero.
-    variance = max(_unbiased_variance(kernels[0], rows[0]), jackknife_cov[0, 0] / 2)
+    variance = max(unbiased_variance(kernels[0], rows[0]), jackknife_cov[0, 0] / 2)
     se = math.sqrt(variance)
+    low, high = interval(kernels[0], rows[0], se)
 
     covariance = m / (m - 2) * (inner - mean_weight * pass1_norm2)
     return Alignment(
         k=k,
         inner=inner,
         se=se,
+        low=low,
+        high=high,
         z=inner / se if se > 0 else 0.0,
         cosine=debiased_cosine(inner, pass1_norm2, passk_norm2),
         pass1_norm2=pass1_norm2,
@@ -160,14 +168,6 @@ def debiased_cosine(inner: float, pass1_norm2: float, passk_norm2: float) -> flo
         return None
     cosine = inner / math.sqrt(pass1_norm2) / math.sqrt(passk_norm2)
     return max(-1.0, min(1.0, cosine))
-
-
-def _unbiased_variance(H: np.ndarray, row: np.ndarray) -> float:
-    """Variance of ``S / (m(m-1))``: its square less the mean of H_ij H_kl over distinct indices."""
-    m = len(H)
-    S, A, B = row.sum(), (row**2).sum(), (H**2).sum()
-    U = S / (m * (m - 1))
-    return float(U**2 - (S**2 - 4 * A + 2 * B) / (m * (m - 1) * (m - 2) * (m - 3)))
 
 
 def _to_numpy(values: Any) -> Any:
