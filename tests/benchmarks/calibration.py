@@ -1,0 +1,267 @@
+"""Are the error rates what they are said to be? Simulations with a known truth, as tables.
+
+    python tests/benchmarks/calibration.py            # about ten minutes on one core
+    python tests/benchmarks/calibration.py --quick    # what CI runs, under a minute
+
+* False alarms per probe where there is no conflict, at two nominal rates, beside the rule that
+  studentises by the same probe's error.
+* Coverage of the 95 % intervals of the inner product, of the drift and of the change of pass@1, on
+  a policy whose pass@1 is known exactly at any length (``tests/coins.py``).
+* Verdicts about the pool, not the batch: the finite-set cosine of one fixed batch against fresh
+  batches.
+
+Exits with an error where a figure lies outside its bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from coins import CoinPolicy
+
+from passk_guard.alignment import (
+    Alignment,
+    debiased_cosine,
+    estimate_alignment,
+    weighted_alignment,
+)
+from passk_guard.detection import AlignmentCusum, ConflictDetector, cusum_threshold
+from passk_guard.levels import Levels
+from passk_guard.rollout_store import Drift
+from passk_guard.track import Level, Pass1Track
+
+# Nulls: per-prompt gradients with mean zero, so that the true inner product is 0 ----------------
+
+
+def _low_rank(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
+    return rng.normal(size=(m, 2)), np.ones(m)
+
+
+def _orthogonal(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
+    return rng.normal(size=(m, 300)), 8 * rng.random(m) ** 7
+
+
+def _rare_hard(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
+    hard = rng.random(m) < 0.05
+    return rng.normal(size=(m, 5)), np.where(hard, 8.0, 0.02)
+
+
+def _heavy_tailed(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
+    return rng.standard_t(2.5, size=(m, 1)) * rng.normal(size=(m, 10)), 8 * rng.random(m) ** 3
+
+
+NULLS = {
+    "low rank, constant weights": _low_rank,
+    "orthogonal": _orthogonal,
+    "rare hard prompts": _rare_hard,
+    "heavy tails": _heavy_tailed,
+}
+
+
+def null_alignments(name: str, probes: int, m: int, seed: int) -> Iterator[Alignment]:
+    rng = np.random.default_rng(seed)
+    for _ in range(probes):
+        gradients, weights = NULLS[name](rng, m)
+        yield weighted_alignment(gradients @ gradients.T, weights)
+
+
+def wandering(rng: np.random.Generator, probes: int) -> Iterator[tuple[Level, Drift | None]]:
+    """Pass@1 wanders by about half a point around a flat mean; levels and increments are noisy."""
+    truth = 0.0
+    for t in range(probes):
+        step = rng.normal(0, 0.002) - 0.1 * truth
+        truth += step
+        sd = 0.003 * math.exp(rng.normal(0, 0.3))
+        drift = Drift(step + rng.normal(0, sd), sd, sd**2, 64, True, 1.0, 0.0, usable=True)
+        m = 512 if t == 0 else 64
+        rates = np.clip(0.6 + truth + 0.28 * rng.normal(size=m), 0, 1)
+        level = Level(float(rates.mean()), float(rates.var(ddof=1)), m)
+        yield level, None if t == 0 else drift
+
+
+def same_probe_rule(alarms_per_probe: float) -> Callable[[Alignment], bool]:
+    """The negative control: the inner product in units of its own probe's standard error."""
+    threshold, value = cusum_threshold(alarms_per_probe), 0.0
+
+    def step(alignment: Alignment) -> bool:
+        nonlocal value
+        value = max(0.0, value - max(-3.0, min(3.0, alignment.z)) - 0.5)
+        fired, value = value > threshold, 0.0 if value > threshold else value
+        return fired
+
+    return step
+
+
+def false_alarms(quick: bool) -> bool:
+    print("False alarms per probe without a conflict, m = 64; restarted after each one\n")
+    print("| null | nominal | alignment | both, with a wandering level | same-probe z | probes |")
+    print("|---|---|---|---|---|---|")
+    good = True
+    control_fails = False
+    for nominal in (1e-2,) if quick else (1e-2, 1e-3):
+        probes = 1_500 if quick else round(200 / nominal)
+        for name in NULLS:
+            cusum, other = AlignmentCusum(cusum_threshold(nominal)), same_probe_rule(nominal)
+            counts = {"alignment": 0, "control": 0, "both": 0}
+            rng = np.random.default_rng(1)
+            detector = ConflictDetector(nominal, 0.01)
+            track, run = Pass1Track(), iter(())
+            for i, alignment in enumerate(null_alignments(name, probes, 64, 0)):
+                if cusum.update(alignment) > cusum.threshold:
+                    counts["alignment"] += 1
+                    cusum.value = 0.0
+                counts["control"] += other(alignment)
+                if i % 200 == 0:  # a run of 200 probes ends, the next one begins
+                    track, run = Pass1Track(), wandering(rng, 200)
+                now = track.update(*next(run), 10)
+                fired, _ = detector.update(alignment, now)
+                if fired:
+                    counts["both"] += 1
+                    detector.cusum.value = 0.0
+                    detector.active.clear()
+            rates = {key: count / probes for key, count in counts.items()}
+            bound = nominal + 2 * math.sqrt(nominal / probes)
+            good &= rates["alignment"] <= bound and rates["both"] <= bound
+            control_fails |= rates["control"] > bound
+            print(
+                f"| {name} | {nominal:g} | {rates['alignment']:.2g} | {rates['both']:.2g} "
+                f"| {rates['control']:.2g} | {probes} |",
+                flush=True,
+            )
+    return good and control_fails
+
+
+# Coverage ---------------------------------------------------------------------------------------
+
+
+def inner_coverage(policy: CoinPolicy, m: int, repeats: int) -> tuple[float, float]:
+    """Of ⟨∇J_4, ∇J_1⟩ by its interval, and by ± 1.96 standard errors."""
+    p, gradients = policy.gradients()
+    contexts = len(p)
+    truth = float((4 * (1 - p) ** 3 @ gradients / contexts) @ gradients.mean(0))
+    hits = []
+    for _ in range(repeats):
+        rows, correct = policy.sampled(torch.randint(contexts, (m,)), 16)
+        found = estimate_alignment(rows @ rows.T, correct.numpy(), 16, 4)
+        hits.append((found.low < truth < found.high, abs(found.inner - truth) < 1.96 * found.se))
+    ours, symmetric = np.mean(hits, 0)
+    return float(ours), float(symmetric)
+
+
+def drift_coverage(
+    contexts: int, tokens: int, m: int, runs: int, probes: int
+) -> tuple[float, float]:
+    """Of single increments and of the change since the start, over runs with a moving policy."""
+    increments, changes = [], []
+    for run in range(runs):
+        policy = CoinPolicy(contexts, tokens, dim=16)
+        rng = torch.Generator().manual_seed(run)
+        levels = Levels(policy, 4, None)
+        before = start = float(policy.success().detach().mean())
+        for t in range(probes):
+            batches = [_batch(policy, contexts, m) for _ in range(4 if t == 0 else 1)]
+            scored = [levels.score(batch) for batch in batches]
+            reading = levels.fresh(10 * t, batches, scored, reference=t == 0)
+            now = float(policy.success().detach().mean())
+            if reading.drift is not None and reading.drift.usable:
+                error = abs(reading.drift.change - (now - before))
+                increments.append(error < 1.96 * reading.drift.se)
+                track = reading.track
+                changes.append(abs(track.change - (now - start)) < 1.96 * track.change_se)
+            before = now
+            with torch.no_grad():
+                policy.theta += 0.05 * torch.randn(16, generator=rng, dtype=torch.float64)
+    return float(np.mean(increments)), float(np.mean(changes))
+
+
+def _batch(policy: CoinPolicy, contexts: int, m: int) -> list:
+    return policy.generate(None, torch.randint(contexts, (m,)).tolist(), 16)
+
+
+def coverage(quick: bool) -> bool:
+    print("\nCoverage of the 95 % intervals, n = 16, k = 4\n")
+    print("| tokens | m | inner product | (± 1.96 s.e. only) | drift | change of pass@1 |")
+    print("|---|---|---|---|---|---|")
+    good = True
+    repeats, runs = (150, 2) if quick else (1000, 40)
+    contexts = 2000
+    for tokens in (2, 500) if quick else (2, 20, 100, 500):
+        torch.manual_seed(0)
+        policy = CoinPolicy(contexts, tokens, dim=16)
+        for m in (64,) if quick else (24, 64, 256):
+            ours, symmetric = inner_coverage(policy, m, repeats)
+            drift, change = drift_coverage(
+                contexts, tokens, m, max(runs * 24 // m, 2 if quick else 12), 12
+            )
+            print(
+                f"| {tokens} | {m} | {ours:.3f} | {symmetric:.3f} | {drift:.3f} | {change:.3f} |",
+                flush=True,
+            )
+            slack = 0.04 if quick else 0.0
+            for value in (ours, drift, change):
+                good &= 0.92 - slack <= value <= 0.985 + slack
+    return good
+
+
+# Population, not batch --------------------------------------------------------------------------
+
+
+def population(quick: bool) -> bool:
+    """Prompts that agree with themselves and quarrel with others."""
+    print("\nCosine of the pass@8 with the pass@1 gradient: one fixed batch of 64, or the pool\n")
+    print("| | mean | share with the right sign |")
+    print("|---|---|---|")
+    rng = np.random.default_rng(0)
+    batches, k = (100 if quick else 400), 8
+    fixed, fresh = [], []
+    for _ in range(batches):
+        p, gradients = _quarrelling(rng, 64)
+        weights = k * (1 - p) ** (k - 1)
+        own, target = gradients.mean(0), (weights[:, None] * gradients).mean(0)
+        fixed.append(float(own @ target / np.linalg.norm(own) / np.linalg.norm(target)))
+        noisy = gradients + 0.02 * rng.normal(size=gradients.shape)
+        found = weighted_alignment(noisy @ noisy.T, weights)
+        fresh.append((found.inner, found.pass1_norm2, found.passk_norm2))
+    p, gradients = _quarrelling(rng, 100_000)
+    weights = k * (1 - p) ** (k - 1)
+    own, target = gradients.mean(0), (weights[:, None] * gradients).mean(0)
+    truth = float(own @ target / np.linalg.norm(own) / np.linalg.norm(target))
+    inner, one, other = np.mean(fresh, 0)
+    pooled = debiased_cosine(inner, one, other)
+    wrong = np.mean(np.array(fixed) < 0)
+    right = np.mean(np.array([f[0] for f in fresh]) < 0)
+    print(f"| the pool (truth) | {truth:+.2f} | |")
+    print(f"| a fixed batch, exact gradients | {np.mean(fixed):+.2f} | {wrong:.2f} |")
+    print(f"| fresh batches, U-statistic | {pooled:+.2f} (pooled) | {right:.2f} |")
+    return bool(truth < 0 < np.mean(fixed) and pooled is not None and pooled < 0 and right > 0.9)
+
+
+def _quarrelling(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hard prompts pull a shared direction the other way; most of a gradient is its own."""
+    hard = rng.random(m) < 0.3
+    p = np.where(hard, 0.08, 0.85)
+    shared = np.where(hard, -1.0, 1.0)[:, None] * np.array([[0.1]])
+    return p, np.concatenate([shared, 0.06 * rng.normal(size=(m, 200))], 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    good = [false_alarms(quick), coverage(quick), population(quick)]
+    if not all(good):
+        sys.exit("out of bounds: see the tables")
+
+
+if __name__ == "__main__":
+    main()

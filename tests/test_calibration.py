@@ -1,0 +1,14 @@
+"""The calibration benchmark's quick form: error rates within bounds, its negative control outside."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_quick_calibration():
+    script = Path(__file__).parent / "benchmarks" / "calibration.py"
+    run = subprocess.run(
+        [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "same-probe z" in run.stdout
