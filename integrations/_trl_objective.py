@@ -2,91 +2,148 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from passk_guard.actions import warn
+from passk_guard.advantages import leave_one_out_advantages
 from passk_guard.integrations._trl_policy import restore_method, tapped_rewards
-from passk_guard.objectives import PassKObjective
+from passk_guard.objectives import LiveObjective, TrainerMix
+from passk_guard.verifier import decide_success
 
 __all__ = ["TRLObjective"]
+
+# Extra columns of a generation batch. TRL shuffles and splits them like its own, so that λ stays
+# live while a batch is used for several optimizer steps.
+_PASS1, _PASSK, _REST = "passk_guard_pass1", "passk_guard_passk", "passk_guard_rest"
 
 
 class TRLObjective:
     """Replaces the advantages of training batches by those of a live objective.
 
-    ``A = A_trainer + (1-λ) s (A_k - A_1)`` with ``A_1 = r - r̄`` and ``s`` the trainer's reward
-    scale, so that λ = 1 is the trainer untouched and what else it put in stays. Before the first
-    replacement it checks that ``s A_1`` is what the trainer computed; if not (a TRL version or
-    setting that scales in another way), it steps back for good, and says so.
+    ``A = A_trainer + (1-λ) s (A_k - A_1)`` with ``A_1`` the centred rewards and ``s`` the trainer's
+    reward scale, so that λ = 1 is the trainer untouched and what else it put in, such as RLOO's KL
+    penalty, stays. Before the first replacement it checks that ``s A_1`` is what the trainer
+    computed; if not (a TRL version or setting that scales in another way), it steps back for good,
+    and says so. With :class:`~passk_guard.objectives.TrainerMix` it is ``(1-λ) A_trainer + λ A_1``,
+    A_1 the centred success on the trainer's own scale, and nothing is touched while λ = 0.
 
     Args:
-        trainer: a ``GRPOTrainer``.
-        objective: live; ``k`` and ``pass1_weight`` may change between batches.
+        trainer: a ``GRPOTrainer`` or ``RLOOTrainer``.
+        objective: live; λ may change at any time, k between generation batches.
+        verifier: decides "right", for ``TrainerMix``.
+        threshold: reward from which a rollout is right.
     """
 
-    def __init__(self, trainer: Any, objective: PassKObjective) -> None:
+    def __init__(
+        self, trainer: Any, objective: LiveObjective, verifier: Any, threshold: float
+    ) -> None:
         self._trainer = trainer
         self._objective = objective
-        self._original: Any = None
+        self._threshold = threshold
+        funcs = trainer.reward_funcs
+        self._index = next((i for i, func in enumerate(funcs) if func is verifier), None)
+        self._originals: dict[str, Any] = {}
         self._checked = False
         self.failed = False
+        if isinstance(objective, TrainerMix) and self._index is None:
+            raise ValueError(
+                "action='mix' needs to see which training rollouts are right, but the verifier is "
+                "none of the trainer's reward_funcs. Add it there (reward_weights may give it 0), "
+                "or pass objective='pkpo'."
+            )
 
     def install(self) -> None:
         """Start replacing advantages."""
-        if self._original is None and not self.failed:
-            self._original = self._trainer._generate_and_score_completions
-            self._trainer._generate_and_score_completions = self._generate
+        if not self._originals and not self.failed:
+            for name, ours in (
+                ("_generate_and_score_completions", self._generate),
+                ("_prepare_inputs", self._prepare),
+            ):
+                self._originals[name] = getattr(self._trainer, name)
+                setattr(self._trainer, name, ours)
 
     def remove(self) -> None:
         """Give the trainer its own advantages back."""
-        if self._original is not None:
-            restore_method(self._trainer, "_generate_and_score_completions", self._original)
-            self._original = None
+        for name, original in self._originals.items():
+            restore_method(self._trainer, name, original)
+        self._originals = {}
 
     def _generate(self, inputs: Any) -> Any:
+        original = self._originals["_generate_and_score_completions"]
         if not self._trainer.model.training or self.failed:  # evaluation, or the guard's own probe
-            return self._original(inputs)
+            return original(inputs)
         with tapped_rewards(self._trainer) as tapped:
-            output = self._original(inputs)
-        own = output["advantages"]
-        rewards = self._group_rewards(tapped[-1])
-        pass1 = rewards - rewards.nanmean(-1, keepdim=True)
-        scale = self._reward_scale(rewards)
-        expected = self._local(scale * pass1, own)
-        if not self._checked and not self._same(expected, own):
-            return output
-        weight = self._objective.pass1_weight
-        if weight < 1.0:
-            n = rewards.shape[-1]
-            # A_1 here is (n-1)/n of the unbiased leave-one-out form; A_k is put on that scale.
-            passk = self._local(scale * self._passk(rewards) * ((n - 1) / n), own)
-            # What the trainer put in beside the rewards, free of rounding.
-            rest = torch.where(_close(own, expected), 0.0, own - expected)
-            output["advantages"] = weight * expected + (1 - weight) * passk + rest
-        return output
+            output = original(inputs)
+        parts = self._parts(tapped[-1], output["advantages"])
+        return output if parts is None else {**output, **parts}
 
-    def _passk(self, rewards: Tensor) -> Tensor:
-        alone = PassKObjective(self._objective.k, 0.0, self._objective.estimator)
-        return alone(rewards)
+    def _prepare(self, generation_batch: Any) -> Any:
+        inputs = self._originals["_prepare_inputs"](generation_batch)
+        weight = self._objective.pass1_weight
+        if not self._trainer.model.training or self.failed or _PASS1 not in inputs:
+            return inputs
+        untouched = 0.0 if isinstance(self._objective, TrainerMix) else 1.0
+        if weight == untouched:
+            return inputs
+        mixed = weight * inputs[_PASS1] + (1 - weight) * inputs[_PASSK] + inputs[_REST]
+        return {**inputs, "advantages": mixed}
+
+    def _parts(self, per_function: Tensor, own: Tensor) -> Mapping[str, Tensor] | None:
+        """What to mix, this process's slice; ``None`` where the trainer is not understood."""
+        if isinstance(self._objective, TrainerMix):
+            assert self._index is not None
+            success = decide_success(per_function[:, self._index].float(), self._threshold)
+            centred = leave_one_out_advantages(success.view(-1, self._trainer.num_generations))
+            pass1 = self._local(centred, own)
+            ratio = float(own.norm()) / max(float(pass1.norm()), 1e-6)
+            if bool(pass1.any()) and bool(own.any()):
+                self._objective.scale += 0.1 * (ratio - self._objective.scale)
+            return {
+                _PASS1: self._objective.scale * pass1,
+                _PASSK: own,
+                _REST: torch.zeros_like(own),
+            }
+        rewards = self._group_rewards(per_function)
+        scale, leave_one_out = self._reward_scale(rewards)
+        if not leave_one_out:  # GRPO's r - r̄ is (n-1)/n of the leave-one-out form
+            n = (~rewards.isnan()).sum(-1, keepdim=True)
+            scale = scale * (n - 1) / n.clamp(min=1)
+        pass1 = scale * leave_one_out_advantages(rewards)
+        expected = self._local(pass1, own)
+        if not self._checked and not self._same(expected, own):
+            return None
+        passk = scale * self._objective.passk(rewards)
+        # What the trainer put in beside the rewards, free of rounding.
+        rest = torch.where(_close(own, expected), 0.0, own - expected)
+        return {_PASS1: expected, _PASSK: self._local(passk, own), _REST: rest}
 
     def _group_rewards(self, per_function: Tensor) -> Tensor:
-        weights = self._trainer.reward_weights.to(per_function)
-        rewards: Tensor = (per_function * weights).nansum(-1)
+        trainer = self._trainer
+        rewards: Tensor = (per_function * trainer.reward_weights.to(per_function)).nansum(-1)
         rewards[per_function.isnan().all(-1)] = torch.nan
-        return rewards.view(-1, self._trainer.num_generations)
+        if clip := getattr(trainer, "reward_clip_range", None):
+            rewards = rewards.clamp(*clip)
+        return rewards.view(-1, trainer.num_generations)
 
-    def _reward_scale(self, rewards: Tensor) -> Tensor:
-        """``(groups, 1)``, what the trainer multiplies centred rewards with."""
+    def _reward_scale(self, rewards: Tensor) -> tuple[Tensor, bool]:
+        """``(groups, 1)`` what centred rewards are multiplied with; whether by leave-one-out."""
+        ones = torch.ones_like(rewards[:, :1])
+        if not hasattr(self._trainer, "scale_rewards"):  # RLOO
+            if not self._trainer.normalize_advantages:
+                return ones, True
+            advantages = leave_one_out_advantages(rewards).flatten()
+            advantages[rewards.flatten().isnan()] = torch.nan
+            return ones / (_nan_std(advantages[None]) + 1e-4), True
         how = self._trainer.scale_rewards
         if how in ("none", False):
-            return torch.ones_like(rewards[:, :1])
+            return ones, False
         if how == "batch":
-            return (1 / (_nan_std(rewards.reshape(1, -1)) + 1e-4)).expand(len(rewards), 1)
-        scale: Tensor = 1 / (_nan_std(rewards) + 1e-4)
-        return scale
+            return ones / (_nan_std(rewards.reshape(1, -1)) + 1e-4), False
+        return 1 / (_nan_std(rewards) + 1e-4), False
 
     def _local(self, advantages: Tensor, own: Tensor) -> Tensor:
         """This process's slice; unscorable rollouts get 0, as TRL gives them."""
@@ -95,17 +152,29 @@ class TRLObjective:
 
     def _same(self, expected: Tensor, own: Tensor) -> bool:
         self._checked = bool(expected.any())  # an all-zero batch proves nothing
-        if expected.shape == own.shape and bool(_close(own, expected).all()):
-            return True
+        if expected.shape == own.shape:
+            if bool(_close(own, expected).all()):
+                return True
+            if self._penalised and not self._trainer.normalize_advantages:
+                # The KL penalty is not seen here; what is known is that advantages are centred.
+                rest, n = own - expected, self._trainer.num_generations
+                if len(rest) % n or bool((rest.view(-1, n).sum(1).abs() < 1e-3).all()):
+                    return True
         self.failed = True
         if self._trainer.is_world_process_zero():
             warn(
                 "this trainer's advantages are not the (scaled) centred rewards that were "
                 "expected, so the pass@k objective is NOT installed: the run trains on the "
                 "trainer's own advantages, and the guard only watches. What causes this: "
-                "multi_objective_aggregation='normalize_then_sum', or a newer TRL."
+                "multi_objective_aggregation='normalize_then_sum', normalize_advantages with a KL "
+                "penalty, or a newer TRL."
             )
         return False
+
+    @property
+    def _penalised(self) -> bool:
+        """RLOO with a KL penalty inside its rewards."""
+        return not hasattr(self._trainer, "scale_rewards") and self._trainer.beta != 0.0
 
 
 def _close(own: Tensor, expected: Tensor) -> Tensor:

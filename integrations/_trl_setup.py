@@ -47,7 +47,8 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
             "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does not "
             "support yet: one process and DDP work."
         )
-    if config.objective is not None and trainer.num_generations < max(config.k, 2):
+    has_k = config.objective in ("pkpo", "analytic")
+    if config.objective is not None and trainer.num_generations < max(config.k if has_k else 2, 2):
         raise ValueError(
             f"objective={config.objective!r} with k={config.k} needs groups of at least "
             f"{config.k} rollouts, but the trainer has num_generations="

@@ -5,22 +5,26 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+from passk_guard.controller import FloorController
 from passk_guard.errors import PassKGuardWarning
+from passk_guard.objectives import LiveObjective, PassKObjective
 
 if TYPE_CHECKING:
     from passk_guard.config import Action
     from passk_guard.guard import PassKGuard
     from passk_guard.probe import Probe, Rescore
 
-__all__ = ["run_actions"]
+__all__ = ["Remedy", "check_remedy", "run_actions", "warn"]
 
 
 def run_actions(actions: list[Action], probe: Probe | Rescore, guard: PassKGuard) -> None:
     """Run every action on the probe that raised an alarm, in order.
 
     ``"warn"`` emits one :class:`PassKGuardWarning` per episode, on the main process, and never
-    changes training. A callable gets ``(probe, guard)``, on every process (``guard.is_main`` tells
-    which); if it raises, that is said, and training goes on.
+    changes training. ``"checkpoint"`` and ``"stop"`` are left in ``guard.requests`` for the
+    trainer. A callable gets ``(probe, guard)``, on every process (``guard.is_main`` tells which);
+    if it raises, that is said, and training goes on. ``"mix"`` and ``"adjust_k"`` work at every
+    look, not at the alarm only: see :class:`Remedy`.
     """
     assert probe.alarm is not None
     for action in actions:
@@ -29,8 +33,63 @@ def run_actions(actions: list[Action], probe: Probe | Rescore, guard: PassKGuard
                 action(probe, guard)
             except Exception as error:
                 warn(f"the action {action!r} raised {type(error).__name__}: {error}")
-        elif guard.is_main:
+        elif action in ("checkpoint", "stop"):
+            guard.requests.add(action)
+        elif action == "warn" and guard.is_main:
             warn(probe.alarm.message)
+
+
+class Remedy:
+    """``"mix"`` or ``"adjust_k"``: turns the controller's λ into the live objective's settings.
+
+    ``"mix"`` makes λ the share of the pass@1 advantages; ``"adjust_k"`` lowers k to ``k^(1-λ)``,
+    so that λ = 1 is pass@1, too. Both let go again when the conflict clears.
+
+    Args:
+        how: which.
+        objective: live.
+        tolerance: how far pass@1 may fall below its floor.
+    """
+
+    def __init__(self, how: str, objective: LiveObjective, tolerance: float) -> None:
+        self._how, self._objective, self._k = how, objective, objective.k
+        self.controller = FloorController(tolerance)
+
+    def update(self, found: Probe | Rescore) -> str | None:
+        """Take in a look; returns what to say where the remedy sets in or lets go."""
+        before = self.controller.value
+        now = self.controller.update(found.track, found.step, found.conflicts)
+        if self._how == "mix":
+            self._objective.pass1_weight = now
+            what = f"mixing pass@1 back in, λ = {now:.2f}"
+        else:
+            self._objective.k = self._k ** (1 - now)
+            what = f"lowering k to {self._objective.k:.2f}"
+        if now > 0.0 == before:
+            return what
+        return "the remedy is off again" if before > 0.0 == now else None
+
+
+def check_remedy(actions: list[Action], objective: LiveObjective | None) -> str | None:
+    """Which remedy the actions ask for, if any.
+
+    Raises:
+        ValueError: the objective does not allow it.
+    """
+    wanted = [action for action in actions if action in ("mix", "adjust_k")]
+    if not wanted:
+        return None
+    how = str(wanted[0])
+    if how == "mix" and objective is None:
+        raise ValueError("action='mix' needs objective=: the live objective that it is mixed into.")
+    if how == "adjust_k" and not (
+        isinstance(objective, PassKObjective) and objective.estimator in ("pkpo", "analytic")
+    ):
+        raise ValueError(
+            "action='adjust_k' lowers the k of a pass@k objective that the guard has installed. "
+            "Pass objective='pkpo' (or 'analytic'), or use action='mix'."
+        )
+    return how
 
 
 def warn(message: str) -> None:

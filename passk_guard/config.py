@@ -18,7 +18,7 @@ __all__ = ["Action", "PassKGuardConfig"]
 
 Action = str | Callable[["Probe | Rescore", "PassKGuard"], Any]
 
-_ACTIONS = ("warn",)
+_ACTIONS = ("warn", "mix", "adjust_k", "checkpoint", "stop")
 _WATCHES = ("update", "target_k")
 _METRICS = ("euclidean", "adam")
 
@@ -29,13 +29,16 @@ class PassKGuardConfig:
 
     Attributes:
         k: the k that the run optimises.
-        objective: ``None`` leaves the trainer's advantages alone; ``"pkpo"`` installs pass@k ones.
+        objective: ``None`` leaves the trainer's advantages alone; ``"pkpo"``, ``"analytic"``,
+            ``"best_minus_second"`` or ``"maxrl"`` installs pass@k ones.
         num_generations: rollouts per held-out prompt, more than ``k``; ``None`` means 2k.
         prompts_per_probe: fresh prompts per probe.
         every: optimizer steps between probes; ``None`` spaces them by ``max_overhead``.
         max_overhead: share of wall time that probes may take; 0.02 where ``every`` is ``None`` too.
-        action: ``"warn"``, a callable ``f(probe, guard)`` run at an alarm, or a list.
-        pass1_tolerance: how far pass@1 may fall below its reference.
+        action: ``"warn"``, ``"mix"`` (a pass@1 term), ``"adjust_k"``, ``"checkpoint"``, ``"stop"``,
+            a callable ``f(probe, guard)`` run at an alarm, or a list.
+        pass1_tolerance: how far pass@1 may fall below its floor.
+        floor: ``"start"``, ``"best"`` so far by its lower bound, or a number.
         false_alarms: chance of a false alarm per probe, all alarms together.
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
         metric: inner products of gradients: ``"euclidean"``, or ``"adam"`` along the steps that
@@ -61,6 +64,7 @@ class PassKGuardConfig:
     max_overhead: float | None = None
     action: Action | list[Action] = "warn"
     pass1_tolerance: float = 0.01
+    floor: str | float = "start"
     false_alarms: float = 1e-3
     watch: str = "update"
     metric: str = "euclidean"
@@ -88,6 +92,12 @@ class PassKGuardConfig:
         _between("pass1_tolerance", self.pass1_tolerance, -1e-12, 1.0)
         if self.max_overhead is not None:
             _between("max_overhead", self.max_overhead, 0.0, 1.0)
+        if isinstance(self.floor, str):
+            _one_of("floor", self.floor, ("start", "best"), extra=" or a pass@1 such as 0.62")
+        else:
+            _between("floor", self.floor, 0.0, 1.0)
+        if {"mix", "adjust_k"} <= {action for action in self.actions if isinstance(action, str)}:
+            raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
         if self.report_temperature is not None:
             _between("report_temperature", self.report_temperature, -1e-12, 100.0)
         for action in self.actions:

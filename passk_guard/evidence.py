@@ -10,6 +10,7 @@ from torch import Tensor
 
 from passk_guard.alignment import Alignment, alignment_curve, weighted_alignment
 from passk_guard.errors import ProbeError
+from passk_guard.objectives import LiveObjective
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts import RolloutGroup, counts
 
@@ -67,8 +68,7 @@ def alignment_evidence(
     groups: Sequence[RolloutGroup],
     *,
     k: int,
-    pass1_weight: float,
-    passk_objective: bool,
+    objective: LiveObjective | None,
     watch: str,
 ) -> AlignmentEvidence:
     """Alignment for every k and for the update in force.
@@ -76,20 +76,18 @@ def alignment_evidence(
     Args:
         gramian: ``(m, m)`` of per-prompt gradients; ``None`` where they were not taken.
         groups: the ``m`` prompts.
-        k: the objective's.
-        pass1_weight: λ, the objective's.
-        passk_objective: whether the run trains on a pass@k objective that the guard installed.
+        k: the target.
+        objective: the live one that the guard installed, if any.
         watch: ``"update"`` or ``"target_k"``.
     """
     correct, n = counts(groups)
-    passk_weights = np.asarray(unbiased_prompt_weight(correct, n, k))
-    scale = _host_weights(groups)
-    if watch == "target_k" or (scale is None and not passk_objective):
-        weights = passk_weights
-    else:
-        weights = np.ones(len(groups)) if scale is None else scale
-        if passk_objective:
-            weights = weights * ((1 - pass1_weight) * passk_weights + pass1_weight)
+    weights = np.asarray(unbiased_prompt_weight(correct, n, k))
+    if watch == "update":
+        hosts = [_host_weight(group) for group in groups]
+        if objective is not None or all(host is not None for host in hosts):
+            weights = np.array(
+                [_in_force(*pair, objective) for pair in zip(groups, hosts, strict=True)]
+            )
     if gramian is None or not enough_signal(groups):
         return AlignmentEvidence([], None, None, weights)
     curve = alignment_curve(gramian, correct, n)
@@ -98,22 +96,29 @@ def alignment_evidence(
     )
 
 
-def _host_weights(groups: Sequence[RolloutGroup]) -> np.ndarray | None:
-    """The prompt weights that the host trainer's own advantages amount to, where they are known.
+def _in_force(group: RolloutGroup, host: float | None, objective: LiveObjective | None) -> float:
+    """Weight of a prompt in training; without a signal its gradient is zero and it has none."""
+    if not group.has_signal:
+        return 0.0
+    if objective is None:
+        return 0.0 if host is None else host
+    return objective.prompt_weight(group.success, host)
+
+
+def _host_weight(group: RolloutGroup) -> float | None:
+    """The prompt weight that the host trainer's own advantages amount to, where they are known.
 
     With two-valued rewards and centred advantages the trainer's gradient on a prompt is
     ``(n-1)(A_right - A_wrong) ĝ``. With shaped rewards the means over right and over wrong
     rollouts take their place, an approximation.
     """
-    if any(group.advantages is None for group in groups):
+    if group.advantages is None:
         return None
-    weights = np.zeros(len(groups))
-    for i, group in enumerate(groups):
-        if group.has_signal and group.advantages is not None:
-            right = group.success > 0.5
-            gap = group.advantages[right].mean() - group.advantages[~right].mean()
-            weights[i] = (group.n - 1) * float(gap)
-    return weights
+    if not group.has_signal:
+        return 0.0
+    right = group.success > 0.5
+    gap = group.advantages[right].mean() - group.advantages[~right].mean()
+    return (group.n - 1) * float(gap)
 
 
 def sampled_pass_at_k(groups: Sequence[RolloutGroup], k: int) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from passk_guard.actions import run_actions, warn
+from passk_guard.actions import Remedy, check_remedy, run_actions, warn
 from passk_guard.config import PassKGuardConfig
-from passk_guard.objectives import PassKObjective
+from passk_guard.objectives import LiveObjective
 from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Failure, Probe, Rescore
 from passk_guard.prober import Prober
@@ -38,7 +38,8 @@ class PassKGuard:
         config: settings.
         isolation: ``isolation(seed)`` gives a context in which a probe may sample and
             differentiate without leaving a trace; see :func:`~passk_guard.isolation.isolated`.
-        objective: the live objective where the run trains on one; its k and λ are read.
+        objective: the live objective where the run trains on one; its k and λ are read, and set by
+            ``action="mix"`` and ``"adjust_k"``.
         micro_batch: rollouts per forward and backward; all of a prompt's where ``None``.
         optimizer: gives the run's optimizer, for ``metric="adam"``.
         training_pass_at_1: gives pass@1 on the training batches since it was last asked, or
@@ -51,6 +52,7 @@ class PassKGuard:
         rescores: stored rollouts scored again between probes, oldest first.
         failures: lost probes, with their reason.
         total_steps: of the run, where known; for the plan that is said at the start.
+        requests: ``"checkpoint"`` or ``"stop"``, for the trainer to see to and discard.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class PassKGuard:
         config: PassKGuardConfig,
         *,
         isolation: Callable[[int], AbstractContextManager[None]],
-        objective: PassKObjective | None = None,
+        objective: LiveObjective | None = None,
         micro_batch: int | None = None,
         optimizer: Callable[[], Any] | None = None,
         training_pass_at_1: Callable[[], float | None] = lambda: None,
@@ -87,10 +89,14 @@ class PassKGuard:
         self._say = say
         self._prober = Prober(policy, pool, config, micro_batch, optimizer, training_pass_at_1)
         self._states = StateWatch()
+        self.requests: set[str] = set()
+        self._remedy: Remedy | None = None
+        if (how := check_remedy(config.actions, objective)) and objective is not None:
+            self._remedy = Remedy(how, objective, config.pass1_tolerance)
         self._planned = False
 
     @property
-    def k(self) -> int:
+    def k(self) -> float:
         """The k in force."""
         return self.config.k if self.objective is None else self.objective.k
 
@@ -125,7 +131,7 @@ class PassKGuard:
         ``None`` is returned. Ctrl-C passes through, with the training run's state restored.
         """
         start = time.perf_counter()
-        probe: Probe | None = self._survive(step, self._prober.probe)
+        probe: Probe | None = self._survive(step, lambda: self._prober.probe(step, self.objective))
         seconds = time.perf_counter() - start
         self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))
         if probe is not None:
@@ -138,18 +144,18 @@ class PassKGuard:
     def rescore(self, step: int) -> Rescore | None:
         """Score stored rollouts again, forward only, and act on an alarm; faults as in a probe."""
         start = time.perf_counter()
-        rescore: Rescore | None = self._survive(step, self._prober.rescore)
+        rescore: Rescore | None = self._survive(step, lambda: self._prober.rescore(step))
         self.schedule.did("rescore", step, time.perf_counter() - start)
         if rescore is not None:
             self.rescores.append(rescore)
             self._conclude(rescore)
         return rescore
 
-    def _survive(self, step: int, look: Callable[[int, PassKObjective | None], Any]) -> Any:
+    def _survive(self, step: int, look: Callable[[], Any]) -> Any:
         seed = int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
         try:
             with self._isolation(seed):
-                return look(step, self.objective)
+                return look()
         except Exception as error:
             self._lost(step, error)
         return None
@@ -159,7 +165,13 @@ class PassKGuard:
             self._say(f"passk-guard: step {found.step}: the conflict has cleared.")
         self._say_plan(found)
         if found.alarm is not None:
+            if "warn" not in self.config.actions:
+                self._say(f"passk-guard: {found.alarm.message}")
             run_actions(self.config.actions, found, self)
+        if self._remedy is not None and self.objective is not None:
+            said = self._remedy.update(found)
+            if said is not None:
+                self._say(f"passk-guard: step {found.step}: {said}.")
 
     def _say_plan(self, found: Probe | Rescore) -> None:
         """Once costs and precision are known: what to expect of this run."""
@@ -194,6 +206,7 @@ class PassKGuard:
             "states": self._states.state_dict(),
             "k": self.k,
             "pass1_weight": self.pass1_weight,
+            "remedy": None if self._remedy is None else self._remedy.controller.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -204,3 +217,5 @@ class PassKGuard:
         self._states.load_state_dict(state["states"])
         if self.objective is not None:
             self.objective.k, self.objective.pass1_weight = state["k"], state["pass1_weight"]
+        if self._remedy is not None and state["remedy"] is not None:
+            self._remedy.controller.load_state_dict(state["remedy"])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from passk_guard.drift import score
+from passk_guard.floor import Floor
 from passk_guard.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
 from passk_guard.rollouts import Policy, RolloutGroup, counts
 from passk_guard.track import Pass1Track, Track, sampled_level
@@ -43,6 +44,8 @@ class Levels:
         k: of the pass@k drift.
         micro_batch: rollouts per forward.
         label_of: group of a row, or ``None``.
+        floor: under pass@1 of all prompts, see :class:`~passk_guard.floor.Floor`; each group's is
+            where it began.
     """
 
     def __init__(
@@ -51,10 +54,12 @@ class Levels:
         k: int,
         micro_batch: int | None,
         label_of: Callable[[int], str] | None = None,
+        floor: str | float = "start",
     ) -> None:
         self._policy, self._micro_batch, self._label_of = policy, micro_batch, label_of
         self._store = RolloutStore(k, label_of)
         self._track = Pass1Track()
+        self._floor = Floor(floor)
         self._groups: dict[str, Pass1Track] = {}
         self._last_step = 0
 
@@ -111,7 +116,7 @@ class Levels:
                 own = drift  # it says why there is none
             if (now := filter_.update(_level(by_label.get(label, [])), own, steps)) is not None:
                 tracks[label] = now
-        return Reading(track, tracks, drift, drifts.get(PASS_AT_K))
+        return Reading(self._floor.under(track), tracks, drift, drifts.get(PASS_AT_K))
 
     def visible_loss(
         self, drift: Drift, updates: int, z: float, tolerance: float, prompts: int
@@ -133,6 +138,7 @@ class Levels:
         return {
             "store": self._store.state_dict(),
             "track": self._track.state_dict(),
+            "floor": self._floor.state_dict(),
             "groups": {label: track.state_dict() for label, track in self._groups.items()},
             "last_step": self._last_step,
         }
@@ -141,6 +147,7 @@ class Levels:
         """Take over what :meth:`state_dict` gave."""
         self._store.load_state_dict(state["store"])
         self._track.load_state_dict(state["track"])
+        self._floor.load_state_dict(state["floor"])
         self._groups = {}
         for label, track in state["groups"].items():
             self._groups[label] = Pass1Track()

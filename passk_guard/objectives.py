@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-__all__ = ["ESTIMATORS", "PassKObjective", "leave_one_out_advantages", "pkpo_advantages"]
+from passk_guard.advantages import (
+    analytic_advantages,
+    best_minus_second_advantages,
+    leave_one_out_advantages,
+    maxrl_advantages,
+    pkpo_advantages,
+)
+
+__all__ = ["ESTIMATORS", "LiveObjective", "PassKObjective", "TrainerMix"]
 
 
 class PassKObjective:
@@ -17,9 +25,11 @@ class PassKObjective:
     ``(1-λ) ∇J_k + λ ∇J_1``.
 
     Args:
-        k: tries of the pass@k objective; may be set at any time.
+        k: tries of the pass@k objective; may be set at any time. Between two whole numbers the
+            advantages of both are mixed.
         pass1_weight: λ in [0, 1]; may be set at any time.
-        estimator: ``"pkpo"``.
+        estimator: ``"pkpo"``, ``"analytic"``, ``"best_minus_second"`` or ``"maxrl"``, see
+            :mod:`passk_guard.advantages`. The last two have no k of their own.
 
     >>> import torch
     >>> objective = PassKObjective(k=2)
@@ -38,15 +48,15 @@ class PassKObjective:
         self.pass1_weight = pass1_weight
 
     @property
-    def k(self) -> int:
-        """Tries."""
+    def k(self) -> float:
+        """Tries; an ``int`` where whole."""
         return self._k
 
     @k.setter
-    def k(self, k: int) -> None:
-        if isinstance(k, bool) or int(k) != k or k < 1:
-            raise ValueError(f"k must be a whole number of tries, at least 1, got {k!r}.")
-        self._k = int(k)
+    def k(self, k: float) -> None:
+        if isinstance(k, bool) or not 1 <= k < math.inf:
+            raise ValueError(f"k must be a number of tries, at least 1, got {k!r}.")
+        self._k = int(k) if int(k) == k else float(k)
 
     @property
     def pass1_weight(self) -> float:
@@ -63,80 +73,66 @@ class PassKObjective:
         """Advantages of ``(groups, n)`` rewards; NaN marks an unscorable rollout, which gets 0."""
         if self.pass1_weight == 1.0:
             return leave_one_out_advantages(rewards)
-        passk = ESTIMATORS[self.estimator](rewards, self.k)
+        passk = self.passk(rewards)
         if self.pass1_weight == 0.0:
             return passk
         pass1 = leave_one_out_advantages(rewards)
         return (1 - self.pass1_weight) * passk + self.pass1_weight * pass1
 
+    def passk(self, rewards: Tensor) -> Tensor:
+        """``A_k`` alone, at the present k."""
+        estimator = ESTIMATORS[self.estimator]
+        lower = math.floor(self.k)
+        advantages = estimator(rewards, lower)
+        if lower < self.k:
+            part = self.k - lower
+            advantages = (1 - part) * advantages + part * estimator(rewards, lower + 1)
+        return advantages
 
-def leave_one_out_advantages(rewards: Tensor) -> Tensor:
-    """``A_1 = r_j - r̄_{-j}``: each reward less the mean of the others in its group.
+    def prompt_weight(self, success: Tensor, host: float | None) -> float:
+        """The weight on ĝ that training gives to a prompt, for two-valued rewards.
+
+        ``(n-1) (A_right - A_wrong)``, which is 1 for pass@1 and ``ŵ_k(c)`` for PKPO, times the
+        trainer's own scale.
+
+        Args:
+            success: ``(n,)`` 1.0 right, 0.0 wrong, one of each at least.
+            host: the same of the trainer's own pass@1 advantages, which carries its scale.
+        """
+        advantages = self(success[None].double())[0]
+        right = success > 0.5
+        weight = (len(success) - 1) * float(advantages[right].mean() - advantages[~right].mean())
+        return weight if host is None else host * weight
+
+
+class TrainerMix:
+    """``(1-λ) A_trainer + λ A_1``: the trainer's own advantages, with a pass@1 term mixed in.
 
     Args:
-        rewards: ``(groups, n)``, NaN unscorable.
+        k: what the run optimises; only recorded.
 
-    Returns:
-        ``(groups, n)``, 0 where unscorable or alone.
+    Attributes:
+        pass1_weight: λ in [0, 1]; may be set at any time.
+        scale: of A_1, as a multiple of ``r - r̄``; what mixes them chooses it so that both parts
+            are of one size.
     """
-    _check_rewards(rewards)
-    valid = ~rewards.isnan()
-    r = rewards.nan_to_num(0.0)
-    count = valid.sum(-1, keepdim=True).to(rewards)
-    mean = r.sum(-1, keepdim=True) / count.clamp(min=1)
-    return torch.where(valid, (r - mean) * (count / (count - 1).clamp(min=1)), 0.0)
+
+    def __init__(self, k: float) -> None:
+        self.k = k
+        self.pass1_weight = 0.0
+        self.scale = 1.0
+
+    def prompt_weight(self, success: Tensor, host: float | None) -> float:
+        """The weight on ĝ that training gives to a prompt, as in :class:`PassKObjective`."""
+        own = 0.0 if host is None else host
+        return (1 - self.pass1_weight) * own + self.pass1_weight * self.scale
 
 
-def pkpo_advantages(rewards: Tensor, k: int) -> Tensor:
-    """Leave-one-out-minus-one advantages of PKPO (Walder & Karkhanis 2025, ``sloo_minus_one``).
+LiveObjective = PassKObjective | TrainerMix
 
-    What rollout j adds to the best of a k-subset, over all k-subsets that hold it:
-    ``A_j = n / C(n,k) Σ_{I∋j, |I|=k} (max_I r - max_{I\\j} r)``, for binary and continuous rewards.
-    With the factor n, the *mean* over the group estimates ``∇J_k`` (the paper's sums). Sorted
-    upwards, j adds ``Σ_{l≤j} (r_l - r_{l-1}) C(l-1, k-1)``, so one sort and one cumulative sum do:
-    O(n log n), all terms positive. For k = 1, where the subset without j is empty, the
-    leave-one-out baseline takes its place.
-
-    Args:
-        rewards: ``(groups, n)``, any float dtype; NaN marks an unscorable rollout.
-        k: tries, at most n.
-
-    Returns:
-        ``(groups, n)``, of the rewards' dtype. 0 for unscorable rollouts, and for groups with
-        fewer than k scorable ones.
-
-    Raises:
-        ValueError: ``rewards`` is not ``(groups, n)``, or ``k > n``.
-    """
-    _check_rewards(rewards)
-    if not 1 <= k <= rewards.shape[-1]:
-        raise ValueError(
-            f"k={k} needs groups of at least {k} rollouts, got {rewards.shape[-1]}. "
-            "Lower k or raise num_generations."
-        )
-    if k == 1:
-        return leave_one_out_advantages(rewards)
-    wide = torch.promote_types(rewards.dtype, torch.float32)
-    valid = ~rewards.isnan()
-    count = valid.sum(-1, keepdim=True).to(wide)
-    ordered, order = rewards.to(wide).nan_to_num(nan=torch.inf).sort(-1)
-    below = torch.arange(rewards.shape[-1], device=rewards.device, dtype=wide)  # l - 1
-    # n C(l-1, k-1) / C(n, k) = k C(l-1, k-1) / C(n-1, k-1)
-    share = torch.full_like(ordered, float(k))
-    for j in range(k - 1):
-        share = share * ((below - j).clamp(min=0) / (count - 1 - j).clamp(min=1))
-    steps = torch.diff(ordered, dim=-1, prepend=ordered[:, :1]).nan_to_num(nan=0.0, posinf=0.0)
-    added = torch.cumsum(steps * share, -1)
-    advantages = torch.empty_like(added).scatter_(-1, order, added)
-    return torch.where(valid & (count >= k), advantages, 0.0).to(rewards.dtype)
-
-
-def _check_rewards(rewards: Tensor) -> None:
-    if rewards.ndim != 2 or not rewards.is_floating_point():
-        raise ValueError(
-            f"rewards must be a floating (groups, n) tensor, got {rewards.dtype} of shape "
-            f"{tuple(rewards.shape)}."
-        )
-
-
-ESTIMATORS: dict[str, Callable[[Tensor, int], Tensor]] = {"pkpo": pkpo_advantages}
+ESTIMATORS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "pkpo": pkpo_advantages,
+    "analytic": analytic_advantages,
+    "best_minus_second": best_minus_second_advantages,
+    "maxrl": maxrl_advantages,
+}

@@ -70,7 +70,7 @@ class Probe(Rescore):
 
     Attributes:
         pass_at_1: sampled on this batch.
-        pass_at_k: sampled on this batch, at the k in force.
+        pass_at_k: sampled on this batch, at the target k.
         served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
         training_pass_at_1: on the training batches since the last probe, where they are seen. No
             alarm rests on it.
@@ -80,7 +80,7 @@ class Probe(Rescore):
         cosine: of the update in force, pooled over probes, with interval.
         no_signal: share of prompts with no or only right rollouts.
         diagnostics: entropy, top-1 mass, weights.
-        k: that the objective uses.
+        k: that the objective uses; lower than the target while ``adjust_k`` holds it down.
         pass1_weight: λ that the objective uses.
         rollouts: scored.
         unscorable: rollouts that the verifier could not score.
@@ -101,7 +101,7 @@ class Probe(Rescore):
     cosine: Cosine | None
     no_signal: float
     diagnostics: Diagnostics = field(repr=False)
-    k: int
+    k: float
     pass1_weight: float
     rollouts: int
     unscorable: int

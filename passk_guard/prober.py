@@ -22,7 +22,7 @@ from passk_guard.evidence import (
 )
 from passk_guard.gradients import check_memory, prompt_gramian, select_parameters
 from passk_guard.levels import Levels, Reading
-from passk_guard.objectives import PassKObjective
+from passk_guard.objectives import LiveObjective
 from passk_guard.pool import HeldOutPool, row_labels
 from passk_guard.preconditioner import adam_scales
 from passk_guard.probe import Probe, Rescore
@@ -64,14 +64,14 @@ class Prober:
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
-        self.levels = Levels(policy, config.k, micro_batch, label_of)
+        self.levels = Levels(policy, config.k, micro_batch, label_of, config.floor)
         self.detector = ConflictDetector(
             config.false_alarms, config.pass1_tolerance, len(set(labels or []))
         )
         self._cosine = PooledCosine()
         self._carriers: tuple[int, ...] = ()  # rows behind a conflict, as of the last probe
 
-    def probe(self, step: int, objective: PassKObjective | None) -> Probe:
+    def probe(self, step: int, objective: LiveObjective | None) -> Probe:
         """Fresh prompts, and stored rollouts again.
 
         Args:
@@ -79,8 +79,7 @@ class Prober:
             objective: the live one that the run trains on, where the guard installed one.
         """
         start = time.perf_counter()
-        k = self._config.k if objective is None else objective.k
-        pass1_weight = 0.0 if objective is None else objective.pass1_weight
+        k = self._config.k
         groups, drawn = self._sampler.batch()
         scores = self.levels.score(groups)
         gramian = self._gramian(groups)
@@ -88,8 +87,7 @@ class Prober:
             gramian,
             groups,
             k=k,
-            pass1_weight=pass1_weight,
-            passk_objective=objective is not None,
+            objective=objective,
             watch=self._config.watch,
         )
         silent = [group for group in groups if not group.has_signal]
@@ -127,11 +125,11 @@ class Prober:
             cosine=cosine,
             no_signal=len(silent) / len(groups),
             diagnostics=diagnostics,
-            alarm=self._alarm(step, fired, reading, k),
+            alarm=self._alarm(step, fired, reading),
             conflicts=tuple(sorted(self.detector.active)),
             cleared=cleared,
-            k=k,
-            pass1_weight=pass1_weight,
+            k=k if objective is None else objective.k,
+            pass1_weight=0.0 if objective is None else objective.pass1_weight,
             rollouts=sum(n),
             unscorable=drawn - sum(n),
             row_ids=rows,
@@ -142,16 +140,15 @@ class Prober:
             only_once=only_once,
         )
 
-    def rescore(self, step: int, objective: PassKObjective | None) -> Rescore:
+    def rescore(self, step: int) -> Rescore:
         """Stored rollouts again, forward passes only."""
         start = time.perf_counter()
         reading = self.levels.again(step)
         fired, cleared = self.detector.update(None, reading.track, reading.groups)
-        k = self._config.k if objective is None else objective.k
         return Rescore(
             step=step,
             reading=reading,
-            alarm=self._alarm(step, fired, reading, k),
+            alarm=self._alarm(step, fired, reading),
             conflicts=tuple(sorted(self.detector.active)),
             cleared=cleared,
             seconds=time.perf_counter() - start,
@@ -171,7 +168,7 @@ class Prober:
             scales=scales,
         )
 
-    def _alarm(self, step: int, fired: tuple[str, ...], reading: Reading, k: int) -> Alarm | None:
+    def _alarm(self, step: int, fired: tuple[str, ...], reading: Reading) -> Alarm | None:
         if not fired:
             return None
         message = alarm_message(
@@ -179,7 +176,6 @@ class Prober:
             fired,
             reading,
             self._cosine.now(),
-            k,
             self._carriers,
             self._pool.rows,
             self._config,

@@ -43,7 +43,8 @@ class Schedule:
         max_overhead: share of wall time that the guard may take, 0.02 where neither is given. A
             probe is due once it fits into the share of the time so far, its own cost included, and
             never closer than ``every`` (10) steps. Re-scoring, forward only, gets a quarter of the
-            share, at most every 5 steps. Costs are taken from the last of their kind.
+            share, at most every 5 steps. The next one is taken to cost as
+            much as the dearest of the last three of its kind.
     """
 
     def __init__(self, every: int | None = None, max_overhead: float | None = None) -> None:
@@ -53,8 +54,8 @@ class Schedule:
         if every is None and max_overhead is None:
             self._overhead = _DEFAULT_OVERHEAD
         self._last: dict[str, int] = {}  # step of the last probe, of the last re-scoring
-        self._cost = {"probe": 0.0, "rescore": 0.0}  # the next one's, as far as known
-        self._spent = {"probe": 0.0, "rescore": 0.0}
+        self._costs: dict[str, list[float]] = {"probe": [], "rescore": []}  # the last few
+        self._spent = {"probe": 0.0, "rescore": 0.0, "other": 0.0}
         self._training = 0.0
         self._steps = 0.0
 
@@ -75,9 +76,13 @@ class Schedule:
         return None
 
     def _fits(self, task: Task, share: float) -> bool:
-        cost = self._cost[task]
-        spent = self._spent["rescore"] + (self._spent["probe"] if task == "probe" else 0.0)
+        cost = self._cost(task)
+        spent = self._spent["rescore"] if task == "rescore" else self.spent
         return spent + cost <= share * (self._total + cost)
+
+    def _cost(self, task: str) -> float:
+        """The next one's, as far as known: the dearest of the last three."""
+        return max(self._costs[task], default=0.0)
 
     def did(self, task: Task, step: int, seconds: float, again: float | None = None) -> None:
         """Note a probe or a re-scoring, lost or not.
@@ -90,7 +95,11 @@ class Schedule:
         """
         self._last[task] = step
         self._spent[task] += seconds
-        self._cost[task] = seconds if again is None else again
+        self._costs[task] = [*self._costs[task][-2:], seconds if again is None else again]
+
+    def also(self, seconds: float) -> None:
+        """Note time that went into anything else than training: reports, book-keeping."""
+        self._spent["other"] += seconds
 
     def trained(self, seconds: float, steps: int = 1) -> None:
         """Note time spent on training."""
@@ -103,20 +112,25 @@ class Schedule:
         return self._overhead is not None
 
     @property
+    def spent(self) -> float:
+        """Seconds that the guard took so far."""
+        return sum(self._spent.values())
+
+    @property
     def _total(self) -> float:
-        return self._training + sum(self._spent.values())
+        return self._training + self.spent
 
     @property
     def share(self) -> float:
         """Share of the time so far that the guard took."""
-        return sum(self._spent.values()) / self._total if self._total else 0.0
+        return self.spent / self._total if self._total else 0.0
 
     def forecast(self, total_steps: int | None) -> Forecast | None:
         """What is to be expected of a run; ``None`` before the first step was timed."""
         if not self._steps or not self._training:
             return None
         step = self._training / self._steps
-        probe = self._cost["probe"] / step
+        probe = self._cost("probe") / step
         if self._overhead is None:
             interval: float = self._closest
             probes = None if total_steps is None else total_steps // self._closest + 1
@@ -126,17 +140,17 @@ class Schedule:
             probes = None
             if total_steps is not None:
                 # The budget also pays for the first probe, with its reference.
-                first = (self._spent["probe"] - self._cost["probe"]) / step
+                first = (self._spent["probe"] - self._cost("probe")) / step
                 left = share * total_steps - max(first, 0.0)
                 probes = 1 + max(0, int(min(left / max(probe, 1e-9), total_steps / interval)))
         rescored = "rescore" in self._last
-        return Forecast(probe, self._cost["rescore"] / step if rescored else None, interval, probes)
+        return Forecast(probe, self._cost("rescore") / step if rescored else None, interval, probes)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
         return {
             "last": dict(self._last),
-            "cost": dict(self._cost),
+            "costs": dict(self._costs),
             "spent": dict(self._spent),
             "training": self._training,
             "steps": self._steps,
@@ -144,6 +158,6 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
-        self._last, self._cost = dict(state["last"]), dict(state["cost"])
+        self._last, self._costs = dict(state["last"]), dict(state["costs"])
         self._spent, self._training = dict(state["spent"]), state["training"]
         self._steps = state["steps"]

@@ -41,6 +41,7 @@ class Track:
 
     Attributes:
         pass_at_1: now.
+        se: its standard error.
         low, high: its 95 % interval.
         reference: pass@1 where the run began, as known now.
         change: ``pass_at_1 - reference``.
@@ -48,6 +49,7 @@ class Track:
     """
 
     pass_at_1: float
+    se: float
     low: float
     high: float
     reference: float
@@ -120,10 +122,12 @@ class Pass1Track:
         if self._mean is None:
             return None
         reference, present = (float(v) for v in self._mean)
-        half = 1.96 * math.sqrt(max(self._cov[1, 1], 0.0))
+        se = math.sqrt(max(float(self._cov[1, 1]), 0.0))
+        half = 1.96 * se
         change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
         return Track(
             pass_at_1=present,
+            se=se,
             low=max(0.0, present - half),
             high=min(1.0, present + half),
             reference=reference,

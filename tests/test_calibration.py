@@ -1,4 +1,4 @@
-"""The calibration benchmark's quick form: error rates within bounds, its negative control outside."""
+"""The calibration benchmark's quick form; its negative control must be out of bounds."""
 
 import subprocess
 import sys

@@ -29,7 +29,6 @@ def alarm_message(
     fired: tuple[str, ...],
     reading: Reading,
     cosine: Cosine | None,
-    k: int,
     prompts: tuple[int, ...],
     rows: Sequence[Mapping[str, Any]],
     config: PassKGuardConfig,
@@ -55,10 +54,13 @@ def alarm_message(
         if config.log_prompts:
             shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in prompts[:5]]
         lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
-    lines.append(
-        f"What helps: a k below {k}, a pass@1 term mixed into the objective, or going back to a "
-        "checkpoint from before the loss."
-    )
+    if "mix" in config.actions or "adjust_k" in config.actions:
+        lines.append("The guard now takes its remedy.")
+    else:
+        lines.append(
+            f"What helps: action='mix' (a pass@1 term in the objective), a k below {config.k}, or "
+            "going back to a checkpoint from before the loss."
+        )
     return " ".join(lines)
 
 
@@ -83,7 +85,7 @@ def state_message(state: str, probe: Probe, gap_at_start: float) -> str:
         )
     found = probe.diagnostics
     return (
-        f"{head}exploration is collapsing. pass@{probe.k} - pass@1 was {gap_at_start:.3f} at the "
+        f"{head}exploration is collapsing. pass@k - pass@1 was {gap_at_start:.3f} at the "
         f"start and is {found.gap:.3f} now; a prompt's likeliest answer has probability "
         f"{found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not fall. What helps "
         "if pass@k matters: a higher temperature, an entropy bonus, or a pass@k objective."

@@ -15,7 +15,7 @@ passk_guard/change/<group>      its change since the reference
 ------------------------------  ----------------------------------------------------------------
 *of a probe only*
 passk_guard/pass_at_1           pass@1 sampled on the probe's held-out prompts
-passk_guard/pass_at_k           pass@k sampled on them, at the k in force
+passk_guard/pass_at_k           pass@k sampled on them, at the target k
 passk_guard/pass_at_1_served    pass@1 sampled on them at ``report_temperature``
 passk_guard/pass_at_1_training  pass@1 on the training batches since the last probe
 passk_guard/cosine              of the update in force with the pass@1 gradient, pooled over probes

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/overhead.py               # budgets of 1, 2 and 5 %, about ten minutes
 
-Steps are lengthened by sleeping, in three phases, so that the run is long beside its probes, as real
-ones are. The share is measured from outside: a clock around every call into the guard.
+Steps are lengthened by sleeping, in three phases, so that the run is long beside its probes, as
+real ones are. The share is measured from outside: a clock around every call into the guard.
 """
 
 from __future__ import annotations

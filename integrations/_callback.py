@@ -1,0 +1,206 @@
+"""What every ``transformers.Trainer`` and the guard say to each other, event by event."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from passk_guard.actions import warn
+from passk_guard.config import PassKGuardConfig
+from passk_guard.guard import PassKGuard
+from passk_guard.integrations._reporters import Reporters
+from passk_guard.integrations._trl_setup import calling_trainer
+from passk_guard.preconditioner import check_adam
+from passk_guard.probe import Probe, Rescore
+from passk_guard.reporting.message import start_message
+from passk_guard.reporting.scalars import scalars
+from passk_guard.schedule import Task
+
+__all__ = ["GuardCallback"]
+
+logger = logging.getLogger("passk_guard")
+
+
+class GuardCallback(TrainerCallback):
+    """The events; an adapter says how it attaches to a trainer and builds its guard.
+
+    Attributes:
+        config: the settings.
+    """
+
+    config: PassKGuardConfig
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer: Any = None
+        self._guard: PassKGuard | None = None
+        self._objective: Any = None  # puts a live objective into the trainer: install, remove
+        self._sensor: Any = None  # reads the training rewards
+        self._clock = 0.0
+        if trainer is not None:
+            self._meet(trainer)
+            self._build()
+
+    def _check(self, trainer: Any) -> None:
+        """Refuse a trainer of the wrong class."""
+        raise NotImplementedError
+
+    def _build(self) -> None:
+        """Make the guard, once the trainer is known."""
+        raise NotImplementedError
+
+    def _meet(self, trainer: Any) -> None:
+        self._check(trainer)
+        self._trainer = trainer
+        self._reporters = Reporters(trainer)
+        self._refuse_second_guard()
+
+    @property
+    def guard(self) -> PassKGuard:
+        """The guard, once the callback has met its trainer and training has begun."""
+        if self._guard is None:
+            raise RuntimeError(
+                "PassKGuardCallback has no trainer yet. Pass it as the first argument, or read "
+                ".guard after training has started."
+            )
+        return self._guard
+
+    # Trainer events -------------------------------------------------------------------------
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Find the trainer in the ``callbacks=[...]`` form: no event receives it."""
+        if self._trainer is None:
+            self._meet(calling_trainer())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check, install the objective, probe the untouched policy."""
+        if self._trainer is None:
+            raise RuntimeError(
+                "PassKGuardCallback does not know its trainer. Write "
+                "trainer.add_callback(PassKGuardCallback(trainer, ...))."
+            )
+        self._refuse_second_guard()
+        if self._guard is None:
+            self._build()
+        if self.config.metric == "adam":
+            check_adam(self._trainer.optimizer)
+        total = state.max_steps if state.max_steps > 0 else None
+        self.guard.total_steps = total
+        self._say(start_message(self.config, len(self.guard.pool), total))
+        if not self._reporters.any:
+            self._say(
+                "passk-guard: report_to names no reporter, so nothing is written; results are in "
+                "callback.guard.history. Try report_to='tensorboard'."
+            )
+        if self._objective is not None:
+            self._objective.install()
+        if state.global_step > 0:
+            self._resume(_checkpoint(args, state))
+        self._maybe_probe(state.global_step)
+        self._clock = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Probe when one is due. ``control`` is touched only by ``"checkpoint"`` and ``"stop"``."""
+        schedule, now = self.guard.schedule, time.perf_counter()
+        schedule.trained(now - self._clock)
+        before = schedule.spent
+        self._sensor.observe()
+        self._maybe_probe(state.global_step)
+        self._clock = time.perf_counter()
+        schedule.also(self._clock - now - (schedule.spent - before))
+        self._grant_requests(control, state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the guard's state into the checkpoint."""
+        if not self._trainer.is_world_process_zero():
+            return
+        try:
+            torch.save(self.guard.state_dict(), _checkpoint(args, state))
+        except Exception as error:
+            warn(f"the guard's state was not saved: {type(error).__name__}: {error}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give the trainer its own advantages back, and say what the guard cost."""
+        self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
+        if self._objective is not None:
+            self._objective.remove()
+
+    # Parts ----------------------------------------------------------------------------------
+
+    def _maybe_probe(self, step: int) -> None:
+        if self._objective is not None and self._objective.failed:
+            self.guard.objective = None  # the trainer's own advantages are in force
+        task = self._agreed(self.guard.due(step))
+        if task is None:
+            return
+        found = self.guard.run(task, step)
+        if found is not None:
+            self._report(found)
+
+    def _grant_requests(self, control: Any, step: int) -> None:
+        requests, self.guard.requests = self.guard.requests, set()
+        if requests:
+            control.should_save = True
+        if "stop" in requests:
+            control.should_training_stop = True
+            self._say(
+                f"passk-guard: step {step}: training stops here, because action='stop' was asked "
+                "for and an alarm was raised. A checkpoint is saved."
+            )
+
+    def _resume(self, path: Path) -> None:
+        try:
+            self.guard.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:
+            warn(
+                f"no guard state in this checkpoint ({type(error).__name__}: {path}). The guard "
+                "starts afresh: losses before this step are not seen."
+            )
+
+    def _agreed(self, task: Task | None) -> Task | None:
+        """Process 0's clock decides for all."""
+        if self._trainer.accelerator.num_processes == 1 or not self.guard.schedule.timed:
+            return task
+        from accelerate.utils import broadcast_object_list
+
+        agreed: list[Task | None] = broadcast_object_list([task])
+        return agreed[0]
+
+    def _report(self, found: Probe | Rescore) -> None:
+        if not self._trainer.is_world_process_zero():
+            return
+        self._reporters.scalars({**scalars(found), "passk_guard/overhead": self.guard.overhead})
+        if isinstance(found, Probe) and found.curve:
+            self._reporters.figure("passk_guard/alignment_curve", lambda: _curve(found))
+
+    def _say(self, text: str) -> None:
+        if self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm:
+            from tqdm.auto import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            logger.info(text)
+
+    def _refuse_second_guard(self) -> None:
+        callbacks = self._trainer.callback_handler.callbacks
+        guards = [c for c in callbacks if isinstance(c, GuardCallback)]
+        if len(guards) > 1 or (guards and guards[0] is not self):
+            raise ValueError(
+                "This trainer already has a PassKGuardCallback. One guard per trainer: remove one "
+                "with trainer.remove_callback."
+            )
+
+
+def _curve(probe: Probe) -> Any:
+    from passk_guard.reporting.figures import alignment_curve_figure  # matplotlib is an extra
+
+    return alignment_curve_figure(probe)
+
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "passk_guard.pt"

@@ -1,0 +1,248 @@
+"""What keeps pass@1, and what does it cost in pass@k? All remedies side by side, one table.
+
+    python tests/benchmarks/closed_loop.py
+
+At equal training rollouts, in a plain torch loop with ``PassKObjective`` and the core guard (the
+guard's rows are repeated in TRL by ``closed_loop_trl.py``). The truth is enumerated. Finished runs
+are kept in the CSV and not repeated.
+
+* ``ambiguous``: pass@8 training lowers pass@1.
+* ``healthy``: every row wants the sum; pass@8 training helps pass@1.
+* ``hard only``: every row wants the product, which the model rarely gives.
+
+The controller's gains were chosen on seeds 100 to 102 of ``ambiguous``; what is reported are seeds
+0 to 4, and ``other shape`` (hidden 96, three layers, 40 % products), which nothing was chosen on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models, busy machines
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+import ambiguous_arithmetic as task
+import torch
+from arithmetic_loop import ArithmeticPolicy, train, warmed_up
+
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
+from passk_guard.advantages import leave_one_out_advantages
+
+K, EVERY = 8, 10
+TASKS: dict[str, dict[str, Any]] = {
+    "ambiguous": {"products": 0.3, "lr": 1e-5, "steps": 300, "shape": {}},
+    "healthy": {"products": 0.0, "lr": 1e-5, "steps": 300, "shape": {}},
+    "hard only": {"products": 1.0, "lr": 1e-5, "steps": 300, "shape": {}},
+    "other shape": {
+        "products": 0.4,
+        "lr": 1e-5,
+        "steps": 300,
+        "shape": {"hidden": 96, "layers": 3},
+    },
+    "fast": {"products": 0.3, "lr": 3e-5, "steps": 300, "shape": {}},
+}
+REMEDIES = [
+    "pass@8 alone",
+    "pass@1 alone",
+    *(f"static mix {w}" for w in (0.3, 0.5, 0.6, 0.7)),
+    "k annealed",
+    "accuracy-weighted mix",
+    "projection",
+    "memoryless",
+    "guard mix",
+    "guard adjust_k",
+]
+FIELDS = "task remedy seed start1 end1 lowest1 start8 end8 alarm weight k same".split()
+
+
+class Run:
+    """One remedy on one task."""
+
+    def __init__(self, name: str, remedy: str, seed: int, cache: Path) -> None:
+        self.remedy, self.setting = remedy, TASKS[name]
+        model, tokenizer = warmed_up(seed, cache, **self.setting["shape"])
+        self.policy = ArithmeticPolicy(model, tokenizer)
+        self.objective = PassKObjective(K)
+        self.truth: list[tuple[float, float]] = []
+        self.guard: PassKGuard | None = None
+        self.parts = (0.0, 0.0)  # pooled inner product and squared norm, for "memoryless"
+        if remedy in ("guard mix", "guard adjust_k", "memoryless"):
+            action: Any = remedy.removeprefix("guard ") if remedy != "memoryless" else "warn"
+            rows = task.make_rows(1024, products=self.setting["products"], seed=10_000 + seed)
+            self.guard = PassKGuard(
+                self.policy,
+                HeldOutPool(list(rows), seed),
+                PassKGuardConfig(k=K, every=EVERY, action=action, seed=seed),
+                isolation=self.policy.isolated,
+                objective=self.objective,
+                is_main=False,
+            )
+        if remedy == "pass@1 alone":
+            self.objective.pass1_weight = 1.0
+        if remedy.startswith("static"):
+            self.objective.pass1_weight = float(remedy.split()[-1])
+
+    def advantages(self) -> Callable[[torch.Tensor], Any]:
+        if self.remedy == "accuracy-weighted mix":  # Chen et al. 2025, section on combinations
+
+            def weighted(rewards: torch.Tensor) -> torch.Tensor:
+                share = rewards.mean(1, keepdim=True)
+                passk, pass1 = self.objective(rewards), leave_one_out_advantages(rewards)
+                return share * passk + (1 - share) * pass1
+
+            return weighted
+        if self.remedy == "projection":
+            return lambda rewards: (self.objective(rewards), leave_one_out_advantages(rewards))
+        return self.objective
+
+    def before_step(self, step: int) -> None:
+        if self.remedy == "k annealed":
+            self.objective.k = max(1.0, K - (K - 1) * step / self.setting["steps"])
+        if step % EVERY:
+            return
+        model, tokenizer = self.policy.model, self.policy.tokenizer
+        products = self.setting["products"]
+        self.truth.append(task.exact_pass_at_1(model, tokenizer, products=products))
+        if self.guard is None:
+            return
+        probe = self.guard.probe(step)
+        if self.remedy == "memoryless" and probe is not None and probe.alignment is not None:
+            found = probe.alignment
+            inner, norm2 = (0.85 * part for part in self.parts)
+            self.parts = inner + found.inner, norm2 + found.pass1_norm2
+            inner, norm2 = self.parts
+            weight = -inner / (norm2 - inner) if inner < 0 < norm2 else 0.0
+            self.objective.pass1_weight = min(max(weight, 0.0), 1.0)
+
+    def row(self) -> dict[str, Any]:
+        ones, eights = zip(*self.truth, strict=True)
+        alarm = next((p.step for p in self.guard.history if p.alarm), "") if self.guard else ""
+        return {
+            **{
+                "start1": f"{ones[0]:.4f}",
+                "end1": f"{ones[-1]:.4f}",
+                "lowest1": f"{min(ones):.4f}",
+            },
+            **{"start8": f"{eights[0]:.4f}", "end8": f"{eights[-1]:.4f}", "alarm": alarm},
+            **{"weight": f"{self.objective.pass1_weight:.3f}", "k": f"{self.objective.k:.2f}"},
+        }
+
+
+def one_run(name: str, remedy: str, seed: int, cache: Path) -> dict[str, Any]:
+    run = Run(name, remedy, seed, cache)
+    setting = TASKS[name]
+    train(
+        run.policy,
+        run.advantages(),
+        products=setting["products"],
+        steps=setting["steps"],
+        lr=setting["lr"],
+        seed=seed,
+        before_step=run.before_step,
+    )
+    row = run.row()
+    path = cache / f"unguarded-{name}-{seed}.pt".replace(" ", "_")
+    if remedy == "pass@8 alone":
+        torch.save(run.policy.model.state_dict(), path)
+    same: bool | str = ""
+    if remedy.startswith("guard") and path.exists():
+        other = torch.load(path)
+        same = all(torch.equal(v, other[k]) for k, v in run.policy.model.state_dict().items())
+    return {"task": name, "remedy": remedy, "seed": seed, **row, "same": same}
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    for name in TASKS:
+        if not any(row["task"] == name for row in rows):
+            continue
+        print(f"\n**{name}**\n")
+        print("| remedy | seeds | pass@1 change ± s.e. (worst) | lowest | pass@8 ± s.e. | λ, k |")
+        print("|---|---|---|---|---|---|")
+        for remedy in REMEDIES:
+            mine = [row for row in rows if (row["task"], row["remedy"]) == (name, remedy)]
+            if mine:
+                change = [100 * (float(r["end1"]) - float(r["start1"])) for r in mine]
+                lowest = min(100 * (float(r["lowest1"]) - float(r["start1"])) for r in mine)
+                weight, k = (sum(float(r[f]) for r in mine) / len(mine) for f in ("weight", "k"))
+                same = " = unguarded" if all(str(r["same"]) == "True" for r in mine) else ""
+                print(
+                    f"| {remedy} | {len(mine)} | {_mean(change)} ({min(change):+.1f}) "
+                    f"| {lowest:+.1f} | {_mean([100 * float(r['end8']) for r in mine])} "
+                    f"| {weight:.2f}, {k:.1f}{same} |"
+                )
+
+
+def _mean(values: list[float]) -> str:
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1))
+    return f"{mean:+.1f} ± {spread / math.sqrt(len(values)):.1f}"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Pass@1 against pass@8 at the end, on the ambiguous task."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    points = {}
+    for remedy in REMEDIES:
+        mine = [r for r in rows if (r["task"], r["remedy"]) == ("ambiguous", remedy)]
+        if mine:
+            points[remedy] = [sum(float(r[f]) for r in mine) / len(mine) for f in ("end8", "end1")]
+    static = ["pass@8 alone", *(r for r in points if r.startswith("static")), "pass@1 alone"]
+    line = [points[r] for r in static if r in points]
+    axes.plot(*zip(*line, strict=True), "-o", color="#666666", ms=4, label="static mixes")
+    for remedy, (x, y) in points.items():
+        color = "#1b7837" if remedy.startswith("guard") else "#666666"
+        axes.plot(x, y, "o", color=color, ms=8 if remedy.startswith("guard") else 5)
+        axes.annotate(remedy, (x, y), (5, 4), textcoords="offset points", fontsize=8, color=color)
+    starts = [float(r["start1"]) for r in rows if r["task"] == "ambiguous"]
+    axes.axhline(sum(starts) / len(starts), color="#2166ac", lw=1, ls=":")
+    axes.set_xlabel("pass@8 at the end")
+    axes.set_ylabel("pass@1 at the end")
+    axes.set_title("Ambiguous arithmetic: dotted, pass@1 at the start", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--remedies", nargs="+", choices=REMEDIES, default=REMEDIES)
+    parser.add_argument("--seeds", nargs="+", type=int, help="by default 0 to 2, 0 to 4 for guards")
+    parser.add_argument("--out", type=Path, default=Path("runs/closed_loop"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "closed_loop.csv"
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    done = {(row["task"], row["remedy"], int(row["seed"])) for row in rows}
+    for name in options.tasks:
+        for remedy in options.remedies:
+            many = remedy.startswith("guard") or remedy == "pass@8 alone"
+            for seed in options.seeds or range(5 if many else 3):
+                if (name, remedy, seed) in done:
+                    continue
+                row = one_run(name, remedy, seed, options.out)
+                fresh = not path.exists()
+                with path.open("a", newline="") as file:
+                    writer = csv.DictWriter(file, FIELDS)
+                    if fresh:
+                        writer.writeheader()
+                    writer.writerow(row)
+                rows.append({key: str(value) for key, value in row.items()})
+                print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+    print_table(rows)
+    if any(row["task"] == "ambiguous" for row in rows):
+        draw(rows, options.out / "pareto.png")
+
+
+if __name__ == "__main__":
+    main()
