@@ -6,12 +6,13 @@ At equal training rollouts, in a plain torch loop with ``PassKObjective`` and th
 guard's rows are repeated in TRL by ``closed_loop_trl.py``). The truth is enumerated. Finished runs
 are kept in the CSV and not repeated.
 
-* ``ambiguous``: pass@8 training lowers pass@1.
+* ``ambiguous``: pass@8 training lowers pass@1. All remedies; on the others the guard's only.
 * ``healthy``: every row wants the sum; pass@8 training helps pass@1.
 * ``hard only``: every row wants the product, which the model rarely gives.
+* ``other shape``: hidden 96, three layers, 40 % products. ``fast``: three times the learning rate.
 
-The controller's gains were chosen on seeds 100 to 102 of ``ambiguous``; what is reported are seeds
-0 to 4, and ``other shape`` (hidden 96, three layers, 40 % products), which nothing was chosen on.
+The controller's gains were tried on seeds 100 and 101 of ``ambiguous``; what is reported are seeds
+0 to 4, and the other tasks, on which nothing was chosen.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjectiv
 from passk_guard.advantages import leave_one_out_advantages
 
 K, EVERY = 8, 10
+_GUARDS = ["pass@8 alone", "guard mix", "guard adjust_k"]
 TASKS: dict[str, dict[str, Any]] = {
     "ambiguous": {"products": 0.3, "lr": 1e-5, "steps": 300, "shape": {}},
     "healthy": {"products": 0.0, "lr": 1e-5, "steps": 300, "shape": {}},
@@ -217,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--remedies", nargs="+", choices=REMEDIES, default=REMEDIES)
-    parser.add_argument("--seeds", nargs="+", type=int, help="by default 0 to 2, 0 to 4 for guards")
+    parser.add_argument("--seeds", nargs="+", type=int, help="by default 0 to 2, or to 4")
     parser.add_argument("--out", type=Path, default=Path("runs/closed_loop"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -226,9 +228,10 @@ def main() -> None:
     done = {(row["task"], row["remedy"], int(row["seed"])) for row in rows}
     for name in options.tasks:
         for remedy in options.remedies:
-            many = remedy.startswith("guard") or remedy == "pass@8 alone"
+            many = name == "ambiguous" and remedy in _GUARDS
             for seed in options.seeds or range(5 if many else 3):
-                if (name, remedy, seed) in done:
+                left_out = name != "ambiguous" and remedy not in _GUARDS
+                if (name, remedy, seed) in done or left_out:
                     continue
                 row = one_run(name, remedy, seed, options.out)
                 fresh = not path.exists()
