@@ -151,15 +151,12 @@ class TRLObjective:
         return advantages.flatten()[start : start + len(own)].nan_to_num(nan=0.0).to(own)
 
     def _same(self, expected: Tensor, own: Tensor) -> bool:
-        self._checked = bool(expected.any())  # an all-zero batch proves nothing
-        if expected.shape == own.shape:
-            if bool(_close(own, expected).all()):
-                return True
-            if self._penalised and not self._trainer.normalize_advantages:
-                # The KL penalty is not seen here; what is known is that advantages are centred.
-                rest, n = own - expected, self._trainer.num_generations
-                if len(rest) % n or bool((rest.view(-1, n).sum(1).abs() < 1e-3).all()):
-                    return True
+        # All processes look at the same moment and agree; an all-zero batch proves nothing.
+        flags = torch.tensor([[self._understood(expected, own), bool(expected.any())]])
+        flags = self._trainer.accelerator.gather(flags.to(own.device))
+        self._checked = bool(flags[:, 1].any())
+        if bool(flags[:, 0].all()):
+            return True
         self.failed = True
         if self._trainer.is_world_process_zero():
             warn(
@@ -171,10 +168,16 @@ class TRLObjective:
             )
         return False
 
-    @property
-    def _penalised(self) -> bool:
-        """RLOO with a KL penalty inside its rewards."""
-        return not hasattr(self._trainer, "scale_rewards") and self._trainer.beta != 0.0
+    def _understood(self, expected: Tensor, own: Tensor) -> bool:
+        if expected.shape != own.shape or bool(_close(own, expected).all()):
+            return expected.shape == own.shape
+        trainer = self._trainer
+        penalised = not hasattr(trainer, "scale_rewards") and trainer.beta != 0.0  # RLOO
+        if not penalised or trainer.normalize_advantages:
+            return False
+        # The KL penalty inside the rewards is not seen here; what is known is that it is centred.
+        rest, n = own - expected, trainer.num_generations
+        return bool(len(rest) % n) or bool((rest.view(-1, n).sum(1).abs() < 1e-3).all())
 
 
 def _close(own: Tensor, expected: Tensor) -> Tensor:

@@ -159,11 +159,13 @@ class _Ordered:
         self.values = torch.where(self.scorable, values, best.clamp(min=-1e30))
 
     def ratio(self, *, below: int, of: int, k: int) -> Tensor:
-        """``C(l - 1 - below, k) / C(n - of, k)`` at the l-th place, as a product: no overflow."""
-        share = torch.ones_like(self.values)
-        for j in range(k):
-            top = (self.position - below - j).clamp(min=0)
-            share = share * (top / (self.count - of - j).clamp(min=1))
+        """``C(l - 1 - below, k) / C(n - of, k)`` at the l-th place; 0 where a set is too small."""
+        # In logarithms nothing overflows; MPS has no float64.
+        where = torch.device("cpu") if self.values.device.type == "mps" else self.values.device
+        top = self.position.to(where, torch.float64) - below
+        bottom = self.count.to(where, torch.float64) - of
+        logs = _log_falling(top, k) - _log_falling(bottom, k)
+        share = torch.where((top >= k) & (bottom >= k), logs.exp(), 0.0).to(self.values)
         return torch.where(self.scorable, share, 0.0)
 
     def restore(self, ordered: Tensor, *, at_least: int) -> Tensor:
@@ -171,6 +173,11 @@ class _Ordered:
         values = torch.empty_like(ordered).scatter_(-1, self._order, ordered)
         kept = self._valid & (self.count >= at_least)
         return torch.where(kept, values, 0.0).to(self._rewards.dtype)
+
+
+def _log_falling(a: Tensor, k: int) -> Tensor:
+    """``log(a! / (a-k)!)``, for a >= k."""
+    return (a + 1).clamp(min=1).lgamma() - (a - k + 1).clamp(min=1).lgamma()
 
 
 def _check(rewards: Tensor, k: int) -> None:

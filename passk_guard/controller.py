@@ -9,7 +9,6 @@ from passk_guard.track import Track
 
 __all__ = ["FloorController"]
 
-_KP, _KI = 12.0, 1.5  # per unit of pass@1; the integral's per ten training steps
 _LEAST_KP = 3.0
 _FASTEST, _RELEASE = 0.2, 0.05  # per update: most that λ rises, or falls
 
@@ -29,14 +28,17 @@ class FloorController:
 
     Args:
         tolerance: how far pass@1 may fall below its floor.
+        proportional: Kp, λ per unit of pass@1.
+        integral: Ki, the same per ten training steps.
     """
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(self, tolerance: float, proportional: float = 12.0, integral: float = 1.5) -> None:
         self._tolerance = tolerance
+        self._ki = integral
         self._engaged = False
         self._integral = 0.0
         self._value = 0.0
-        self._kp = _KP
+        self._kp = proportional
         self._sign = 0
         self._changes = 0
         self._step: int | None = None
@@ -68,7 +70,7 @@ class FloorController:
         if "alignment" in conflicts:
             error = max(error, self._tolerance)
         self._damp(error)
-        self._integral = min(max(self._integral + _KI * error * steps / 10, 0.0), 1.0)
+        self._integral = min(max(self._integral + self._ki * error * steps / 10, 0.0), 1.0)
         wanted = min(max(self._kp * error + self._integral, 0.0), 1.0)
         self._value = min(max(wanted, self._value - _RELEASE), self._value + _FASTEST)
         if self._value == 0.0 and not conflicts:

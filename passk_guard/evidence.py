@@ -109,7 +109,7 @@ def _host_weight(group: RolloutGroup) -> float | None:
     """The prompt weight that the host trainer's own advantages amount to, where they are known.
 
     With two-valued rewards and centred advantages the trainer's gradient on a prompt is
-    ``(n-1)(A_right - A_wrong) ĝ``. With shaped rewards the means over right and over wrong
+    ``(n-1)/n (A_right - A_wrong) ĝ``. With shaped rewards the means over right and over wrong
     rollouts take their place, an approximation.
     """
     if group.advantages is None:
@@ -118,7 +118,7 @@ def _host_weight(group: RolloutGroup) -> float | None:
         return 0.0
     right = group.success > 0.5
     gap = group.advantages[right].mean() - group.advantages[~right].mean()
-    return (group.n - 1) * float(gap)
+    return (group.n - 1) / group.n * float(gap)
 
 
 def sampled_pass_at_k(groups: Sequence[RolloutGroup], k: int) -> float:

@@ -14,6 +14,7 @@ from passk_guard.advantages import (
     maxrl_advantages,
     pkpo_advantages,
 )
+from passk_guard.passk import unbiased_prompt_weight
 
 __all__ = ["ESTIMATORS", "LiveObjective", "PassKObjective", "TrainerMix"]
 
@@ -92,17 +93,30 @@ class PassKObjective:
     def prompt_weight(self, success: Tensor, host: float | None) -> float:
         """The weight on ĝ that training gives to a prompt, for two-valued rewards.
 
-        ``(n-1) (A_right - A_wrong)``, which is 1 for pass@1 and ``ŵ_k(c)`` for PKPO, times the
-        trainer's own scale.
+        ``(1-λ) W_k + λ``, times the trainer's own scale. For advantages that are centred in each
+        group W_k is ``(n-1)/n (A_right - A_wrong)``, exactly; those of PKPO are not, and have the
+        expectation of ``ŵ_k(c) ĝ`` (of ``ŵ_{n-1}`` for ``"best_minus_second"``, nearly).
 
         Args:
             success: ``(n,)`` 1.0 right, 0.0 wrong, one of each at least.
             host: the same of the trainer's own pass@1 advantages, which carries its scale.
         """
-        advantages = self(success[None].double())[0]
-        right = success > 0.5
-        weight = (len(success) - 1) * float(advantages[right].mean() - advantages[~right].mean())
+        share = self.pass1_weight
+        weight = (1 - share) * self._passk_weight(success) + share
         return weight if host is None else host * weight
+
+    def _passk_weight(self, success: Tensor) -> float:
+        n, correct = len(success), int(success.sum())
+        if self.estimator in ("pkpo", "best_minus_second"):
+            k = min(self.k, n - 1) if self.estimator == "pkpo" else n - 1
+            lower = math.floor(k)
+            weight, part = unbiased_prompt_weight(correct, n, lower), k - lower
+            if part:
+                weight += part * (unbiased_prompt_weight(correct, n, lower + 1) - weight)
+            return float(weight)
+        advantages = self.passk(success[None].double())[0]
+        right = success > 0.5
+        return (n - 1) / n * float(advantages[right].mean() - advantages[~right].mean())
 
 
 class TrainerMix:

@@ -23,7 +23,12 @@ def main(out: Path, guarded: bool, objective: str | None) -> None:
     if guarded:
         # 7 rollouts x 16 prompts: straddles, and needs filling up.
         settings = {**GUARD, "num_generations": 7, "prompts_per_probe": 15}
-        callback = PassKGuardCallback(trainer, prompts=held_out(), objective=objective, **settings)
+        kept = objective == "pkpo, lambda 1"
+        callback = PassKGuardCallback(
+            trainer, prompts=held_out(), objective="pkpo" if objective else None, **settings
+        )
+        if kept:
+            callback.guard.objective.pass1_weight = 1.0
         trainer.add_callback(callback)
     trainer.train()
     if guarded:

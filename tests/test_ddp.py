@@ -40,3 +40,5 @@ def test_pkpo_on_groups_that_straddle_processes(tmp_path):
     assert passk[0]["failures"] == []
     alone = torchrun(tmp_path / "alone", "alone")
     assert passk[0]["weights"] != alone[0]["weights"]
+    kept = torchrun(tmp_path / "kept", "guarded", "pkpo, lambda 1")
+    assert kept[0]["weights"] == kept[1]["weights"] == alone[0]["weights"]

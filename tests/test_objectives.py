@@ -1,4 +1,4 @@
-"""PKPO advantages against enumeration of subsets."""
+"""Pass@k advantages against enumeration of subsets."""
 
 import itertools
 import math
@@ -6,8 +6,15 @@ import math
 import pytest
 import torch
 
-from passk_guard import PassKObjective
-from passk_guard.objectives import leave_one_out_advantages, pkpo_advantages
+from passk_guard import PassKObjective, unbiased_prompt_weight
+from passk_guard.advantages import (
+    analytic_advantages,
+    best_minus_second_advantages,
+    leave_one_out_advantages,
+    maxrl_advantages,
+    pkpo_advantages,
+)
+from passk_guard.objectives import ESTIMATORS, TrainerMix
 
 
 def slow_pkpo(rewards, k):
@@ -21,21 +28,143 @@ def slow_pkpo(rewards, k):
     return [value * n / math.comb(n, k) for value in out]
 
 
-@pytest.mark.parametrize("n", range(2, 8))
-@pytest.mark.parametrize("kind", ["binary", "continuous", "ties", "negative"])
-def test_pkpo_equals_subset_enumeration(n, kind):
+def slow_analytic(rewards, k):
+    """Mean standardised best of the k-subsets that hold j."""
+    n = len(rewards)
+    best = {s: max(rewards[i] for i in s) for s in itertools.combinations(range(n), k)}
+    mean = sum(best.values()) / len(best)
+    deviation = math.sqrt(sum((b - mean) ** 2 for b in best.values()) / len(best))
+    if deviation < 1e-9:
+        return [0.0] * n
+    out = []
+    for j in range(n):
+        mine = [b for s, b in best.items() if j in s]
+        out.append((sum(mine) / len(mine) - mean) / deviation)
+    return out
+
+
+def some_rewards(n, kind):
     generator = torch.Generator().manual_seed(n)
     rewards = torch.randn(20, n, generator=generator, dtype=torch.float64)
     if kind == "binary":
-        rewards = (rewards > 0).double()
-    elif kind == "ties":
-        rewards = rewards.round()
-    elif kind == "negative":
-        rewards = rewards - 10
+        return (rewards > 0).double()
+    if kind == "ties":
+        return rewards.round()
+    return rewards - 10 if kind == "negative" else rewards
+
+
+KINDS = pytest.mark.parametrize("kind", ["binary", "continuous", "ties", "negative"])
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+@KINDS
+@pytest.mark.parametrize(
+    ("fast", "slow"), [(pkpo_advantages, slow_pkpo), (analytic_advantages, slow_analytic)]
+)
+def test_advantages_equal_subset_enumeration(n, kind, fast, slow):
+    rewards = some_rewards(n, kind)
     for k in range(2, n + 1):
-        want = torch.tensor([slow_pkpo(row, k) for row in rewards.tolist()], dtype=torch.float64)
-        got = pkpo_advantages(rewards, k)
-        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+        want = torch.tensor([slow(row, k) for row in rewards.tolist()], dtype=torch.float64)
+        torch.testing.assert_close(fast(rewards, k), want, rtol=1e-7, atol=1e-7)
+
+
+def test_analytic_is_the_papers_closed_form_on_binary_rewards():
+    n, k = 8, 3
+    for right in range(1, n):
+        row = torch.tensor([[1.0] * right + [0.0] * (n - right)], dtype=torch.float64)
+        wrong = n - right
+        mean = 1 - math.comb(wrong, k) / math.comb(n, k)
+        deviation = math.sqrt(mean * (1 - mean))
+        got = analytic_advantages(row, k)[0]
+        if deviation == 0:
+            assert not got.any()
+            continue
+        missed = math.comb(wrong - 1, k - 1) / math.comb(n - 1, k - 1)
+        assert float(got[0]) == pytest.approx((1 - mean) / deviation)
+        assert float(got[-1]) == pytest.approx((1 - mean - missed) / deviation)
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+@KINDS
+def test_best_minus_second_is_pkpo_of_the_whole_group(n, kind):
+    rewards = some_rewards(n, kind)
+    got = best_minus_second_advantages(rewards)
+    torch.testing.assert_close(got, pkpo_advantages(rewards, n))
+
+
+def test_maxrl_by_hand():
+    got = maxrl_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+    assert got.tolist() == [[3.0, -1.0, -1.0, -1.0], [0.0, 0.0, 0.0, 0.0]]
+    with pytest.raises(ValueError, match="at least 0"):
+        maxrl_advantages(torch.tensor([[1.0, -1.0]]))
+
+
+def test_a_k_between_two_mixes_both():
+    rewards = some_rewards(6, "continuous")
+    got = PassKObjective(2.25)(rewards)
+    want = 0.75 * PassKObjective(2)(rewards) + 0.25 * PassKObjective(3)(rewards)
+    torch.testing.assert_close(got, want)
+    assert isinstance(PassKObjective(3.0).k, int)
+
+
+@pytest.mark.parametrize("estimator", ["pkpo", "maxrl"])
+def test_prompt_weight_is_what_the_advantages_amount_to(estimator):
+    n, k = 8, 4
+    for right in range(1, n):
+        success = torch.tensor([1.0] * right + [0.0] * (n - right))
+        weight = PassKObjective(k, estimator=estimator).prompt_weight(success, None)
+        if estimator == "pkpo":
+            want = unbiased_prompt_weight(right, n, k)
+        else:  # of orders 1 to n-1, each over its order
+            want = sum(unbiased_prompt_weight(right, n, i) / i for i in range(1, n))
+        assert weight == pytest.approx(want)
+        mixed = PassKObjective(k, 0.25, estimator).prompt_weight(success, 2.0)
+        assert mixed == pytest.approx(2.0 * (0.75 * want + 0.25))
+
+
+def test_trainer_mix_weighs_the_trainers_own():
+    mix = TrainerMix(8)
+    assert mix.prompt_weight(torch.tensor([1.0, 0.0]), 3.0) == 3.0
+    mix.pass1_weight, mix.scale = 0.25, 2.0
+    assert mix.prompt_weight(torch.tensor([1.0, 0.0]), 3.0) == pytest.approx(0.75 * 3 + 0.25 * 2)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_unscorable_rollouts_count_for_nothing_in_every_estimator(estimator):
+    nan = float("nan")
+    objective = PassKObjective(2, 0.3, estimator)
+    got = objective(torch.tensor([[1.0, nan, 0.0, 0.3, nan], [nan] * 5, [nan, nan, 1.0, nan, nan]]))
+    alone = objective(torch.tensor([[1.0, 0.0, 0.3]]))
+    torch.testing.assert_close(got[0, [0, 2, 3]], alone[0])
+    assert not got[0, [1, 4]].any()
+    assert not got[1:].any()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_ten_thousand_rollouts_are_finite_and_fast(estimator):
+    import time
+
+    rewards = torch.rand(4, 10_000)
+    small = torch.rand(4, 1_000)
+    for k in (2, 64):
+        objective = PassKObjective(k, estimator=estimator)
+        assert objective(rewards).isfinite().all()
+        assert objective((rewards > 0.999).float()).isfinite().all()
+    took = {}
+    for name, values in (("small", small), ("large", rewards)):
+        start = time.perf_counter()
+        for _ in range(5):
+            objective(values)
+        took[name] = time.perf_counter() - start
+    assert took["large"] < 60 * took["small"]  # ten times the rollouts: n log n, not n²
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.37])
+def test_groups_in_which_all_are_worth_the_same_have_no_advantage(estimator, value):
+    rewards = torch.full((3, 8), value)
+    got = PassKObjective(4, estimator=estimator)(rewards)
+    torch.testing.assert_close(got, torch.zeros(3, 8), atol=1e-5, rtol=0)
 
 
 def test_unscorable_rollouts_are_left_out():

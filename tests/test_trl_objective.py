@@ -12,8 +12,8 @@ from trl_runs import (
 )
 
 from passk_guard import PassKGuardWarning
+from passk_guard.advantages import pkpo_advantages
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.objectives import pkpo_advantages
 
 
 def advantages_seen(trainer):

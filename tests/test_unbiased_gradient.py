@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from passk_guard import PassKObjective, prompt_weight, unbiased_prompt_weight
-from passk_guard.objectives import pkpo_advantages
+from passk_guard.advantages import pkpo_advantages
 
 ACTIONS, RIGHT = 3, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 LOGITS = torch.tensor([-0.4, 0.9, -1.1], dtype=torch.float64)
@@ -64,3 +64,26 @@ def test_mixed_objective_is_the_mixed_gradient():
     got = (probability[:, None] * (advantages[..., None] * scores).mean(1)).sum(0)
     want = (1 - weight) * true_gradient(k) + weight * true_gradient(1)
     assert (got - want).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+def test_maxrl_and_best_minus_second_are_unbiased_for_what_they_say(n):
+    outcomes, probability, scores = enumerate_outcomes(n)
+    for estimator, want in (
+        ("maxrl", sum(true_gradient(i) / i for i in range(1, n))),
+        ("best_minus_second", true_gradient(n)),
+    ):
+        advantages = PassKObjective(2, estimator=estimator)(RIGHT[outcomes])
+        got = (probability[:, None] * (advantages[..., None] * scores).mean(1)).sum(0)
+        assert (got - want).abs().max() < 1e-10
+
+
+def test_analytic_follows_the_direction_of_pass_at_k_but_not_its_length():
+    """Within one prompt all gradients are collinear: what differs is the weight, by design."""
+    n, k = 6, 3
+    outcomes, probability, scores = enumerate_outcomes(n)
+    advantages = PassKObjective(k, estimator="analytic")(RIGHT[outcomes])
+    got = (probability[:, None] * (advantages[..., None] * scores).mean(1)).sum(0)
+    cosine = torch.nn.functional.cosine_similarity(got, true_gradient(k), dim=0)
+    assert cosine > 1 - 1e-9
+    assert (got - true_gradient(k)).abs().max() > 1e-3
