@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from passk_guard.probe import Probe
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["alignment_curve_figure", "run_figure"]
+__all__ = ["alignment_curve_figure", "comparison_figure", "run_figure"]
 
 _GOOD, _BAD, _MUTED, _BASE = "#1b7837", "#b2182b", "#666666", "#2166ac"
 
@@ -66,6 +66,35 @@ def run_figure(history: Sequence[Probe], title: str = "") -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     levels.set_title(title)
     cosine.set_xlabel("optimizer step")
+    return figure
+
+
+def comparison_figure(runs: Mapping[str, Sequence[Probe]], title: str = "") -> Figure:
+    """Runs side by side: filtered pass@1 with its interval, sampled pass@k, and λ."""
+    figure = Figure(figsize=(8, 7.5), dpi=110, layout="constrained")
+    ones, eights, weights = figure.subplots(3, 1, sharex=True, height_ratios=[4, 2, 1.5])
+    start = next(iter(runs.values()))[-1].track.reference
+    ones.axhline(start, color=_MUTED, lw=0.8, ls=":")
+    for color, (name, history) in zip((_BAD, _GOOD, _BASE), runs.items(), strict=False):
+        steps = [p.step for p in history]
+        _band(ones, steps, [(p.track.low, p.track.high) for p in history], color)
+        ones.plot(steps, [p.track.pass_at_1 for p in history], color=color, label=name)
+        eights.plot(steps, [p.pass_at_k for p in history], color=color)
+        weights.step(steps, [p.pass1_weight for p in history], color=color, where="post")
+        for probe in history:
+            if probe.alarm is not None:
+                at = (probe.step, probe.track.pass_at_1)
+                ones.plot(*at, "v", color=color, ms=9)
+                ones.annotate("alarm", at, (6, 6), textcoords="offset points", color=color)
+    ones.set_ylabel("pass@1 ± 95 %\n(dotted: at the start)")
+    eights.set_ylabel("pass@k, sampled")
+    weights.set_ylabel("λ, share\nof pass@1")
+    weights.set_ylim(-0.05, 1.05)
+    weights.set_xlabel("optimizer step")
+    ones.legend(frameon=False, loc="lower left")
+    ones.set_title(title)
+    for axes in (ones, eights, weights):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
