@@ -39,7 +39,8 @@ def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
     assert "pass@1 change" in result.stdout
     assert "tensorboard --logdir" in result.stdout
     assert (tmp_path / "passk_guard.png").read_bytes().startswith(b"\x89PNG")
-    assert list((tmp_path / "tensorboard").glob("events.out*"))
+    for name in ("watched", "guarded"):
+        assert list((tmp_path / "tensorboard" / name).glob("events.out*"))
 
 
 def test_gsm8k_says_no_signal_and_raises_no_alarm(tmp_path):
