@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from passk_guard.actions import warn
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._reporters import Reporters
-from passk_guard.integrations._trl_setup import calling_trainer
 from passk_guard.preconditioner import check_adam
 from passk_guard.probe import Probe, Rescore
 from passk_guard.reporting.message import start_message
@@ -27,7 +27,7 @@ __all__ = ["GuardCallback"]
 logger = logging.getLogger("passk_guard")
 
 
-class GuardCallback(TrainerCallback):
+class GuardCallback(TrainerCallback, ABC):
     """The events; an adapter says how it attaches to a trainer and builds its guard.
 
     Attributes:
@@ -46,13 +46,13 @@ class GuardCallback(TrainerCallback):
             self._meet(trainer)
             self._build()
 
+    @abstractmethod
     def _check(self, trainer: Any) -> None:
         """Refuse a trainer of the wrong class."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _build(self) -> None:
         """Make the guard, once the trainer is known."""
-        raise NotImplementedError
 
     def _meet(self, trainer: Any) -> None:
         self._check(trainer)
@@ -75,7 +75,7 @@ class GuardCallback(TrainerCallback):
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Find the trainer in the ``callbacks=[...]`` form: no event receives it."""
         if self._trainer is None:
-            self._meet(calling_trainer())
+            self._meet(_calling_trainer())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check, install the objective, probe the untouched policy."""
@@ -194,6 +194,26 @@ class GuardCallback(TrainerCallback):
                 "This trainer already has a PassKGuardCallback. One guard per trainer: remove one "
                 "with trainer.remove_callback."
             )
+
+
+def _calling_trainer() -> Any:
+    """The ``Trainer`` whose ``__init__`` is being run, found on the stack.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    from transformers import Trainer
+
+    frame = sys._getframe(1)
+    while frame is not None:
+        candidate = frame.f_locals.get("self")
+        if isinstance(candidate, Trainer):
+            return candidate
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError(
+        "PassKGuardCallback could not find its trainer. Write "
+        "trainer.add_callback(PassKGuardCallback(trainer, ...))."
+    )
 
 
 def _curve(probe: Probe) -> Any:

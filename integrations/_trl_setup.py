@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,27 +11,7 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.pool import rows_from
 from passk_guard.verifier import check_verifier, choose_verifier
 
-__all__ = ["calling_trainer", "check_trainer", "held_out_rows", "pick_verifier"]
-
-
-def calling_trainer() -> Any:
-    """The ``Trainer`` whose ``__init__`` is being run, found on the stack.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    from transformers import Trainer
-
-    frame = sys._getframe(1)
-    while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, Trainer):
-            return candidate
-        frame = frame.f_back  # type: ignore[assignment]
-    raise RuntimeError(
-        "PassKGuardCallback could not find its trainer. Write "
-        "trainer.add_callback(PassKGuardCallback(trainer, ...))."
-    )
+__all__ = ["check_trainer", "held_out_rows", "pick_verifier"]
 
 
 def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | None) -> None:
