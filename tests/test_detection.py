@@ -184,7 +184,7 @@ def test_weighing_a_level_by_its_own_spread_fails_the_same_test():
 
 
 def quiet(change=0.0):
-    return Track(0.6 + change, 0.55, 0.65, 0.6, change, 0.001)
+    return Track(0.6 + change, 0.025, 0.55, 0.65, 0.6, change, 0.001)
 
 
 def test_one_alarm_per_episode_and_clearing_is_said():

@@ -109,11 +109,9 @@ def test_one_warning_per_episode_with_figures_and_rows():
 @pytest.mark.parametrize("log_prompts", [False, True])
 def test_prompt_text_stays_out_of_messages_unless_asked_for(log_prompts):
     config = PassKGuardConfig(log_prompts=log_prompts)
-    track = Track(0.5, 0.4, 0.6, 0.6, -0.1, 0.01)
+    track = Track(0.5, 0.05, 0.4, 0.6, 0.6, -0.1, 0.01)
     rows = [{"prompt": "the secret question"}]
-    message = alarm_message(
-        7, ("level",), Reading(track, {}, None, None), None, 8, (0,), rows, config
-    )
+    message = alarm_message(7, ("level",), Reading(track, {}, None, None), None, (0,), rows, config)
     assert ("secret" in message) == log_prompts
     assert "rows that carry it: 0" in message
 
@@ -267,9 +265,9 @@ def test_a_pool_too_small_to_compare_prompts():
         ({"k": 0}, "k must be a whole number"),
         ({"num_generations": "16"}, "num_generations must be a whole number"),
         ({"num_generations": 4}, "k=4 needs more than 4 rollouts"),
-        ({"action": "panic"}, "action='panic' is not known. Choose 'warn' or a callable"),
+        ({"action": "panic"}, "action='panic' is not known. Choose 'warn', 'mix'"),
         ({"watch": "loss"}, "watch='loss'"),
-        ({"objective": "ppo"}, "objective='ppo' is not known. Choose 'pkpo' or None"),
+        ({"objective": "ppo"}, "objective='ppo' is not known. Choose 'pkpo', 'analytic'"),
         ({"every": 0}, "every must be a whole number, at least 1"),
         ({"false_alarms": 0}, "false_alarms must lie between"),
         ({"pass1_tolerance": -1}, "pass1_tolerance must lie between"),
