@@ -202,10 +202,25 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     static = ["pass@8 alone", *(r for r in points if r.startswith("static")), "pass@1 alone"]
     line = [points[r] for r in static if r in points]
     axes.plot(*zip(*line, strict=True), "-o", color="#666666", ms=4, label="static mixes")
+    labels: dict[tuple[float, float], list[str]] = {}
     for remedy, (x, y) in points.items():
-        color = "#1b7837" if remedy.startswith("guard") else "#666666"
-        axes.plot(x, y, "o", color=color, ms=8 if remedy.startswith("guard") else 5)
-        axes.annotate(remedy, (x, y), (5, 4), textcoords="offset points", fontsize=8, color=color)
+        near = next((at for at in labels if abs(at[0] - x) + abs(at[1] - y) < 0.006), (x, y))
+        labels.setdefault(near, []).append(remedy)
+        ours = remedy.startswith("guard")
+        axes.plot(x, y, "o", color="#1b7837" if ours else "#666666", ms=8 if ours else 5)
+    for (x, y), names in labels.items():
+        ours = names[0].startswith("guard")
+        left = names[0] in ("memoryless", "k annealed", "pass@8 alone", "static mix 0.6")
+        axes.annotate(
+            ",\n".join(names),
+            (x, y),
+            (-7, 0) if left else (7, 3),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center" if left else "bottom",
+            fontsize=8,
+            color="#1b7837" if ours else "#666666",
+        )
     starts = [float(r["start1"]) for r in rows if r["task"] == "ambiguous"]
     axes.axhline(sum(starts) / len(starts), color="#2166ac", lw=1, ls=":")
     axes.set_xlabel("pass@8 at the end")

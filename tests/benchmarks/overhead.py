@@ -1,6 +1,6 @@
 """Is a cost budget kept? Real GRPO runs whose steps change in length, one table.
 
-    python tests/benchmarks/overhead.py               # budgets of 1, 2 and 5 %, about twenty minutes
+    python tests/benchmarks/overhead.py        # budgets of 1, 2 and 5 %, about twenty minutes
 
 Steps are lengthened by sleeping, in three phases, so that the run is long beside its probes, as
 real ones are. The share is measured from outside: a clock around every call into the guard.
