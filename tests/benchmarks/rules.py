@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -45,6 +46,18 @@ def naive_cosine_below_zero(history: Sequence[Probe]) -> list[int]:
     return _begins(history, negative)
 
 
+def naive_cosine_same_chance(history: Sequence[Probe], false_alarms: float = 1e-3) -> list[int]:
+    """The naive inner product under the guard's own CUSUM: the same false-alarm chance."""
+    naive = []
+    for probe in history:
+        found = probe.update_alignment
+        if found is not None and probe.gramian is not None:
+            inner = float((probe.weights[:, None] * probe.gramian).mean())
+            found = dataclasses.replace(found, inner=inner)
+        naive.append(dataclasses.replace(probe, update_alignment=found))
+    return alignment_only(naive, false_alarms)
+
+
 def sampled_level(history: Sequence[Probe], false_alarms: float | None = 1e-3) -> list[int]:
     """Sampled pass@1 is 2 points below the sampled reference, at a false-alarm rate or bare."""
     first = history[0]
@@ -77,5 +90,6 @@ RULES: dict[str, Rule] = {
     "sampled -2 points, 1e-3": sampled_level,
     "sampled -2 points, bare": lambda history: sampled_level(history, None),
     "naive cosine < 0": naive_cosine_below_zero,
+    "naive cosine, 1e-3": naive_cosine_same_chance,
     "guard at 1e-2": lambda history: guard(history, 1e-2),
 }
