@@ -79,6 +79,9 @@ class TRLPolicy:
         temperature: float | None = None,
     ) -> list[RolloutGroup]:
         """Sample and verify ``n`` rollouts per row, no more at a time than training does."""
+        if n == 1 and not hasattr(self._trainer, "num_generations_eval"):
+            pairs = self.generate(rows, row_ids, 2, temperature)  # trl < 0.25 divides by n - 1
+            return [group.first(1) for group in pairs]
         self._sample_as(n, self._temperature if temperature is None else temperature)
         accelerator = self._trainer.accelerator
         world, rank = accelerator.num_processes, accelerator.process_index

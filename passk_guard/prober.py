@@ -106,7 +106,8 @@ class Prober:
         ]
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
         only_once = time.perf_counter() - began
-        # Nothing can fail after this: the filters see a probe whole or not at all.
+        # fresh() scores before it changes anything, and nothing fails after: the filters see a
+        # probe whole or not at all.
         reading = self.levels.fresh(step, batches, scored, reference=first)
         cosine = None if evidence.update is None else self._cosine.update(evidence.update)
         fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)

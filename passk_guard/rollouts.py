@@ -55,8 +55,13 @@ class RolloutGroup:
     def scorable(self) -> RolloutGroup:
         """Without the rollouts that the verifier could not score."""
         keep = ~self.success.isnan()
-        if bool(keep.all()):
-            return self
+        return self if bool(keep.all()) else self._kept(keep)
+
+    def first(self, n: int) -> RolloutGroup:
+        """The first ``n`` rollouts."""
+        return self._kept(slice(n))
+
+    def _kept(self, keep: Tensor | slice) -> RolloutGroup:
         return replace(
             self,
             input_ids=self.input_ids[keep],

@@ -13,6 +13,7 @@ Task = Literal["probe", "rescore"]
 _CLOSEST = 10  # steps between self-spaced probes, at least
 _CLOSEST_RESCORE = 5
 _DEFAULT_OVERHEAD = 0.02
+_MARGIN = 1.5  # a busy machine: the next one may well be dearer
 _RESCORING = 0.25  # share of the budget that scoring again may take
 
 
@@ -76,7 +77,7 @@ class Schedule:
         return None
 
     def _fits(self, task: Task, share: float) -> bool:
-        cost = self._cost(task)
+        cost = _MARGIN * self._cost(task)
         spent = self._spent["rescore"] if task == "rescore" else self.spent
         return spent + cost <= share * (self._total + cost)
 

@@ -67,6 +67,10 @@ def test_lambda_is_live_inside_a_reused_batch(tmp_path):
 
 
 def make_rloo(tmp_path, beta, model_path, **config):
+    names = RLOOConfig.__dataclass_fields__
+    checkpointing = next(
+        n for n in names if n in ("activation_checkpointing", "gradient_checkpointing")
+    )
     settings = {
         "output_dir": str(tmp_path),
         "per_device_train_batch_size": 16,
@@ -75,6 +79,7 @@ def make_rloo(tmp_path, beta, model_path, **config):
         "max_completion_length": 2,
         "max_steps": 3,
         "beta": beta,
+        checkpointing: False,
         "report_to": "none",
         "save_strategy": "no",
         "use_cpu": True,
