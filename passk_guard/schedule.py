@@ -44,8 +44,8 @@ class Schedule:
         max_overhead: share of wall time that the guard may take, 0.02 where neither is given. A
             probe is due once it fits into the share of the time so far, its own cost included, and
             never closer than ``every`` (10) steps. Re-scoring, forward only, gets a quarter of the
-            share, at most every 5 steps. The next one is taken to cost as
-            much as the dearest of the last three of its kind.
+            share, at most every 5 steps. The next one is taken to cost
+            1.5 x the dearest of the last three of its kind.
     """
 
     def __init__(self, every: int | None = None, max_overhead: float | None = None) -> None:
