@@ -152,10 +152,11 @@ def test_ten_thousand_rollouts_are_finite_and_fast(estimator):
         assert objective((rewards > 0.999).float()).isfinite().all()
     took = {}
     for name, values in (("small", small), ("large", rewards)):
-        start = time.perf_counter()
-        for _ in range(5):
+        took[name] = math.inf
+        for _ in range(10):  # the best of ten: machines have hiccups
+            start = time.perf_counter()
             objective(values)
-        took[name] = time.perf_counter() - start
+            took[name] = min(took[name], time.perf_counter() - start)
     assert took["large"] < 60 * took["small"]  # ten times the rollouts: n log n, not n²
 
 
