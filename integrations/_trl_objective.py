@@ -117,8 +117,9 @@ class TRLObjective:
         if not self._checked and not self._same(expected, own):
             return None
         passk = scale * self._objective.passk(rewards)
-        # What the trainer put in beside the rewards, free of rounding.
-        rest = torch.where(_close(own, expected), 0.0, own - expected)
+        rest = own - expected  # what the trainer put in beside the rewards, such as a KL penalty
+        if not self._penalised:  # free of rounding, so that no advantage stays exactly none
+            rest = torch.where(_close(own, expected), 0.0, rest)
         return {_PASS1: expected, _PASSK: self._local(passk, own), _REST: rest}
 
     def _group_rewards(self, per_function: Tensor) -> Tensor:
@@ -168,15 +169,18 @@ class TRLObjective:
             )
         return False
 
+    @property
+    def _penalised(self) -> bool:
+        """RLOO with a KL penalty inside its rewards."""
+        return not hasattr(self._trainer, "scale_rewards") and self._trainer.beta != 0.0
+
     def _understood(self, expected: Tensor, own: Tensor) -> bool:
         if expected.shape != own.shape or bool(_close(own, expected).all()):
             return expected.shape == own.shape
-        trainer = self._trainer
-        penalised = not hasattr(trainer, "scale_rewards") and trainer.beta != 0.0  # RLOO
-        if not penalised or trainer.normalize_advantages:
+        if not self._penalised or self._trainer.normalize_advantages:
             return False
         # The KL penalty inside the rewards is not seen here; what is known is that it is centred.
-        rest, n = own - expected, trainer.num_generations
+        rest, n = own - expected, self._trainer.num_generations
         return bool(len(rest) % n) or bool((rest.view(-1, n).sum(1).abs() < 1e-3).all())
 
 

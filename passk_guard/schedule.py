@@ -49,7 +49,6 @@ class Schedule:
     """
 
     def __init__(self, every: int | None = None, max_overhead: float | None = None) -> None:
-        self._every = every
         self._closest = every or _CLOSEST
         self._overhead = max_overhead
         if every is None and max_overhead is None:

@@ -130,20 +130,16 @@ def test_rloo_keeps_its_kl_and_lambda_one_is_the_trainer_untouched(tmp_path, con
     assert same_weights(weights(alone), weights(kept))
     changed, other = run(0.0)
     assert not same_weights(weights(alone), weights(changed))
-    if config["beta"]:
-        # At the first step policy and reference are one; later the penalty stays in.
-        zero = [s[o == 0] for s, o in zip(other[1:], own[1:], strict=True)]
-        assert not any(bool((part == 0).all()) for part in zero if len(part))
+    # PKPO gives a wrong rollout nothing; the penalty, small as it is, stays on every rollout once
+    # policy and reference differ.
+    nothing = float((other[-1] == 0).float().mean())
+    assert nothing == 0 if config["beta"] else nothing > 0.2
 
 
 def test_checkpoint_saves_before_the_loss_once(tmp_path):
     trainer = make_trainer(tmp_path, steps=8)
     settings = {**GUARD, "action": "checkpoint", **ALARM}
-
-    class Late(PassKGuardCallback):  # the first probe, before training, can save nothing
-        pass
-
-    callback = Late(trainer, prompts=held_out(), **settings)
+    callback = PassKGuardCallback(trainer, prompts=held_out(), **settings)
     train(trainer, callback)
     saved = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
     assert len(saved) == 1
