@@ -16,8 +16,6 @@ from passk_guard.track import Pass1Track, Track, sampled_level
 
 __all__ = ["Levels", "Reading"]
 
-_Scored = tuple[Sequence[RolloutGroup], Sequence[Tensor | None]]
-
 
 @dataclass(frozen=True)
 class Reading:
