@@ -19,6 +19,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
+from passk_guard import HFPolicy, PassKObjective
+
 ANSWER_TOKENS = 2
 
 
@@ -139,6 +141,26 @@ def make_trainer(
         train_dataset=make_rows(4096, products=products, seed=seed),
         processing_class=tokenizer,
     )
+
+
+def passk_loss(
+    policy: HFPolicy, rows: list[dict[str, Any]], n: int, objective: PassKObjective
+) -> torch.Tensor:
+    """A policy-gradient loss of one's own: sample, verify, weigh by pass@k advantages."""
+    model = policy.model
+    model.eval()  # rollouts come from the policy itself, not from a thinned-out one
+    groups = policy.generate(rows, range(len(rows)), n)
+    model.train()
+    rewards = torch.tensor(
+        [
+            right_answer(list(g.completions or ()), [row["answer"]] * n)
+            for row, g in zip(rows, groups, strict=True)
+        ]
+    )
+    # Prompts are of one length here, and so are answers: rollouts can be stacked.
+    tokens = [torch.cat(parts) for parts in zip(*(g.tokens for g in groups), strict=True)]
+    scores = policy.log_probs(*tokens).sum(-1)
+    return -(objective(rewards).flatten().to(scores) * scores).mean()
 
 
 @torch.no_grad()

@@ -13,11 +13,15 @@ import torch
 from transformers import TrainerCallback
 
 from passk_guard.actions import warn
+from passk_guard.anchors import AnchorTerm, norm
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._reporters import Reporters
+from passk_guard.integrations._state import load_whole_state, whole_state
+from passk_guard.integrations._term import HostNorm, add_to_gradients
 from passk_guard.preconditioner import check_adam
 from passk_guard.probe import Probe, Rescore
+from passk_guard.processes import decided_by_first
 from passk_guard.reporting.message import start_message
 from passk_guard.reporting.scalars import scalars
 from passk_guard.schedule import Task
@@ -35,13 +39,15 @@ class GuardCallback(TrainerCallback, ABC):
     """
 
     config: PassKGuardConfig
+    _anchors: AnchorTerm | None = None  # the pass@1 term where the trainer has no advantages
 
     def __init__(self, trainer: Any) -> None:
         self._trainer: Any = None
         self._guard: PassKGuard | None = None
         self._objective: Any = None  # puts a live objective into the trainer: install, remove
         self._sensor: Any = None  # reads the training rewards
-        self._clock = 0.0
+        self._host_norm = HostNorm()
+        self._clock = self._anchor_seconds = 0.0
         if trainer is not None:
             self._meet(trainer)
             self._build()
@@ -56,6 +62,11 @@ class GuardCallback(TrainerCallback, ABC):
 
     def _meet(self, trainer: Any) -> None:
         self._check(trainer)
+        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+            raise ValueError(
+                "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does "
+                "not support yet: one process and DDP work."
+            )
         self._trainer = trainer
         self._reporters = Reporters(trainer)
         self._refuse_second_guard()
@@ -104,12 +115,34 @@ class GuardCallback(TrainerCallback, ABC):
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the pass@1 term before the trainer's own backward: clipping and averaging see it."""
+        if self._anchors is None or not self._anchors.active:
+            return
+        began = time.perf_counter()
+        gradient = self._anchors.gradient(state.global_step)
+        if gradient is not None and not self._anchors.matched:
+            # One step without the term tells the size of the trainer's own gradient.
+            self._host_norm.watch(self._anchors.parameters(), norm(gradient.values()))
+        elif gradient is not None:
+            scaler = getattr(self._trainer.accelerator, "scaler", None)
+            factor = self._anchors.objective.factor * (scaler.get_scale() if scaler else 1.0)
+            add_to_gradients(self._anchors.parameters(), gradient, factor)
+        self._anchor_seconds += time.perf_counter() - began
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Probe when one is due. ``control`` is touched only by ``"checkpoint"`` and ``"stop"``."""
         schedule, now = self.guard.schedule, time.perf_counter()
-        schedule.trained(now - self._clock)
+        schedule.trained(now - self._clock - self._anchor_seconds)
+        schedule.also(self._anchor_seconds, remedy=True)
+        self._anchor_seconds = 0.0
         before = schedule.spent
-        self._sensor.observe()
+        if self._sensor is not None:
+            self._sensor.observe()
+        if self._anchors is not None and self._host_norm.watching:
+            scaler = getattr(self._trainer.accelerator, "scaler", None)
+            host, own = self._host_norm.read()
+            self._anchors.match(host / (scaler.get_scale() if scaler else 1.0), own)
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
         schedule.also(self._clock - now - (schedule.spent - before))
@@ -119,10 +152,16 @@ class GuardCallback(TrainerCallback, ABC):
         """Put the guard's state into the checkpoint."""
         if not self._trainer.is_world_process_zero():
             return
+        path = _checkpoint(args, state)
         try:
-            torch.save(self.guard.state_dict(), _checkpoint(args, state))
+            # A run that is killed meanwhile leaves no half-written file behind.
+            torch.save(whole_state(self.guard, self._anchors), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
         except Exception as error:
-            warn(f"the guard's state was not saved: {type(error).__name__}: {error}")
+            warn(
+                f"the guard's state was not saved ({type(error).__name__}: {error}). Training goes "
+                "on; a run resumed from this checkpoint starts its guard afresh."
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the trainer its own advantages back, and say what the guard cost."""
@@ -155,7 +194,8 @@ class GuardCallback(TrainerCallback, ABC):
 
     def _resume(self, path: Path) -> None:
         try:
-            self.guard.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            load_whole_state(state, self.guard, self._anchors)
         except Exception as error:
             warn(
                 f"no guard state in this checkpoint ({type(error).__name__}: {path}). The guard "
@@ -164,12 +204,7 @@ class GuardCallback(TrainerCallback, ABC):
 
     def _agreed(self, task: Task | None) -> Task | None:
         """Process 0's clock decides for all."""
-        if self._trainer.accelerator.num_processes == 1 or not self.guard.schedule.timed:
-            return task
-        from accelerate.utils import broadcast_object_list
-
-        agreed: list[Task | None] = broadcast_object_list([task])
-        return agreed[0]
+        return decided_by_first(task) if self.guard.schedule.timed else task
 
     def _report(self, found: Probe | Rescore) -> None:
         if not self._trainer.is_world_process_zero():

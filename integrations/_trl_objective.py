@@ -11,7 +11,7 @@ from torch import Tensor
 from passk_guard.actions import warn
 from passk_guard.advantages import leave_one_out_advantages
 from passk_guard.integrations._trl_policy import restore_method, tapped_rewards
-from passk_guard.objectives import LiveObjective, TrainerMix
+from passk_guard.objectives import PassKObjective, TrainerMix
 from passk_guard.verifier import decide_success
 
 __all__ = ["TRLObjective"]
@@ -39,7 +39,11 @@ class TRLObjective:
     """
 
     def __init__(
-        self, trainer: Any, objective: LiveObjective, verifier: Any, threshold: float
+        self,
+        trainer: Any,
+        objective: PassKObjective | TrainerMix,
+        verifier: Any,
+        threshold: float,
     ) -> None:
         self._trainer = trainer
         self._objective = objective

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from passk_guard.actions import warn
 from passk_guard.config import PassKGuardConfig
-from passk_guard.pool import rows_from
 from passk_guard.verifier import check_verifier, choose_verifier
+from passk_guard.watchdog import is_async
 
-__all__ = ["check_trainer", "held_out_rows", "pick_verifier"]
+__all__ = ["check_trainer", "pick_verifier"]
 
 
 def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | None) -> None:
     """Refuse a trainer that the guard cannot serve, or not with these settings.
 
     Raises:
-        ValueError: sharded parameters, groups smaller than k, a temperature of 0, or sampling that
+        ValueError: groups smaller than k, a temperature of 0, or sampling that
             cannot be made neutral.
     """
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise ValueError(
-            "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does not "
-            "support yet: one process and DDP work."
-        )
     has_k = config.objective in ("pkpo", "analytic")
     if config.objective is not None and trainer.num_generations < max(config.k if has_k else 2, 2):
         raise ValueError(
@@ -49,37 +42,6 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
                 "here, which the probe cannot change: its scores would not belong to its rollouts. "
                 "Remove them from GRPOConfig, and the temperatures from the callback."
             )
-
-
-def held_out_rows(
-    trainer: Any, prompts: Any, config: PassKGuardConfig
-) -> Sequence[Mapping[str, Any]]:
-    """The held-out rows: what the user passed, or the trainer's eval dataset.
-
-    Raises:
-        ValueError: there are none, or they have no prompt or hold images.
-    """
-    prompts = trainer.eval_dataset if prompts is None else prompts
-    if prompts is None:
-        raise ValueError(
-            "prompts is missing and the trainer has no eval_dataset. Pass held-out prompts: "
-            "PassKGuardCallback(trainer, prompts=held_out)."
-        )
-    rows = rows_from(prompts)
-    if {"image", "images"} & set(rows[0]):
-        raise ValueError("prompts holds images, which passk-guard cannot score yet: text only.")
-    if not trainer.is_world_process_zero():
-        return rows
-    if prompts is trainer.train_dataset:
-        warn("prompts is the training set. Held-out prompts tell what production will see.")
-    wanted = 8 * config.prompts_per_probe
-    if len(rows) < wanted:
-        warn(
-            f"the pool has {len(rows)} prompts, and verdicts are about the pool. With fewer than "
-            f"{wanted} (8 x prompts_per_probe) false alarms become more frequent than "
-            "false_alarms says: pass more held-out prompts."
-        )
-    return rows
 
 
 def pick_verifier(
@@ -106,15 +68,9 @@ def pick_verifier(
             f"reward_funcs={verifier!r} names a reward model. Pass a verifier function, or give "
             "the model to the trainer and its name as success."
         )
-    if _is_async(verifier) and not getattr(trainer, "_has_async_funcs", False):
+    if is_async(verifier) and not getattr(trainer, "_has_async_funcs", False):
         raise ValueError(
             "The verifier is async, but the trainer has no async reward function and so no event "
             "loop. Pass a plain function, or add it to the trainer's reward_funcs."
         )
     return verifier
-
-
-def _is_async(func: Any) -> bool:
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004 - the method itself, not whether it exists
-    )

@@ -12,15 +12,12 @@ from passk_guard.config import Action, PassKGuardConfig
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._callback import GuardCallback
+from passk_guard.integrations._rows import held_out_rows
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
 from passk_guard.integrations._trl_sensor import TrainingRewards
-from passk_guard.integrations._trl_setup import (
-    check_trainer,
-    held_out_rows,
-    pick_verifier,
-)
-from passk_guard.objectives import LiveObjective, PassKObjective, TrainerMix
+from passk_guard.integrations._trl_setup import check_trainer, pick_verifier
+from passk_guard.objectives import PassKObjective, TrainerMix
 from passk_guard.pool import HeldOutPool
 
 __all__ = ["PassKGuardCallback"]
@@ -65,6 +62,8 @@ class PassKGuardCallback(GuardCallback):
         reference_batches: batches behind the reference level.
         parameters: which parameters to differentiate by.
         memory_limit: bytes that the exact Gramian may take.
+        verifier_timeout: seconds after which a hanging verifier is reported; an async one is
+            interrupted.
         log_prompts: let prompt text, not only row ids, into the alarm's message.
         seed: of the guard's own draws.
 
@@ -102,31 +101,11 @@ class PassKGuardCallback(GuardCallback):
         reference_batches: int | None = None,
         parameters: ParameterFilter = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        verifier_timeout: float = 300.0,
         log_prompts: bool = False,
         seed: int = 0,
     ) -> None:
-        self.config = PassKGuardConfig(
-            k=k,
-            objective=objective,
-            num_generations=num_generations,
-            prompts_per_probe=prompts_per_probe,
-            every=every,
-            max_overhead=max_overhead,
-            action=action,
-            pass1_tolerance=pass1_tolerance,
-            floor=floor,
-            false_alarms=false_alarms,
-            watch=watch,
-            metric=metric,
-            report_temperature=report_temperature,
-            group_by=group_by,
-            weight_by=weight_by,
-            reference_batches=reference_batches,
-            parameters=parameters,
-            memory_limit=memory_limit,
-            log_prompts=log_prompts,
-            seed=seed,
-        )
+        self.config = PassKGuardConfig.from_keywords(locals())
         self._prompts, self._temperature = prompts, temperature
         self._reward_funcs, self._success = reward_funcs, success
         self._threshold = success_threshold
@@ -142,12 +121,17 @@ class PassKGuardCallback(GuardCallback):
     def _build(self) -> None:
         trainer, config = self._trainer, self.config
         check_trainer(trainer, config, self._temperature)
-        rows = held_out_rows(trainer, self._prompts, config)
+        rows = held_out_rows(
+            trainer.eval_dataset if self._prompts is None else self._prompts,
+            config,
+            training=trainer.train_dataset,
+            is_main=trainer.is_world_process_zero(),
+        )
         verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature
         policy = TRLPolicy(trainer, verifier, self._threshold, temperature)
         self._sensor = TrainingRewards(trainer, verifier, self._threshold)
-        live: LiveObjective | None = None
+        live: PassKObjective | TrainerMix | None = None
         if config.objective is not None:
             live = PassKObjective(config.k, estimator=config.objective)
         elif "mix" in config.actions:

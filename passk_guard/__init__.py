@@ -10,6 +10,7 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.detection import Alarm
 from passk_guard.errors import PassKGuardWarning, ProbeError
 from passk_guard.guard import PassKGuard
+from passk_guard.hf_policy import HFPolicy
 from passk_guard.objectives import PassKObjective
 from passk_guard.passk import pass_at_k, prompt_weight, unbiased_prompt_weight, weight_threshold
 from passk_guard.pool import HeldOutPool
@@ -20,6 +21,7 @@ __all__ = [
     "Alarm",
     "Alignment",
     "Failure",
+    "HFPolicy",
     "HeldOutPool",
     "PassKGuard",
     "PassKGuardConfig",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ class PassKGuardConfig:
         parameters: which parameters to differentiate by: a regular expression, a callable
             ``f(name, parameter)`` or ``None`` for all trainable ones.
         memory_limit: bytes that the exact Gramian may take.
+        verifier_timeout: seconds after which a hanging verifier is reported; an async one is
+            interrupted.
         log_prompts: let prompt text, not only row ids, into the alarm's message.
         seed: of the guard's own draws.
     """
@@ -74,6 +76,7 @@ class PassKGuardConfig:
     reference_batches: int | None = None
     parameters: ParameterFilter = None
     memory_limit: int = DEFAULT_MEMORY_LIMIT
+    verifier_timeout: float = 300.0
     log_prompts: bool = False
     seed: int = 0
 
@@ -100,6 +103,7 @@ class PassKGuardConfig:
             raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
         if self.report_temperature is not None:
             _between("report_temperature", self.report_temperature, -1e-12, 100.0)
+        _between("verifier_timeout", self.verifier_timeout, 0.0, float("inf"))
         for action in self.actions:
             if not callable(action):
                 _one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
@@ -109,6 +113,11 @@ class PassKGuardConfig:
                 f"num_generations={self.num_generations}. "
                 f"Lower k, or raise num_generations to {self.k + 1} or better {2 * self.k}."
             )
+
+    @classmethod
+    def from_keywords(cls, given: Mapping[str, Any]) -> PassKGuardConfig:
+        """Pick the settings out of an adapter's keywords."""
+        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given})
 
     @property
     def actions(self) -> list[Action]:

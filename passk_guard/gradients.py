@@ -22,6 +22,7 @@ __all__ = [
     "ExactGramian",
     "GradientAccumulator",
     "ParameterFilter",
+    "add_gradient",
     "check_memory",
     "prompt_gramian",
     "select_parameters",
@@ -32,14 +33,10 @@ DEFAULT_MEMORY_LIMIT = 4 * 2**30
 
 
 class GradientAccumulator(Protocol):
-    """Takes gradients piece by piece and ends up with their inner products."""
+    """Takes gradients piece by piece."""
 
     def add(self, row: int, name: str, gradient: Tensor) -> None:
         """Add one parameter's gradient to the gradient of prompt ``row``."""
-        ...
-
-    def gramian(self) -> Tensor:
-        """``(rows, rows)`` float64 inner products, on the CPU."""
         ...
 
 
@@ -92,18 +89,7 @@ def prompt_gramian(
     signal = [i for i, group in enumerate(groups) if group.has_signal]
     accumulator = ExactGramian(len(signal))
     for row, i in enumerate(signal):
-        group = groups[i]
-        # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
-        coefficients = group.centred_success() / group.n
-        with _gradients_go_to(accumulator, row, parameters, scales):
-            for which in micro_batches(group.n, rollouts_per_backward):
-                scores = policy.log_probs(*(tensor[which] for tensor in group.tokens))
-                loss = scores.sum(-1) @ coefficients[which].to(scores)
-                if not bool(loss.isfinite()):
-                    raise FloatingPointError(
-                        f"the policy gave a log-probability that is not finite on row {group.row}"
-                    )
-                loss.backward()
+        add_gradient(accumulator, row, policy, groups[i], parameters, rollouts_per_backward, scales)
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     if signal:
         index = torch.tensor(signal)
@@ -111,6 +97,33 @@ def prompt_gramian(
     if not bool(torch.isfinite(gramian).all()):
         raise FloatingPointError("a gradient of the policy is not finite")
     return gramian
+
+
+def add_gradient(
+    accumulator: GradientAccumulator,
+    row: int,
+    policy: Policy,
+    group: RolloutGroup,
+    parameters: Sequence[tuple[str, Parameter]],
+    rollouts_per_backward: int | None = None,
+    scales: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Feed ``ĝ`` of one prompt to an accumulator, as ``row``; see :func:`prompt_gramian`.
+
+    Raises:
+        FloatingPointError: a log-probability is not finite.
+    """
+    # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
+    coefficients = group.centred_success() / group.n
+    with _gradients_go_to(accumulator, row, parameters, scales):
+        for which in micro_batches(group.n, rollouts_per_backward):
+            scores = policy.log_probs(*(tensor[which] for tensor in group.tokens))
+            loss = scores.sum(-1) @ coefficients[which].to(scores)
+            if not bool(loss.isfinite()):
+                raise FloatingPointError(
+                    f"the policy gave a log-probability that is not finite on row {group.row}"
+                )
+            loss.backward()
 
 
 def micro_batches(n: int, size: int | None) -> Iterator[slice]:

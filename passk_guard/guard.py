@@ -13,7 +13,7 @@ import torch
 
 from passk_guard.actions import Remedy, check_remedy, run_actions, warn
 from passk_guard.config import PassKGuardConfig
-from passk_guard.objectives import LiveObjective, TrainerMix
+from passk_guard.objectives import LiveObjective, PassKObjective
 from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Failure, Probe, Rescore
 from passk_guard.prober import Prober
@@ -218,7 +218,7 @@ class PassKGuard:
         self._states.load_state_dict(state["states"])
         if self.objective is not None:
             self.objective.k, self.objective.pass1_weight = state["k"], state["pass1_weight"]
-            if isinstance(self.objective, TrainerMix) and state["mix_scale"] is not None:
+            if not isinstance(self.objective, PassKObjective) and state["mix_scale"] is not None:
                 self.objective.scale = state["mix_scale"]
         if self._remedy is not None and state["remedy"] is not None:
             self._remedy.controller.load_state_dict(state["remedy"])

@@ -16,7 +16,7 @@ from passk_guard.advantages import (
 )
 from passk_guard.passk import unbiased_prompt_weight
 
-__all__ = ["ESTIMATORS", "LiveObjective", "PassKObjective", "TrainerMix"]
+__all__ = ["ESTIMATORS", "AnchorMix", "LiveObjective", "PassKObjective", "TrainerMix"]
 
 
 class PassKObjective:
@@ -142,7 +142,40 @@ class TrainerMix:
         return (1 - self.pass1_weight) * own + self.pass1_weight * self.scale
 
 
-LiveObjective = PassKObjective | TrainerMix
+class AnchorMix:
+    """``L_host + λ/(1-λ) s L_1``: a pass@1 loss beside a loss that the guard cannot reach into.
+
+    Up to the step's size, which Adam and clipping level out, ``(1-λ) L_host + λ s L_1``.
+
+    Args:
+        k: what the run optimises; only recorded.
+
+    Attributes:
+        pass1_weight: λ in [0, 1]; may be set at any time.
+        scale: s; what adds the gradients chooses it so that both parts are of one size.
+    """
+
+    _most = 0.95  # a host loss with no share at all would not be the user's run any more
+
+    def __init__(self, k: float) -> None:
+        self.k = k
+        self.pass1_weight = 0.0
+        self.scale = 1.0
+
+    @property
+    def factor(self) -> float:
+        """What the gradient of ``L_1`` is multiplied with."""
+        share = min(self.pass1_weight, self._most)
+        return share / (1 - share) * self.scale
+
+    def prompt_weight(self, success: Tensor, host: float | None) -> float:
+        """The weight on ĝ, taking the host's loss for a pass@k one: it cannot be seen."""
+        n = len(success)
+        weight = float(unbiased_prompt_weight(int(success.sum()), n, int(self.k)))
+        return (1 - self.pass1_weight) * (weight if host is None else host) + self.pass1_weight
+
+
+LiveObjective = PassKObjective | TrainerMix | AnchorMix
 
 ESTIMATORS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "pkpo": pkpo_advantages,

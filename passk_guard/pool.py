@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,7 +150,8 @@ def rows_from(prompts: Any) -> Sequence[Mapping[str, Any]]:
     """Turn what users pass as ``prompts`` into rows with a ``prompt`` column.
 
     Args:
-        prompts: strings, chat-message lists, dict rows or a ``datasets.Dataset``.
+        prompts: strings, chat-message lists, dict rows, a ``datasets.Dataset``, or the path of a
+            ``.jsonl`` file with one row per line.
 
     Raises:
         ValueError: there are none, or the rows have no ``prompt``.
@@ -156,11 +159,14 @@ def rows_from(prompts: Any) -> Sequence[Mapping[str, Any]]:
     >>> rows_from(["1 + 1 ="])
     [{'prompt': '1 + 1 ='}]
     """
+    if isinstance(prompts, (str, Path)) and str(prompts).endswith(".jsonl"):
+        with Path(prompts).open() as lines:
+            prompts = [json.loads(line) for line in lines if line.strip()]
     if isinstance(prompts, (str, Mapping)) or not hasattr(prompts, "__getitem__"):
         raise ValueError(
             f"prompts must be a list or a map-style dataset, got {type(prompts).__name__}. "
-            "Pass a list of strings, chat messages or dict rows, or one datasets.Dataset "
-            "(for a DatasetDict pick a split; make a list of a streaming dataset)."
+            "Pass a list of strings, chat messages or dict rows, the path of a .jsonl file, or one "
+            "datasets.Dataset (for a DatasetDict pick a split; make a list of a streaming dataset)."
         )
     columns = getattr(prompts, "column_names", None)
     if columns is not None and "prompt" not in columns:

@@ -21,8 +21,11 @@ class RolloutGroup:
         input_ids: ``(n, L)`` prompt and completion.
         attention_mask: ``(n, L)``, 0 on padding (either side).
         completion_mask: ``(n, L)``, 1 on the tokens that the policy sampled.
-        success: ``(n,)`` 1.0 right, 0.0 wrong. NaN marks an unscorable rollout.
+        success: ``(n,)`` 1.0 right, 0.0 wrong. NaN marks an unscorable rollout, or one that was
+            not verified yet.
         advantages: ``(n,)`` what the host trainer would give these rollouts, where it says.
+        completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
+            once verified.
     """
 
     row: int
@@ -31,6 +34,7 @@ class RolloutGroup:
     completion_mask: Tensor
     success: Tensor
     advantages: Tensor | None = None
+    completions: tuple[Any, ...] | None = None
 
     @property
     def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +82,7 @@ class RolloutGroup:
 
 
 class Policy(Protocol):
-    """What the guard needs of a policy: verified rollouts, log-probs, parameters.
+    """What the guard needs of a policy: rollouts, log-probs, parameters.
 
     Rollouts must be independent and come from the very distribution that :meth:`log_probs` scores:
     no top-k, top-p or penalties, the same temperature, dropout off in both.
@@ -91,7 +95,10 @@ class Policy(Protocol):
         n: int,
         temperature: float | None = None,
     ) -> list[RolloutGroup]:
-        """Sample and verify ``n`` rollouts for each row, in the order of the rows.
+        """Sample ``n`` rollouts for each row, in the order of the rows.
+
+        A policy may verify them itself. If not, it leaves ``success`` at NaN and gives
+        ``completions``, which :class:`~passk_guard.verified_policy.VerifiedPolicy` has verified.
 
         Args:
             rows: held-out rows.

@@ -55,7 +55,7 @@ class Schedule:
             self._overhead = _DEFAULT_OVERHEAD
         self._last: dict[str, int] = {}  # step of the last probe, of the last re-scoring
         self._costs: dict[str, list[float]] = {"probe": [], "rescore": []}  # the last few
-        self._spent = {"probe": 0.0, "rescore": 0.0, "other": 0.0}
+        self._spent = {"probe": 0.0, "rescore": 0.0, "other": 0.0, "remedy": 0.0}
         self._training = 0.0
         self._steps = 0.0
 
@@ -77,7 +77,8 @@ class Schedule:
 
     def _fits(self, task: Task, share: float) -> bool:
         cost = _MARGIN * self._cost(task)
-        spent = self._spent["rescore"] if task == "rescore" else self.spent
+        # The remedy's own cost must not starve the probes that steer it.
+        spent = self._spent["rescore"] if task == "rescore" else self.spent - self._spent["remedy"]
         return spent + cost <= share * (self._total + cost)
 
     def _cost(self, task: str) -> float:
@@ -97,9 +98,12 @@ class Schedule:
         self._spent[task] += seconds
         self._costs[task] = [*self._costs[task][-2:], seconds if again is None else again]
 
-    def also(self, seconds: float) -> None:
-        """Note time that went into anything else than training: reports, book-keeping."""
-        self._spent["other"] += seconds
+    def also(self, seconds: float, *, remedy: bool = False) -> None:
+        """Note time that went into anything else than training: reports, or the remedy's term.
+
+        Both count in :attr:`share`; the remedy's is not held against the next probe.
+        """
+        self._spent["remedy" if remedy else "other"] += seconds
 
     def trained(self, seconds: float, steps: int = 1) -> None:
         """Note time spent on training."""
@@ -159,5 +163,6 @@ class Schedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
         self._last, self._costs = dict(state["last"]), dict(state["costs"])
-        self._spent, self._training = dict(state["spent"]), state["training"]
+        self._spent |= state["spent"]
+        self._training = state["training"]
         self._steps = state["steps"]

@@ -1,0 +1,247 @@
+"""passk-guard for Lightning: one callback line, automatic or manual optimisation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+try:
+    from lightning.pytorch import Callback
+except ImportError:  # the same code under its older name
+    from pytorch_lightning import Callback  # type: ignore[assignment]
+
+from passk_guard.actions import warn
+from passk_guard.anchors import AnchorTerm, norm
+from passk_guard.config import Action, PassKGuardConfig
+from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
+from passk_guard.guard import PassKGuard
+from passk_guard.integrations._hosted import Given, hosted_guard
+from passk_guard.integrations._hosts import module_host
+from passk_guard.integrations._lightning_report import LightningReporters
+from passk_guard.integrations._state import load_whole_state, whole_state
+from passk_guard.integrations._term import add_to_gradients, averaged
+from passk_guard.objectives import PassKObjective
+from passk_guard.preconditioner import check_adam
+from passk_guard.processes import decided_by_first, world
+from passk_guard.reporting.message import start_message
+
+__all__ = ["PassKGuardCallback"]
+
+logger = logging.getLogger("passk_guard")
+
+_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+
+
+class PassKGuardCallback(Callback):
+    """Guards pass@1 in a ``lightning.Trainer`` (or ``pytorch_lightning.Trainer``)::
+
+        L.Trainer(callbacks=[PassKGuardCallback(prompts=held_out, reward_funcs=verify, k=8)])
+
+    Steps are optimizer steps, ``trainer.global_step``; with several optimizers in manual
+    optimisation that counts each of them. What it logs: see
+    :mod:`passk_guard.reporting.scalars`; ``ModelCheckpoint(monitor="passk_guard/track")`` works,
+    too. All other keywords are those of :class:`~passk_guard.config.PassKGuardConfig`.
+
+    Args:
+        prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset`` or the
+            path of a ``.jsonl`` file.
+        reward_funcs: verifier ``f(prompts, completions, **columns)``, its dotted path, or several.
+        success: name of the one that decides "right", or a verifier of its own.
+        success_threshold: score from which a rollout counts as right.
+        objective: the :class:`~passk_guard.PassKObjective` that the module's loss uses, if it
+            does: it is read, and steered by ``"mix"`` and ``"adjust_k"``.
+        policy: ``f(module)`` that gives a :class:`~passk_guard.rollouts.Policy`, or its dotted
+            path; by default ``HFPolicy(module.model, module.tokenizer)``.
+        temperature: of the probe's sampling; 1 by default.
+        max_completion_length: tokens per completion; by default the model's ``max_new_tokens``.
+        anchor_prompts: training prompts, never held-out ones, on which ``action="mix"`` adds a
+            pass@1 loss while there is a conflict, where there is no ``objective`` to steer.
+        anchor_batch_size: anchor prompts per optimizer step.
+
+    Attributes:
+        guard: the :class:`~passk_guard.guard.PassKGuard`; its ``history`` holds the probes.
+
+    Raises:
+        ValueError, TypeError: as ``fit`` sets up, before training.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompts: Any = None,
+        reward_funcs: Any = None,
+        success: str | Callable[..., Any] | None = None,
+        success_threshold: float = 0.5,
+        k: int = 8,
+        objective: PassKObjective | None = None,
+        policy: Callable[[Any], Any] | str | None = None,
+        num_generations: int | None = None,
+        prompts_per_probe: int = 64,
+        every: int | None = None,
+        max_overhead: float | None = None,
+        action: Action | list[Action] = "warn",
+        pass1_tolerance: float = 0.01,
+        floor: str | float = "start",
+        false_alarms: float = 1e-3,
+        watch: str = "update",
+        metric: str = "euclidean",
+        temperature: float | None = None,
+        max_completion_length: int | None = None,
+        report_temperature: float | None = None,
+        group_by: str | None = None,
+        weight_by: str | None = None,
+        anchor_prompts: Any = None,
+        anchor_batch_size: int = 8,
+        reference_batches: int | None = None,
+        parameters: ParameterFilter = None,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        verifier_timeout: float = 300.0,
+        log_prompts: bool = False,
+        seed: int = 0,
+    ) -> None:
+        keywords = {**locals()}
+        self._given = Given.from_keywords(keywords)
+        self.config = PassKGuardConfig.from_keywords({**keywords, "objective": None})
+        self._guard: PassKGuard | None = None
+        self._anchors: AnchorTerm | None = None
+        self._restored: dict[str, Any] | None = None
+        self._trainer: Any = None
+        self._seen = -1  # optimizer steps at the last look
+        self._clock = self._anchor_seconds = 0.0
+
+    @property
+    def guard(self) -> PassKGuard:
+        """The guard, once ``fit`` has begun."""
+        if self._guard is None:
+            raise RuntimeError("PassKGuardCallback has no guard yet: it is made as fit() begins.")
+        return self._guard
+
+    # Trainer events -------------------------------------------------------------------------
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Check everything before training starts."""
+        if stage != "fit" or self._guard is not None:
+            return
+        if sum(isinstance(c, PassKGuardCallback) for c in trainer.callbacks) > 1:
+            raise ValueError(
+                "This trainer already has a PassKGuardCallback. One guard per trainer: remove one."
+            )
+        strategy = type(trainer.strategy).__name__
+        if strategy in _SHARDED:
+            raise ValueError(
+                f"{strategy} shards the parameters, which passk-guard does not support yet: one "
+                "process and DDP work."
+            )
+        self._trainer = trainer
+        host = module_host(trainer, pl_module, self._say)
+        self._guard, self._anchors = hosted_guard(host, self._given, self.config)
+        self._reporters = LightningReporters(trainer)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take up a saved state, and probe the untouched policy."""
+        guard, step = self.guard, trainer.global_step
+        if self.config.metric == "adam":
+            check_adam(trainer.optimizers[0])
+        if self._restored is not None:
+            load_whole_state(self._restored, guard, self._anchors)
+            self._restored = None
+        elif step > 0:
+            warn(
+                "no guard state in this checkpoint. The guard starts afresh: losses before this "
+                "step are not seen."
+            )
+        total = trainer.estimated_stepping_batches
+        guard.total_steps = int(total) if 0 < total < float("inf") else None
+        self._say(start_message(self.config, len(guard.pool), guard.total_steps))
+        if not trainer.loggers:
+            self._say(
+                "passk-guard: the trainer has no logger, so nothing is written; results are in "
+                "callback.guard.history. Try logger=TensorBoardLogger(...)."
+            )
+        self._look(None, step)
+        self._seen = step
+        self._clock = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Add the pass@1 term: gradients are complete and unscaled here, and not yet clipped."""
+        if self._anchors is None or not self._anchors.active:
+            return
+        began = time.perf_counter()
+        gradient = self._anchors.gradient(trainer.global_step)
+        if gradient is not None:
+            stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            named = {n: p for n, p in self._anchors.parameters().items() if id(p) in stepped}
+            gradient = averaged(gradient, named, trainer.strategy.reduce)
+            host = [p.grad for p in named.values() if p.grad is not None]
+            if not self._anchors.matched:
+                self._anchors.match(norm(host), norm(gradient.values()))
+            add_to_gradients(named, gradient, self._anchors.objective.factor)
+        self._anchor_seconds += time.perf_counter() - began
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look when it is time; a batch that only accumulates is no step."""
+        step = trainer.global_step
+        if step == self._seen:
+            return
+        schedule, now = self.guard.schedule, time.perf_counter()
+        schedule.trained(now - self._clock - self._anchor_seconds, step - self._seen)
+        schedule.also(self._anchor_seconds, remedy=True)
+        self._anchor_seconds = 0.0
+        self._seen, before = step, schedule.spent
+        self._look(pl_module, step)
+        self._clock = time.perf_counter()
+        schedule.also(self._clock - now - (schedule.spent - before))
+        self._grant_requests(trainer, step)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Say what the guard cost."""
+        self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The guard's state, for the checkpoint."""
+        return {} if self._guard is None else whole_state(self._guard, self._anchors)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts."""
+        self._restored = state_dict or None
+
+    # Parts ----------------------------------------------------------------------------------
+
+    def _look(self, module: Any, step: int) -> None:
+        task = self.guard.due(step)
+        if self.guard.schedule.timed:
+            task = decided_by_first(task)  # process 0's clock decides for all
+        found = None if task is None else self.guard.run(task, step)
+        if found is not None:
+            self._reporters.report(found, self.guard.overhead, module)
+
+    def _grant_requests(self, trainer: Any, step: int) -> None:
+        requests, self.guard.requests = self.guard.requests, set()
+        if not requests:
+            return
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+        path = Path(folder) / f"passk_guard-step={step}.ckpt"
+        try:
+            trainer.save_checkpoint(path)
+        except Exception as error:
+            warn(f"the checkpoint that was asked for was not saved: {error}")
+        if "stop" in requests:
+            trainer.should_stop = True
+            self._say(
+                f"passk-guard: step {step}: training stops here, because action='stop' was asked "
+                f"for and an alarm was raised. A checkpoint is saved: {path}"
+            )
+
+    def _say(self, text: str) -> None:
+        if world()[0] == 0 and self._trainer.progress_bar_callback is not None:
+            from tqdm.auto import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            logger.info(text)

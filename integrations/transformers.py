@@ -1,0 +1,109 @@
+"""passk-guard for any ``transformers.Trainer``: one callback line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import Trainer
+
+from passk_guard.config import Action, PassKGuardConfig
+from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
+from passk_guard.integrations._callback import GuardCallback
+from passk_guard.integrations._hosted import Given, hosted_guard
+from passk_guard.integrations._hosts import trainer_host
+from passk_guard.objectives import PassKObjective
+
+__all__ = ["PassKGuardCallback"]
+
+
+class PassKGuardCallback(GuardCallback):
+    """Guards pass@1 in any ``transformers.Trainer``, whatever its loss; either form works::
+
+        trainer.add_callback(PassKGuardCallback(trainer, prompts=held_out, reward_funcs=verify))
+        Trainer(..., callbacks=[PassKGuardCallback(prompts=held_out, reward_funcs=verify)])
+
+    The guard samples from the trainer's model by itself, and tests the pass@k gradient, since a
+    plain trainer shows no advantages. What it logs: see :mod:`passk_guard.reporting.scalars`. All
+    other keywords are those of :class:`~passk_guard.config.PassKGuardConfig`.
+
+    Args:
+        trainer: the trainer to guard; may be left out in the second form.
+        prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset`` or the
+            path of a ``.jsonl`` file; by default the trainer's eval dataset.
+        reward_funcs: verifier ``f(prompts, completions, **columns)``, or several.
+        success: name of the one that decides "right", or a verifier of its own.
+        success_threshold: score from which a rollout counts as right.
+        objective: the :class:`~passk_guard.PassKObjective` that the trainer's loss uses, if it
+            does: it is read, and steered by ``"mix"`` and ``"adjust_k"``.
+        policy: ``f(model)`` that gives a :class:`~passk_guard.rollouts.Policy`; by default
+            ``HFPolicy(model, processing_class)``.
+        temperature: of the probe's sampling; 1 by default.
+        max_completion_length: tokens per completion; by default the model's ``max_new_tokens``.
+        anchor_prompts: training prompts, never held-out ones, on which ``action="mix"`` adds a
+            pass@1 loss while there is a conflict, where there is no ``objective`` to steer.
+        anchor_batch_size: anchor prompts per optimizer step.
+
+    Attributes:
+        guard: the :class:`~passk_guard.guard.PassKGuard`; its ``history`` holds the probes.
+
+    Raises:
+        ValueError, TypeError: at once where the trainer is given, else as training starts.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer | None = None,
+        *,
+        prompts: Any = None,
+        reward_funcs: Any = None,
+        success: str | Callable[..., Any] | None = None,
+        success_threshold: float = 0.5,
+        k: int = 8,
+        objective: PassKObjective | None = None,
+        policy: Callable[[Any], Any] | None = None,
+        num_generations: int | None = None,
+        prompts_per_probe: int = 64,
+        every: int | None = None,
+        max_overhead: float | None = None,
+        action: Action | list[Action] = "warn",
+        pass1_tolerance: float = 0.01,
+        floor: str | float = "start",
+        false_alarms: float = 1e-3,
+        watch: str = "update",
+        metric: str = "euclidean",
+        temperature: float | None = None,
+        max_completion_length: int | None = None,
+        report_temperature: float | None = None,
+        group_by: str | None = None,
+        weight_by: str | None = None,
+        anchor_prompts: Any = None,
+        anchor_batch_size: int = 8,
+        reference_batches: int | None = None,
+        parameters: ParameterFilter = None,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+        verifier_timeout: float = 300.0,
+        log_prompts: bool = False,
+        seed: int = 0,
+    ) -> None:
+        keywords = {**locals()}
+        self._given = Given.from_keywords(keywords)
+        self.config = PassKGuardConfig.from_keywords({**keywords, "objective": None})
+        super().__init__(trainer)
+
+    def _check(self, trainer: Any) -> None:
+        if not isinstance(trainer, Trainer):
+            raise TypeError(
+                "passk_guard.integrations.transformers.PassKGuardCallback guards a "
+                f"transformers.Trainer, got {type(trainer).__name__}. For Lightning use "
+                "passk_guard.integrations.lightning."
+            )
+        if hasattr(trainer, "_calculate_rewards"):
+            raise TypeError(
+                f"{type(trainer).__name__} computes rewards and advantages of its own, which the "
+                "guard can read: use passk_guard.integrations.trl.PassKGuardCallback."
+            )
+
+    def _build(self) -> None:
+        host = trainer_host(self._trainer, self._say)
+        self._guard, self._anchors = hosted_guard(host, self._given, self.config)

@@ -1,0 +1,60 @@
+"""Several processes: who does what, and how all of them learn of a result or of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import distributed
+
+from passk_guard.errors import ProbeError
+
+__all__ = ["decided_by_first", "everywhere", "world"]
+
+T = TypeVar("T")
+
+
+def world() -> tuple[int, int]:
+    """This process's rank, and how many there are; ``(0, 1)`` where there is one."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def everywhere(work: Callable[[], T]) -> list[T]:
+    """Run ``work`` on every process and give all of them all results, by rank.
+
+    An error on one process is raised on all: none of them waits for results that never come.
+
+    Raises:
+        Exception: this process's own.
+        ProbeError: another process's, named.
+    """
+    _, size = world()
+    if size == 1:
+        return [work()]
+    result: T | None = None
+    error: Exception | None = None
+    try:
+        result = work()
+    except Exception as mine:
+        error = mine
+    said = None if error is None else f"{type(error).__name__}: {error}"
+    found: list[Any] = [None] * size
+    distributed.all_gather_object(found, (result, said))
+    if error is not None:
+        raise error
+    for other, (_, text) in enumerate(found):
+        if text is not None:
+            raise ProbeError(f"on process {other}: {text}")
+    return [value for value, _ in found]
+
+
+def decided_by_first(value: T) -> T:
+    """Process 0's value, on every process."""
+    if world()[1] == 1:
+        return value
+    values: list[Any] = [value]
+    distributed.broadcast_object_list(values, src=0)
+    decided: T = values[0]
+    return decided

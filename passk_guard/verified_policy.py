@@ -1,0 +1,171 @@
+"""A policy whose rollouts are verified, and shared out over processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.errors import ProbeError
+from passk_guard.processes import everywhere, world
+from passk_guard.rollouts import Policy, RolloutGroup
+from passk_guard.verifier import decide_success, verifier_name
+from passk_guard.watchdog import is_async, watched
+
+__all__ = ["VerifiedPolicy"]
+
+
+class VerifiedPolicy:
+    """Adds to a policy what it need not know of: the verifier, other processes, autocast.
+
+    Each process samples and verifies its share of the prompts; all of them get all rollouts.
+
+    Args:
+        policy: samples and scores.
+        verifier: TRL's reward signature, called by keyword:
+            ``f(prompts, completions, completion_ids, trainer_state, log_extra, log_metric,
+            **columns)``, plain or async, one score per completion, ``None`` = unscorable. ``None``
+            where the policy verifies by itself.
+        threshold: score from which a rollout is right.
+        timeout: seconds after which a hanging verifier is reported, see
+            :func:`~passk_guard.watchdog.watched`.
+        autocast: context for forward passes, such as the trainer's mixed precision.
+        trainer_state: what the verifier gets under that name.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        verifier: Callable[..., Any] | None,
+        threshold: float = 0.5,
+        *,
+        timeout: float = 300.0,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        trainer_state: Any = None,
+    ) -> None:
+        self._policy, self._threshold, self._autocast = policy, threshold, autocast
+        self._name = "" if verifier is None else verifier_name(verifier)
+        self._verifier = None if verifier is None else watched(verifier, timeout)
+        self._trainer_state = trainer_state
+
+    def parameters(self) -> Iterable[tuple[str, Parameter]]:
+        """The policy's."""
+        return self._policy.parameters()
+
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """The policy's, under autocast."""
+        with self._autocast():
+            return self._policy.log_probs(input_ids, attention_mask, completion_mask)
+
+    def generate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[int],
+        n: int,
+        temperature: float | None = None,
+    ) -> list[RolloutGroup]:
+        """Sample and verify ``n`` rollouts per row.
+
+        Raises:
+            ProbeError: the verifier's answer is not one score per completion.
+            Exception: whatever policy and verifier raise, on every process.
+        """
+        rank, size = world()
+        mine = range(rank, len(rows), size)
+        parts = everywhere(
+            lambda: self._verified(
+                [rows[i] for i in mine], [row_ids[i] for i in mine], n, temperature
+            )
+        )
+        shares = [iter(part) for part in parts]
+        return [next(shares[i % size]) for i in range(len(rows))]
+
+    def _verified(
+        self,
+        rows: list[Mapping[str, Any]],
+        row_ids: list[int],
+        n: int,
+        temperature: float | None,
+    ) -> list[RolloutGroup]:
+        if not rows:
+            return []
+        more = () if temperature is None else (temperature,)
+        with self._autocast():
+            groups = self._policy.generate(rows, row_ids, n, *more)
+        if self._verifier is None:
+            return groups
+        if any(group.completions is None for group in groups):
+            raise ProbeError(
+                "the policy gives no completions, so reward_funcs has nothing to verify. Let its "
+                "generate() set RolloutGroup.completions, or verify there and leave reward_funcs "
+                "out"
+            )
+        success = decide_success(self._scores(rows, groups), self._threshold)
+        return [
+            replace(group, success=part, completions=None)
+            for group, part in zip(groups, success.split([g.n for g in groups]), strict=True)
+        ]
+
+    def _scores(self, rows: list[Mapping[str, Any]], groups: list[RolloutGroup]) -> Tensor:
+        """One score per rollout, NaN where there is none."""
+        assert self._verifier is not None
+        each = [row for row, group in zip(rows, groups, strict=True) for _ in range(group.n)]
+        columns = {name: [row[name] for row in each] for name in rows[0] if name != "prompt"}
+        arguments = {
+            **columns,
+            "prompts": [row["prompt"] for row in each],
+            "completions": [c for group in groups for c in group.completions or ()],
+            "completion_ids": [ids for group in groups for ids in _completion_ids(group)],
+            "trainer_state": self._trainer_state,
+            "log_extra": _nothing,  # the probe leaves no trace in the trainer's tables
+            "log_metric": _nothing,
+        }
+        found = self._verifier(**arguments)
+        if is_async(self._verifier):
+            found = _finished(found)
+        try:
+            scores = [float("nan") if score is None else float(score) for score in found]
+        except (TypeError, ValueError) as error:
+            raise ProbeError(
+                f"the verifier {self._name!r} returned {_brief(found)}; expected a list of "
+                f"{len(each)} numbers or None, one per completion"
+            ) from error
+        if len(scores) != len(each):
+            raise ProbeError(
+                f"the verifier {self._name!r} returned {len(scores)} scores for {len(each)} "
+                "completions; it must give one for each"
+            )
+        return torch.tensor(scores)
+
+
+def _completion_ids(group: RolloutGroup) -> list[list[int]]:
+    pairs = zip(group.input_ids, group.completion_mask, strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in pairs]
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for the trainer's loggers."""
+
+
+def _finished(coroutine: Any) -> Any:
+    """Run a coroutine to its end, whether or not an event loop is running here (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:80]}..."
