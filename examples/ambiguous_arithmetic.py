@@ -9,6 +9,7 @@ probability to the hard kind. With ``products=0`` every row wants the sum: a hea
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -144,23 +145,24 @@ def make_trainer(
 
 
 def passk_loss(
-    policy: HFPolicy, rows: list[dict[str, Any]], n: int, objective: PassKObjective
+    policy: HFPolicy,
+    rows: list[dict[str, Any]],
+    n: int,
+    objective: PassKObjective,
+    verify: Callable[..., list[float]] = right_answer,
 ) -> torch.Tensor:
     """A policy-gradient loss of one's own: sample, verify, weigh by pass@k advantages."""
     model = policy.model
     model.eval()  # rollouts come from the policy itself, not from a thinned-out one
     groups = policy.generate(rows, range(len(rows)), n)
     model.train()
-    rewards = torch.tensor(
-        [
-            right_answer(list(g.completions or ()), [row["answer"]] * n)
-            for row, g in zip(rows, groups, strict=True)
-        ]
-    )
+    completions = [c for group in groups for c in group.completions or ()]
+    rewards = verify(completions=completions, answer=[r["answer"] for r in rows for _ in range(n)])
+    advantages = objective(torch.tensor(rewards).view(-1, n)).flatten()
     # Prompts are of one length here, and so are answers: rollouts can be stacked.
     tokens = [torch.cat(parts) for parts in zip(*(g.tokens for g in groups), strict=True)]
     scores = policy.log_probs(*tokens).sum(-1)
-    return -(objective(rewards).flatten().to(scores) * scores).mean()
+    return -(advantages.to(scores) * scores).mean()
 
 
 @torch.no_grad()

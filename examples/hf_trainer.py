@@ -28,17 +28,20 @@ from passk_guard.reporting.table import history_table
 class PassKTrainer(Trainer):
     """Pass@k policy gradient, 16 rollouts per prompt."""
 
-    objective = PassKObjective(k=8)
+    objective: PassKObjective
+    verify = staticmethod(task.right_answer)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
         """Sample with the weights of the moment, verify, weigh."""
         policy = HFPolicy(self.model, self.processing_class, max_completion_length=2)
-        return task.passk_loss(policy, inputs["rows"], 16, self.objective)
+        return task.passk_loss(policy, inputs["rows"], 16, self.objective, self.verify)
 
 
-def make_trainer(model: Any, out: str, *, steps: int, seed: int = 0, **settings: Any) -> Trainer:
+def make_trainer(
+    model: Any, out: str, *, steps: int, seed: int = 0, **settings: Any
+) -> PassKTrainer:
     """32 prompts a step, Adam at a rate at which a guard has time to act."""
     defaults = {
         "per_device_train_batch_size": 32,
@@ -46,7 +49,7 @@ def make_trainer(model: Any, out: str, *, steps: int, seed: int = 0, **settings:
         "lr_scheduler_type": "constant",
         "max_grad_norm": 1.0,
     }
-    return PassKTrainer(
+    trainer = PassKTrainer(
         model=model,
         args=TrainingArguments(
             output_dir=out,
@@ -60,6 +63,8 @@ def make_trainer(model: Any, out: str, *, steps: int, seed: int = 0, **settings:
         data_collator=lambda rows: {"rows": rows},
         processing_class=task.make_tokenizer(),
     )
+    trainer.objective = PassKObjective(k=8)
+    return trainer
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ from passk_guard.reporting.table import history_table
 class PassKModule(L.LightningModule):
     """Pass@k policy gradient, 16 rollouts per prompt; the guard finds ``model``, ``tokenizer``."""
 
+    verify = staticmethod(task.right_answer)
+
     def __init__(self, model: Any, tokenizer: Any, learning_rate: float = 1e-5) -> None:
         super().__init__()
         self.model, self.tokenizer, self.learning_rate = model, tokenizer, learning_rate
@@ -36,7 +38,7 @@ class PassKModule(L.LightningModule):
     def training_step(self, rows: list[dict[str, Any]], batch_idx: int) -> torch.Tensor:
         """Sample with the weights of the moment, verify, weigh."""
         policy = HFPolicy(self.model, self.tokenizer, max_completion_length=2)
-        loss = task.passk_loss(policy, rows, 16, self.objective)
+        loss = task.passk_loss(policy, rows, 16, self.objective, self.verify)
         self.log("loss", loss, batch_size=len(rows))
         return loss
 
@@ -48,7 +50,7 @@ class PassKModule(L.LightningModule):
 def loader(seed: int = 0, batch: int = 32) -> DataLoader[Any]:
     """Training rows."""
     rows = task.make_rows(4096, seed=seed).to_list()
-    return DataLoader(rows, batch, shuffle=True, collate_fn=list)  # type: ignore[arg-type]
+    return DataLoader(rows, batch, shuffle=True, collate_fn=list)
 
 
 def main() -> None:

@@ -126,10 +126,6 @@ class PassKGuardCallback(Callback):
         """Check everything before training starts."""
         if stage != "fit" or self._guard is not None:
             return
-        if sum(isinstance(c, PassKGuardCallback) for c in trainer.callbacks) > 1:
-            raise ValueError(
-                "This trainer already has a PassKGuardCallback. One guard per trainer: remove one."
-            )
         strategy = type(trainer.strategy).__name__
         if strategy in _SHARDED:
             raise ValueError(

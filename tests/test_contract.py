@@ -1,0 +1,215 @@
+"""What every integration promises, in real runs of each."""
+
+import inspect
+import logging
+import pkgutil
+import re
+import warnings
+
+import hf_trainer
+import pytest
+import torch
+from hosts import HOSTS, SAVE, lightning_trainer, model, settings
+from trl_runs import held_out, make_trainer, same_weights
+
+import passk_guard.integrations
+from passk_guard import PassKGuardWarning
+from passk_guard.config import PassKGuardConfig
+
+ALARM = {"floor": 0.99}  # pass@1 is surely below it: an alarm at the first probe
+
+
+@pytest.fixture(params=HOSTS)
+def host(request):
+    return HOSTS[request.param]
+
+
+def test_every_integration_is_under_contract():
+    modules = {m.name for m in pkgutil.iter_modules(passk_guard.integrations.__path__)}
+    assert {name for name in modules if not name.startswith("_")} == set(HOSTS)
+
+
+def test_keywords_mean_the_same_everywhere(host):
+    """Same names, defaults and annotations as the config's and every other adapter's."""
+    parameters = inspect.signature(host.callback.__init__).parameters
+    own = {"self", "trainer"}
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in own)
+    for name, field in PassKGuardConfig.__dataclass_fields__.items():
+        assert parameters[name].default == field.default, name
+    for other in HOSTS.values():
+        theirs = inspect.signature(other.callback.__init__).parameters
+        for name in set(parameters) & set(theirs) - own:
+            assert parameters[name].default == theirs[name].default, name
+            if name not in ("objective", "policy"):  # what can be reached differs
+                assert parameters[name].annotation == theirs[name].annotation, name
+
+
+def test_warn_leaves_weights_and_losses_bit_identical(tmp_path, host):
+    alone = host.run(tmp_path / "alone", steps=20)
+    guarded = host.run(tmp_path / "guarded", steps=20, guard=settings(host))
+    assert [p.step for p in guarded.guard.history] == list(range(0, 21, 2))
+    assert not guarded.guard.failures
+    assert same_weights(alone.weights, guarded.weights)
+    assert alone.losses == guarded.losses
+    assert (
+        sum(bool(entry.get("loss")) for entry in alone.losses) > 10
+    )  # there was something to learn
+    start = host.run(tmp_path / "start", steps=1)
+    assert not same_weights(start.weights, alone.weights)  # something was trained
+
+
+def test_mix_without_an_alarm_leaves_them_and_with_one_does_not(tmp_path, host):
+    passk = {k: v for k, v in host.mix.items() if k == "objective"}
+    alone = host.run(tmp_path / "alone", guard=settings(host, **passk))
+    calm = host.run(tmp_path / "calm", guard=settings(host, action="mix", **host.mix))
+    assert same_weights(alone.weights, calm.weights)
+    mixed = host.run(tmp_path / "mixed", guard=settings(host, action="mix", **ALARM, **host.mix))
+    assert [p.pass1_weight for p in mixed.guard.history] == pytest.approx([0.0, 0.2, 0.4, 0.6])
+    assert not mixed.guard.failures
+    assert not same_weights(alone.weights, mixed.weights)
+
+
+TRACE = [
+    "probes of # held-out prompts x # rollouts, every # steps, # probes in all, false-alarm "
+    "chance # % per run. Pool: # prompts, action: ['warn', 'mix'].",
+    "nothing is written",
+    "WARNING step #: training works against pass@#",
+    "step #: mixing pass@# back in, λ = #.",
+    "a probe costs # training steps; about one probe per # steps, # probes in all, false-alarm "
+    "chance # % per run. The smallest loss of pass@# that it can be sure of: about # points.",
+    "took # % of the run's time.",
+]
+
+
+def test_the_same_events_are_told_in_the_same_order(tmp_path, host, caplog):
+    """A golden trace of what a user reads in a run with an alarm at the start."""
+    caplog.set_level("INFO")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PassKGuardWarning)
+        logging.captureWarnings(True)
+        keywords = settings(host, action=["warn", "mix"], **ALARM, **host.mix)
+        found = host.run(tmp_path, guard=keywords)
+    logging.captureWarnings(False)
+    told = [masked(record) for record in caplog.records if "passk-guard: " in record.getMessage()]
+    assert [text for text in told if text] == TRACE
+    assert [p.step for p in found.guard.history] == [0, 2, 4, 6]
+    assert [bool(p.alarm) for p in found.guard.history] == [True, False, False, False]
+
+
+def masked(record):
+    """A message without its figures; nothing of what is the host's wording, or the tiny task's."""
+    text = record.getMessage().split("passk-guard: ", 1)[1].split("\n")[0]
+    if "the pool has" in text or "this run will see" in text:
+        return None
+    if "nothing is written" in text:
+        return "nothing is written"
+    text = re.sub(r"[-+]?\d+(\.\d+)?", "#", text.split(" (level")[0])
+    return f"WARNING {text}" if record.name == "py.warnings" else text
+
+
+def test_the_same_seed_gives_the_same_history_and_another_one_another(tmp_path, host):
+    def history(seed):
+        guard = host.run(tmp_path / f"{seed}", steps=2, guard=settings(host, seed=seed)).guard
+        return [(p.pass_at_1, p.row_ids, p.alignment.inner, p.track) for p in guard.history]
+
+    first = history(3)
+    assert first == history(3)
+    assert first != history(4)
+
+
+def test_resume_in_an_intervention_goes_on_where_the_checkpoint_was(tmp_path, host):
+    keywords = settings(host, action="mix", **ALARM, **host.mix)
+    whole = host.run(tmp_path, steps=8, guard=keywords, save=True)
+    again = host.run(tmp_path, steps=8, guard=keywords, save=True, resume=SAVE)
+    assert [p.step for p in again.guard.history] == [6, 8]
+    for one, other in zip(whole.guard.history[3:], again.guard.history, strict=True):
+        assert one.row_ids == other.row_ids  # held-out order
+        assert (one.track, one.pass1_weight, one.k) == (other.track, other.pass1_weight, other.k)
+        assert one.conflicts == other.conflicts
+    assert clockless(whole.guard.state_dict()) == clockless(again.guard.state_dict())
+    assert same_weights(whole.weights, again.weights)
+
+
+def test_resume_from_a_checkpoint_that_had_no_guard(tmp_path, host):
+    host.run(tmp_path, steps=SAVE, save=True)
+    with pytest.warns(PassKGuardWarning, match="no guard state in this checkpoint"):
+        found = host.run(tmp_path, steps=8, guard=settings(host), save=True, resume=SAVE)
+    assert [p.step for p in found.guard.history] == [4, 6, 8]
+    host.run(tmp_path, steps=9, guard=settings(host), resume=8)  # it was saved, too
+
+
+def test_a_checkpoint_of_a_guarded_run_resumes_without_the_guard(tmp_path, host):
+    host.run(tmp_path, steps=SAVE, guard=settings(host), save=True)
+    alone = host.run(tmp_path, steps=6, save=True, resume=SAVE)
+    assert alone.weights
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"prompts": []}, ValueError, "prompts is empty"),
+        ({"prompts": 7}, ValueError, "prompts must be a list or a map-style dataset, got int"),
+        ({"prompts": ["1 2 ="]}, ValueError, "needs 'answer', but the held-out rows have"),
+        ({"reward_funcs": []}, ValueError, "reward_funcs is empty"),
+        ({"success": "typo"}, ValueError, "names no reward function"),
+        ({"k": 8, "num_generations": 8}, ValueError, "k=8 needs more than 8 rollouts"),
+        ({"action": "panic"}, ValueError, "action='panic' is not known"),
+        ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
+        ({"parameters": "nope"}, ValueError, "selects no trainable parameter"),
+        ({"group_by": "nope"}, ValueError, "names no column of prompts"),
+        ({"memory_limit": 10}, ValueError, "exact Gramian"),
+        ({"verifier_timeout": 0}, ValueError, "verifier_timeout must lie between"),
+        ({"action": ["mix", "adjust_k"]}, ValueError, "two remedies: choose one"),
+    ],
+)
+def test_bad_arguments_fail_before_the_first_step(tmp_path, host, bad, error, message):
+    steps = []
+    with pytest.raises(error, match=message):
+        host.run(tmp_path, guard=settings(host) | bad, at=[steps.append])
+    assert not steps
+
+
+def test_two_guards_are_refused(tmp_path, host):
+    # Lightning refuses by itself.
+    message = "already has a PassKGuardCallback|more than one stateful .* `PassKGuardCallback`"
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        two_guards(host, tmp_path)
+
+
+def two_guards(host, out):
+    if host is HOSTS["lightning"]:
+        lightning_trainer(out, [host.callback(**settings(host)) for _ in range(2)])
+        return
+    trainer = make_trainer(out)
+    if host is HOSTS["transformers"]:
+        trainer = hf_trainer.make_trainer(model(), str(out), steps=1)
+    trainer.add_callback(host.callback(trainer, **settings(host)))
+    host.callback(trainer, **settings(host))
+
+
+def test_held_out_prompts_as_strings_with_a_verifier_of_their_own(tmp_path, host):
+    def even(completions, **_):
+        return [c[:1] in ("0", "2", "4", "6", "8") for c in completions]
+
+    rows = held_out(64)["prompt"]
+    keywords = {**settings(host), "prompts": list(rows), "reward_funcs": even}
+    if host is HOSTS["trl"]:  # its own reward runs in probes, too, and needs a column
+        keywords["prompts"] = held_out(64)
+    found = host.run(tmp_path, steps=2, guard=keywords).guard
+    assert [p.step for p in found.history] == [0, 2]
+    assert 0 < found.history[0].pass_at_1 < 1
+
+
+def clockless(state):
+    """A guard's state without what the clock says, comparable."""
+    state = dict(state)
+    state["schedule"] = {k: v for k, v in state["schedule"].items() if k in ("last", "steps")}
+    return plain(state)
+
+
+def plain(value):
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
