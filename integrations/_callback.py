@@ -72,6 +72,17 @@ class GuardCallback(TrainerCallback, ABC):
         self._refuse_second_guard()
 
     @property
+    def state_key(self) -> str:
+        """What Lightning asks a callback of its own for: this is none."""
+        raise TypeError(
+            "This PassKGuardCallback is for transformers.Trainer and TRL. In a Lightning Trainer "
+            "use passk_guard.integrations.lightning.PassKGuardCallback."
+        )
+
+    def on_exception(self, *args: Any) -> None:
+        """Lightning passes the error above on to all callbacks; there is nothing to add."""
+
+    @property
     def guard(self) -> PassKGuard:
         """The guard, once the callback has met its trainer and training has begun."""
         if self._guard is None:

@@ -120,6 +120,15 @@ class PassKGuardCallback(Callback):
             raise RuntimeError("PassKGuardCallback has no guard yet: it is made as fit() begins.")
         return self._guard
 
+    def on_init_end(self, *args: Any, **kwargs: Any) -> None:
+        """What ``transformers.Trainer`` calls on a callback of its own: this is none."""
+        raise TypeError(
+            "This PassKGuardCallback is for Lightning. Use passk_guard.integrations.transformers "
+            "for a transformers.Trainer, passk_guard.integrations.trl for TRL."
+        )
+
+    on_train_begin = on_init_end
+
     # Trainer events -------------------------------------------------------------------------
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:

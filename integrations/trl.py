@@ -1,4 +1,4 @@
-"""passk-guard for TRL: one callback line guards a GRPO run."""
+"""passk-guard for TRL: one callback line guards a GRPO or RLOO run, and watches others."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from transformers import Trainer
 from trl import GRPOTrainer, RLOOTrainer
 
 from passk_guard.config import Action, PassKGuardConfig
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._callback import GuardCallback
+from passk_guard.integrations._hosted import Given, hosted_guard
+from passk_guard.integrations._hosts import trainer_host
 from passk_guard.integrations._rows import held_out_rows
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
@@ -26,7 +29,7 @@ logger = logging.getLogger("passk_guard")
 
 
 class PassKGuardCallback(GuardCallback):
-    """Guards pass@1 in a ``trl.GRPOTrainer`` or ``RLOOTrainer``; either form works::
+    """Guards pass@1 in a ``trl.GRPOTrainer`` or ``RLOOTrainer``, watches other TRL trainers::
 
         trainer.add_callback(PassKGuardCallback(trainer, prompts=held_out, k=8))
         trainer = GRPOTrainer(..., callbacks=[PassKGuardCallback(prompts=held_out, k=8)])
@@ -76,7 +79,7 @@ class PassKGuardCallback(GuardCallback):
 
     def __init__(
         self,
-        trainer: GRPOTrainer | RLOOTrainer | None = None,
+        trainer: Trainer | None = None,
         *,
         prompts: Any = None,
         reward_funcs: Any = None,
@@ -112,14 +115,24 @@ class PassKGuardCallback(GuardCallback):
         super().__init__(trainer)
 
     def _check(self, trainer: Any) -> None:
-        if not isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
+        if isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
+            return
+        if not isinstance(trainer, Trainer):
             raise TypeError(
-                f"passk_guard.integrations.trl.PassKGuardCallback guards trl.GRPOTrainer and "
-                f"RLOOTrainer, got {type(trainer).__name__}. Other trainers are not supported yet."
+                "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
+                f"{type(trainer).__name__}. For Lightning use passk_guard.integrations.lightning."
+            )
+        if not any(cls.__module__.startswith("trl.") for cls in type(trainer).__mro__):
+            raise TypeError(
+                "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
+                f"{type(trainer).__name__}. Use passk_guard.integrations.transformers."
             )
 
     def _build(self) -> None:
         trainer, config = self._trainer, self.config
+        if not isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
+            self._build_monitor()
+            return
         check_trainer(trainer, config, self._temperature)
         rows = held_out_rows(
             trainer.eval_dataset if self._prompts is None else self._prompts,
@@ -154,4 +167,30 @@ class PassKGuardCallback(GuardCallback):
             training_pass_at_1=self._sensor.pass_at_1,
             say=self._say,
             is_main=trainer.is_world_process_zero(),
+        )
+
+    def _build_monitor(self) -> None:
+        """Watch any other trainer of TRL: its advantages, if it has any, cannot be reached."""
+        trainer, name = self._trainer, type(self._trainer).__name__
+        why = (
+            f"{name} has no advantages that the guard can reach, so it only watches. Use "
+            "action='warn', 'checkpoint' or 'stop'; passk_guard.integrations.transformers adds a "
+            "pass@1 loss on anchor_prompts to any trainer with a loss."
+        )
+        if self.config.objective is not None:
+            raise ValueError(f"objective={self.config.objective!r} is not possible here: {why}")
+        given = Given(
+            prompts=self._prompts,
+            reward_funcs=self._reward_funcs,
+            success=self._success,
+            success_threshold=self._threshold,
+            temperature=self._temperature or getattr(trainer.args, "temperature", None),
+            max_completion_length=getattr(trainer.args, "max_completion_length", None)
+            or getattr(trainer.args, "max_new_tokens", None),
+        )
+        host = trainer_host(trainer, self._say, why_no_mix=why)
+        self._guard, _ = hosted_guard(host, given, self.config)
+        self._say(
+            f"passk-guard: {name} shows no advantages, so the guard only watches, and tests the "
+            "pass@k gradient."
         )
