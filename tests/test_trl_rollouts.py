@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import PromptTuningConfig
 from trl_runs import (
     GUARD,
     held_out,
@@ -25,9 +26,16 @@ def probe_groups(trainer, **settings):
     return groups, scores
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probs_are_those_of_the_trainer(tmp_path, temperature):
-    trainer = make_trainer(tmp_path, temperature=temperature, dropout=0.1)
+VIRTUAL_TOKENS = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"temperature": 0.7}, {"parts": {"peft_config": VIRTUAL_TOKENS}}],
+    ids=["plain", "temperature", "prompt tuning"],
+)
+def test_log_probs_are_those_of_the_trainer(tmp_path, config):
+    trainer = make_trainer(tmp_path, dropout=0.1, **config)
     groups, scores = probe_groups(trainer)
     trainer.model.eval()
     for group, score in zip(groups, scores, strict=True):
