@@ -8,6 +8,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from trl import GRPOConfig, GRPOTrainer
 from trl_runs import (
     GUARD,
+    chat_rows,
     held_out,
     losses,
     make_trainer,
@@ -46,10 +47,6 @@ def brevity(completions, **_):
 
 def in_chat(completions, answer, **_):
     return near_answer([c[0]["content"] for c in completions], answer)
-
-
-def chat_rows(rows):
-    return rows.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})
 
 
 def chat_tokenizer():

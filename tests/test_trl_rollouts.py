@@ -108,23 +108,6 @@ def test_other_model_shapes(tmp_path, build):
     assert all(p.drift.usable for p in callback.guard.history[1:])
 
 
-def test_chat_prompts(tmp_path):
-    def messages(row):
-        return {"prompt": [{"role": "user", "content": row["prompt"]}]}
-
-    def verify(completions, answer, **_):
-        return near_answer([c[0]["content"] for c in completions], answer)
-
-    trainer = make_trainer(tmp_path, reward_funcs=verify)
-    trainer.train_dataset = trainer.train_dataset.map(messages)
-    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    trainer.processing_class.chat_template = template
-    callback = PassKGuardCallback(trainer, prompts=held_out().map(messages), **GUARD)
-    train(trainer, callback)
-    assert not callback.guard.failures
-    assert 0 < callback.guard.history[0].pass_at_1 < 1
-
-
 def format_reward(completions, **_):
     return [0.1] * len(completions)
 

@@ -68,6 +68,11 @@ def held_out(count=128):
     return task.make_rows(count, seed=7)
 
 
+def chat_rows(rows):
+    """The same rows with chat messages as prompts."""
+    return rows.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})
+
+
 GUARD = {"k": 4, "prompts_per_probe": 16, "every": 2, "reference_batches": 2}
 
 
