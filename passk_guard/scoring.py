@@ -33,7 +33,8 @@ def token_log_probs(
     if not bool(attention_mask[:, 0].all()):
         # Left padding shifts positions. Not every architecture takes them, so only where needed.
         inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    logits = model(**inputs).logits
+    # PEFT's prompt tuning puts virtual tokens in front, whose logits belong to no token here.
+    logits = model(**inputs).logits[:, -input_ids.shape[1] :]
     # Only positions that predict a sampled token go through the softmax.
     predicts = completion_mask[:, 1:].bool()
     chosen = logits[:, :-1][predicts] / temperature

@@ -1,7 +1,5 @@
 """The pass@1 term on anchor prompts: its gradient, its size, its faults."""
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from tiny import BanditPolicy
@@ -9,20 +7,14 @@ from tiny import BanditPolicy
 from passk_guard import HeldOutPool, PassKGuardWarning
 from passk_guard.anchors import AnchorLoss, AnchorTerm, norm
 from passk_guard.integrations._term import HostNorm, add_to_gradients
-from passk_guard.isolation import isolated
 from passk_guard.objectives import AnchorMix
 
 
 def bandit_loss(contexts=12, prompts=12, n=8):
     policy = BanditPolicy(contexts)
 
-    @contextmanager
-    def isolation(seed):
-        with isolated(policy, seed=seed):
-            yield
-
     rows = [{"prompt": str(i)} for i in range(contexts)]
-    return policy, AnchorLoss(policy, HeldOutPool(rows), n, prompts, isolation, None)
+    return policy, AnchorLoss(policy, HeldOutPool(rows), n, prompts, policy.isolated, None)
 
 
 def test_the_gradient_is_unbiased_for_pass_at_1():

@@ -13,12 +13,14 @@ def torchrun(out, *arguments):
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--master_port", "29517", str(HERE / "ddp_worker.py"), str(out), *arguments]
+    # The package of this checkout, whichever one is installed.
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
     result = subprocess.run(
         command,
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]

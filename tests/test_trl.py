@@ -4,6 +4,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
+from trl import GRPOConfig
 from trl_runs import (
     GUARD,
     held_out,
@@ -80,7 +81,10 @@ def test_both_forms_give_the_same_history(tmp_path):
 
 def test_scalars_and_image_reach_tensorboard_at_their_own_step(tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
-    trainer = make_trainer(tmp_path, report_to="tensorboard", logging_steps=3)
+    config = {"report_to": "tensorboard", "logging_steps": 3}
+    if "logging_dir" in GRPOConfig.__dataclass_fields__:  # transformers 4 has no such variable
+        config["logging_dir"] = str(tmp_path / "tb")
+    trainer = make_trainer(tmp_path, **config)
     callback = PassKGuardCallback(trainer, prompts=held_out(), **GUARD)
     train(trainer, callback)
     events = EventAccumulator(str(tmp_path / "tb"))

@@ -1,5 +1,7 @@
 """Faults injected into real GRPO runs cost a probe, never the run; and resume."""
 
+import re
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -45,7 +47,7 @@ def out_of_memory(rewards):
     [
         (boom, "judge is down"),
         (out_of_memory, "out of memory"),
-        (lambda rewards: rewards[:-1], "rewards"),
+        (lambda rewards: rewards[:-1], "rewards|expanded size"),  # TRL's words, or torch's
         (lambda rewards: None, "NoneType"),
         (lambda rewards: [None] * len(rewards), "verifier scored 0 of"),
         (lambda rewards: [float("nan")] * len(rewards), "verifier scored 0 of"),
@@ -70,7 +72,7 @@ def test_a_verifier_fault_costs_that_probe_only(tmp_path, fault, reason):
     assert [p.step for p in callback.guard.history] == [0, 4, 6]
     (failure,) = callback.guard.failures
     assert failure.step == 2
-    assert reason in failure.reason
+    assert re.search(reason, failure.reason)
     assert same_weights(weights(alone), weights(trainer))
     strip = lambda logs: [{k: v for k, v in e.items() if "rewards/" not in k} for e in logs]  # noqa: E731
     assert strip(losses(alone)) == strip(losses(trainer))
@@ -99,7 +101,7 @@ def test_ctrl_c_in_a_probe_stops_training_as_it_should(tmp_path):
     flaky.armed = True
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    assert trainer.num_generations_eval == 8
+    assert getattr(trainer, "num_generations_eval", 8) == trainer.num_generations == 8
     assert trainer.model.training or trainer.state.global_step == 0
     assert "_calculate_rewards" not in vars(trainer)
 

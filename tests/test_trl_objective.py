@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from trl import GRPOConfig
 from trl_runs import (
     GUARD,
     held_out,
+    losses,
     make_trainer,
+    near_answer,
     same_weights,
     train,
     weights,
@@ -67,15 +70,50 @@ def test_pkpo_replaces_advantages_and_lambda_one_is_the_trainer_untouched(tmp_pa
             assert mine == 0
 
 
-def test_an_unknown_scaling_falls_back_to_watching(tmp_path):
-    config = {"multi_objective_aggregation": "normalize_then_sum"}
-    alone = train(make_trainer(tmp_path, **config))
-    trainer = make_trainer(tmp_path, **config)
-    callback = PassKGuardCallback(trainer, prompts=held_out(), objective="pkpo", **GUARD)
-    with pytest.warns(PassKGuardWarning, match="NOT installed"):
+def format_reward(completions, **_):
+    return [0.2 * (len(c.split()) < 2) for c in completions]
+
+
+def doubled(trainer):
+    """A trainer of somebody's own, whose advantages are in no known relation to its rewards."""
+    compute = trainer._generate_and_score_completions
+
+    def generate(inputs):
+        output = compute(inputs)
+        return {**output, "advantages": 2 * output["advantages"]}
+
+    trainer._generate_and_score_completions = generate
+
+
+UNKNOWN = {"doubled": {}}
+if "multi_objective_aggregation" in GRPOConfig.__dataclass_fields__:  # older TRL only sums
+    apart = {"multi_objective_aggregation": "normalize_then_sum"}
+    UNKNOWN["one reward"] = apart
+    UNKNOWN["two rewards"] = {**apart, "reward_funcs": [format_reward, near_answer]}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+@pytest.mark.parametrize("objective", [None, "pkpo"])
+def test_an_unknown_scaling_falls_back_to_watching(tmp_path, name, objective):
+    def new():
+        trainer = make_trainer(tmp_path, **UNKNOWN[name])
+        if name == "doubled":
+            doubled(trainer)
+        return trainer
+
+    alone = train(new())
+    trainer = new()
+    settings = {**GUARD, "success": "near_answer", "objective": objective}
+    callback = PassKGuardCallback(trainer, prompts=held_out(), **settings)
+    if objective is None:
         train(trainer, callback)
+    else:
+        with pytest.warns(PassKGuardWarning, match="NOT installed"):
+            train(trainer, callback)
     assert same_weights(weights(alone), weights(trainer))
+    assert losses(alone) == losses(trainer)
     assert callback.guard.objective is None
+    assert not callback.guard.failures
     assert len(callback.guard.history) == 3
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import PromptTuningConfig
 from trl_runs import (
     GUARD,
     held_out,
@@ -25,9 +26,16 @@ def probe_groups(trainer, **settings):
     return groups, scores
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probs_are_those_of_the_trainer(tmp_path, temperature):
-    trainer = make_trainer(tmp_path, temperature=temperature, dropout=0.1)
+VIRTUAL_TOKENS = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"temperature": 0.7}, {"parts": {"peft_config": VIRTUAL_TOKENS}}],
+    ids=["plain", "temperature", "prompt tuning"],
+)
+def test_log_probs_are_those_of_the_trainer(tmp_path, config):
+    trainer = make_trainer(tmp_path, dropout=0.1, **config)
     groups, scores = probe_groups(trainer)
     trainer.model.eval()
     for group, score in zip(groups, scores, strict=True):
@@ -98,23 +106,6 @@ def test_other_model_shapes(tmp_path, build):
     train(trainer, callback)
     assert len(callback.guard.history) == 3
     assert all(p.drift.usable for p in callback.guard.history[1:])
-
-
-def test_chat_prompts(tmp_path):
-    def messages(row):
-        return {"prompt": [{"role": "user", "content": row["prompt"]}]}
-
-    def verify(completions, answer, **_):
-        return near_answer([c[0]["content"] for c in completions], answer)
-
-    trainer = make_trainer(tmp_path, reward_funcs=verify)
-    trainer.train_dataset = trainer.train_dataset.map(messages)
-    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    trainer.processing_class.chat_template = template
-    callback = PassKGuardCallback(trainer, prompts=held_out().map(messages), **GUARD)
-    train(trainer, callback)
-    assert not callback.guard.failures
-    assert 0 < callback.guard.history[0].pass_at_1 < 1
 
 
 def format_reward(completions, **_):

@@ -8,9 +8,20 @@ from trl import GRPOConfig, GRPOTrainer
 
 
 def make_trainer(
-    tmp_path, *, steps=4, dropout=0.0, reward_funcs=None, callbacks=None, model=None, **config
+    tmp_path,
+    *,
+    steps=4,
+    dropout=0.0,
+    reward_funcs=None,
+    callbacks=None,
+    model=None,
+    tokenizer=None,
+    rows=None,
+    parts=None,
+    **config,
 ):
-    tokenizer = task.make_tokenizer()
+    """``parts`` are further arguments of the trainer, ``config`` those of its GRPOConfig."""
+    tokenizer = tokenizer or task.make_tokenizer()
     model = model or task.make_model(tokenizer, hidden=32, layers=1, dropout=dropout)
     checkpointing = config.pop("checkpointing", False)
     name = "activation_checkpointing"
@@ -38,9 +49,10 @@ def make_trainer(
         model=model,
         reward_funcs=reward_funcs or near_answer,
         args=GRPOConfig(**settings),
-        train_dataset=task.make_rows(64),
+        train_dataset=rows or task.make_rows(64),
         processing_class=tokenizer,
         callbacks=callbacks,
+        **(parts or {}),
     )
 
 
@@ -54,6 +66,11 @@ def near_answer(completions, answer, **_):
 
 def held_out(count=128):
     return task.make_rows(count, seed=7)
+
+
+def chat_rows(rows):
+    """The same rows with chat messages as prompts."""
+    return rows.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})
 
 
 GUARD = {"k": 4, "prompts_per_probe": 16, "every": 2, "reference_batches": 2}
