@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -165,8 +166,10 @@ class GuardCallback(TrainerCallback, ABC):
             return
         path = _checkpoint(args, state)
         try:
+            state_file = io.BytesIO()  # torch's own writer hides what went wrong with the disk
+            torch.save(whole_state(self.guard, self._anchors), state_file)
             # A run that is killed meanwhile leaves no half-written file behind.
-            torch.save(whole_state(self.guard, self._anchors), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").write_bytes(state_file.getvalue())
             path.with_suffix(".tmp").replace(path)
         except Exception as error:
             warn(

@@ -18,6 +18,7 @@ from passk_guard.isolation import checkpointing_without_dropout, isolated, kept_
 from passk_guard.rollouts import RolloutGroup
 from passk_guard.scoring import token_log_probs
 from passk_guard.verifier import decide_success, verifier_name
+from passk_guard.watchdog import watched
 
 __all__ = ["TRLPolicy", "restore_method", "tapped_rewards"]
 
@@ -38,6 +39,7 @@ class TRLPolicy:
             which is then scored beside the trainer's with weight 0.
         threshold: reward from which a rollout is right.
         temperature: of the sampling.
+        timeout: seconds after which a hanging reward function is reported.
     """
 
     def __init__(
@@ -46,9 +48,13 @@ class TRLPolicy:
         verifier: Any,
         threshold: float,
         temperature: float,
+        timeout: float,
     ) -> None:
         self._trainer = trainer
         self._verifier = verifier
+        self._index = 0  # of the verifier among the reward functions of a probe
+        self._timeout = timeout
+        self._watched: dict[int, Any] = {}  # reward functions, told on where they hang
         self._threshold = threshold
         self._temperature = temperature
 
@@ -105,7 +111,7 @@ class TRLPolicy:
 
         with tapped_rewards(self._trainer) as tapped:
             output = self._trainer._generate_and_score_completions(local)
-        rewards = tapped[-1][:, self._verifier_index()].float().cpu()
+        rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
         rollouts = gather_object(_unpadded(output))
         groups = []
@@ -113,10 +119,6 @@ class TRLPolicy:
             mine = slice(i * n, (i + 1) * n)
             groups.append(_group(row, rollouts[mine], success[mine]))
         return groups
-
-    def _verifier_index(self) -> int:
-        funcs = self._trainer.reward_funcs
-        return next(i for i, func in enumerate(funcs) if func is self._verifier)
 
     @contextmanager
     def isolated(self, seed: int) -> Iterator[None]:
@@ -150,6 +152,14 @@ class TRLPolicy:
             trainer.reward_processing_classes = [*trainer.reward_processing_classes, None]
             weights = trainer.reward_weights
             trainer.reward_weights = torch.cat([weights, weights.new_zeros(1)])
+        funcs = trainer.reward_funcs
+        self._index = next(i for i, func in enumerate(funcs) if func is self._verifier)
+        trainer.reward_funcs = [
+            func
+            if isinstance(func, torch.nn.Module)
+            else self._watched.setdefault(id(func), watched(func, self._timeout))
+            for func in funcs
+        ]
 
     def _sample_as(self, n: int, temperature: float) -> None:
         """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0."""

@@ -142,7 +142,7 @@ class PassKGuardCallback(GuardCallback):
         )
         verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature
-        policy = TRLPolicy(trainer, verifier, self._threshold, temperature)
+        policy = TRLPolicy(trainer, verifier, self._threshold, temperature, config.verifier_timeout)
         self._sensor = TrainingRewards(trainer, verifier, self._threshold)
         live: PassKObjective | TrainerMix | None = None
         if config.objective is not None:

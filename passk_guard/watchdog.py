@@ -14,7 +14,7 @@ from passk_guard.actions import warn
 from passk_guard.errors import ProbeError
 from passk_guard.verifier import verifier_name
 
-__all__ = ["is_async", "reported_after", "watched"]
+__all__ = ["is_async", "watched"]
 
 
 def is_async(func: Any) -> bool:
@@ -45,30 +45,41 @@ def watched(verifier: Callable[..., Any], seconds: float) -> Callable[..., Any]:
 
         return interrupted
 
+    watch = _Watch(seconds, name)
+
     @functools.wraps(verifier, updated=())
     def reported(*args: Any, **kwargs: Any) -> Any:
-        with reported_after(seconds, name):
+        with watch.over_a_call():
             return verifier(*args, **kwargs)
 
     return reported
 
 
-@contextmanager
-def reported_after(seconds: float, name: str) -> Iterator[None]:
-    """Warn, from another thread, if the body runs for longer than ``seconds``."""
-    timer = threading.Timer(seconds, _report, (seconds, name))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+class _Watch:
+    """Warns, from another thread, of a call that takes long; once until one is quick again."""
 
+    def __init__(self, seconds: float, name: str) -> None:
+        self._seconds, self._name = seconds, name
+        self._told = False
 
-def _report(seconds: float, name: str) -> None:
-    warn(
-        f"the verifier {name!r} has been running for {seconds:g} s (verifier_timeout) in a probe, "
-        "and training waits for it. A plain function cannot be interrupted: if it never returns, "
-        "stop the run (Ctrl-C is safe) and give the verifier a timeout of its own, or make it "
-        "async, which the guard can interrupt."
-    )
+    @contextmanager
+    def over_a_call(self) -> Iterator[None]:
+        rang = threading.Event()
+        timer = threading.Timer(self._seconds, self._ring, (rang,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._told = rang.is_set()
+
+    def _ring(self, rang: threading.Event) -> None:
+        rang.set()
+        if not self._told:
+            warn(
+                f"the verifier {self._name!r} has been running for {self._seconds:g} s "
+                "(verifier_timeout) in a probe, and training waits for it. A plain function cannot "
+                "be interrupted: if it never returns, stop the run (Ctrl-C is safe) and give the "
+                "verifier a timeout of its own, or make it async, which the guard can interrupt."
+            )

@@ -49,9 +49,18 @@ class Trl:
     settings: ClassVar[dict[str, Any]] = {}
 
     def run(
-        self, out: Path, *, steps=6, guard=None, save=False, resume=None, verify=near_answer, at=()
+        self,
+        out,
+        *,
+        steps=6,
+        guard=None,
+        save=False,
+        resume=None,
+        verify=near_answer,
+        before=(),
+        at=(),
     ) -> Result:
-        """Train; ``at`` are ``f(step)`` called after the guard at each step's end."""
+        """Train; ``f(step, model)`` are called before and after the guard at each step's end."""
         trainer = make_trainer(
             out,
             steps=steps,
@@ -63,7 +72,7 @@ class Trl:
             save_strategy="steps" if save else "no",
             save_steps=SAVE,
         )
-        return _train(trainer, self.callback, guard, resume, at)
+        return _train(trainer, self.callback, guard, resume, before, at)
 
 
 class Transformers:
@@ -74,7 +83,16 @@ class Transformers:
     settings = own_loss_settings()
 
     def run(
-        self, out: Path, *, steps=6, guard=None, save=False, resume=None, verify=near_answer, at=()
+        self,
+        out,
+        *,
+        steps=6,
+        guard=None,
+        save=False,
+        resume=None,
+        verify=near_answer,
+        before=(),
+        at=(),
     ) -> Result:
         trainer = hf_trainer.make_trainer(
             model(),
@@ -93,7 +111,7 @@ class Transformers:
         trainer.verify = near_answer
         if guard is not None and verify is not near_answer:
             guard = {**guard, "reward_funcs": verify}
-        return _train(trainer, self.callback, guard, resume, at)
+        return _train(trainer, self.callback, guard, resume, before, at)
 
 
 class Lightning:
@@ -104,13 +122,22 @@ class Lightning:
     settings = own_loss_settings()
 
     def run(
-        self, out: Path, *, steps=6, guard=None, save=False, resume=None, verify=near_answer, at=()
+        self,
+        out,
+        *,
+        steps=6,
+        guard=None,
+        save=False,
+        resume=None,
+        verify=near_answer,
+        before=(),
+        at=(),
     ) -> Result:
         if guard is not None and verify is not near_answer:
             guard = {**guard, "reward_funcs": verify}
         callback = self.callback(**guard) if guard is not None else None
         module = _Module(model(), task.make_tokenizer(), 1e-3)
-        callbacks = [_Losses(), *([callback] if callback else []), _At(at)]
+        callbacks = [_Losses(), _At(before), *([callback] if callback else []), _At(at)]
         if save:
             callbacks.append(
                 L.pytorch.callbacks.ModelCheckpoint(
@@ -175,7 +202,7 @@ class _At(L.Callback):
         if trainer.global_step != self.last:
             self.last = trainer.global_step
             for call in self.at:
-                call(self.last)
+                call(self.last, pl_module.model)
 
 
 def _ordered():
@@ -192,20 +219,26 @@ def _unpickled(resume):
     return {"weights_only": True} if resume and "weights_only" in known else {}
 
 
-def _train(trainer, make, guard, resume, at) -> Result:
+def _train(trainer, make, guard, resume, before, at) -> Result:
     from transformers import TrainerCallback
 
+    class At(TrainerCallback):
+        def __init__(self, calls):
+            self.calls = calls
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            for call in self.calls:
+                call(state.global_step, model)
+
+    class Before(At):
+        """transformers complains of two of one class."""
+
+    trainer.add_callback(Before(before))
     callback = None
     if guard is not None:
         callback = make(trainer, **guard)
         trainer.add_callback(callback)
-
-    class At(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            for call in at:
-                call(state.global_step)
-
-    trainer.add_callback(At())
+    trainer.add_callback(At(at))
     saved = Path(trainer.args.output_dir) / f"checkpoint-{resume}"
     trainer.train(resume_from_checkpoint=str(saved) if resume else None)
     return Result(callback and callback.guard, weights(trainer), losses(trainer))

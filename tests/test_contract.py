@@ -165,7 +165,7 @@ def test_a_checkpoint_of_a_guarded_run_resumes_without_the_guard(tmp_path, host)
 def test_bad_arguments_fail_before_the_first_step(tmp_path, host, bad, error, message):
     steps = []
     with pytest.raises(error, match=message):
-        host.run(tmp_path, guard=settings(host) | bad, at=[steps.append])
+        host.run(tmp_path, guard=settings(host) | bad, at=[lambda step, model: steps.append(step)])
     assert not steps
 
 

@@ -1,0 +1,45 @@
+"""Killed without warning in the middle of an intervention, resumed: as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hosts import HOSTS, SAVE
+from test_contract import clockless
+from trl_runs import same_weights
+
+HERE = Path(__file__).parent
+
+
+def worker(host, out, kill_at=0, resume=0):
+    out.mkdir(exist_ok=True)
+    result = subprocess.run(
+        [sys.executable, str(HERE / "killed_worker.py"), host, str(out), str(kill_at), str(resume)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+    )
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_killed_run_resumes_to_where_the_whole_one_ends(tmp_path, host):
+    code, errors = worker(host, tmp_path / "whole")
+    assert code == 0, errors[-3000:]
+    code, _ = worker(host, tmp_path / "killed", kill_at=SAVE + 2)  # two steps past the checkpoint
+    assert code == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "end.pt").exists()
+    code, errors = worker(host, tmp_path / "killed", resume=SAVE)
+    assert code == 0, errors[-3000:]
+    whole, again = (
+        torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed")
+    )
+    assert whole["guard"]["pass1_weight"] > 0.3  # in an intervention
+    # k, λ, CUSUM, track, reference, schedule, stored rollouts and the held-out order.
+    assert clockless(whole["guard"]) == clockless(again["guard"])
+    assert same_weights(whole["weights"], again["weights"])
