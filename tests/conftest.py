@@ -1,10 +1,36 @@
-"""Shared by all tests: offline, one thread, the examples importable."""
+"""Shared by all tests: offline, one thread, examples importable; the core without extras."""
 
+import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+# In the lane without any extra, only what needs torch and NumPy alone is collected.
+WITHOUT_EXTRAS = importlib.util.find_spec("transformers") is None
+_NEEDS_EXTRAS = re.compile(
+    r"\b(trl|trl_runs|hosts|hf_trainer|lightning|transformers|tiny_llama|ambiguous_arithmetic"
+    r"|matplotlib|examples|figures|ddp_worker)\b"
+)
+collect_ignore = (
+    [
+        path.name
+        for path in Path(__file__).parent.glob("*.py")
+        if _NEEDS_EXTRAS.search(path.read_text())
+    ]
+    if WITHOUT_EXTRAS
+    else []
+)
+
+
+def pytest_report_header():
+    """Say what is left out."""
+    if WITHOUT_EXTRAS:
+        return f"no extras installed: {len(collect_ignore)} test files that need them are left out"
+    return None

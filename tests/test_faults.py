@@ -82,7 +82,10 @@ def hit(host, out, fault, steps=6, **more):
 LOST = {
     "raises": (Fault(raising(RuntimeError("judge is down"))), "RuntimeError: judge is down"),
     "out of memory": (Fault(raising(torch.OutOfMemoryError("20 GiB"))), "OutOfMemoryError: 20 GiB"),
-    "wrong length": (Fault(lambda rewards: rewards[:-1]), "(?s)scores|rewards|must match the size"),
+    "wrong length": (
+        Fault(lambda rewards: rewards[:-1]),
+        "scores|rewards|must match the existing size",
+    ),
     "None": (Fault(lambda rewards: None), "NoneType|returned None"),
     "text": (Fault(lambda rewards: ["good"] * len(rewards)), "good|str"),
     "all None": (Fault(lambda rewards: [None] * len(rewards)), "verifier scored 0 of"),

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ambiguous_arithmetic as task
+import hf_trainer
+import lightning_module
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -14,12 +17,22 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
 def test_readme_block(index, tmp_path):
-    from trl_runs import held_out, make_trainer
+    from hosts import model
+    from trl_runs import held_out, make_trainer, near_answer
 
-    trainer = make_trainer(tmp_path, steps=1, num_generations=16, per_device_train_batch_size=32)
-    exec(BLOCKS[index], {"trainer": trainer, "held_out": held_out(64)})
-    if "add_callback" in BLOCKS[index] and "train()" not in BLOCKS[index]:
-        trainer.train()
+    block = BLOCKS[index]
+    names = {"held_out": held_out(64), "verify": near_answer, "tokenizer": task.make_tokenizer()}
+    if "integrations.transformers" in block:
+        names["trainer"] = hf_trainer.make_trainer(model(), str(tmp_path), steps=1)
+    elif "integrations.lightning" in block:
+        names["module"] = lightning_module.PassKModule(model(), names["tokenizer"])
+        names["loader"] = lightning_module.loader()
+    else:
+        settings = {"num_generations": 16, "per_device_train_batch_size": 32}
+        names["trainer"] = make_trainer(tmp_path, steps=1, **settings)
+    exec(block, names)
+    if "add_callback" in block and "train()" not in block:
+        names["trainer"].train()
 
 
 def run(*arguments, timeout=300):
@@ -41,6 +54,14 @@ def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
     assert (tmp_path / "passk_guard.png").read_bytes().startswith(b"\x89PNG")
     for name in ("watched", "guarded"):
         assert list((tmp_path / "tensorboard" / name).glob("events.out*"))
+
+
+@pytest.mark.parametrize("name", ["hf_trainer", "lightning_module"])
+def test_trainer_examples_end_with_a_table(tmp_path, name):
+    arguments = ["--steps", 10, "--warm-up", 100, "--out", tmp_path]
+    result = run("-W", "ignore", f"examples/{name}.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n   0 ") + result.stdout.count("\n  10 ") == 2
 
 
 def test_gsm8k_says_no_signal_and_raises_no_alarm(tmp_path):
