@@ -237,8 +237,8 @@ def test_bad_sizes():
 def test_a_real_run_gets_the_same_alarms_from_sketches(tmp_path):
     """Watching leaves training bit-identical, so both guards see the same rollouts."""
     tokenizer = task.make_tokenizer()
-    model = task.make_model(tokenizer, hidden=32, layers=1)
-    task.warm_up(model, tokenizer, steps=400)
+    model = task.make_model(tokenizer, layers=1)
+    task.warm_up(model, tokenizer, steps=600)
     warm = {name: value.clone() for name, value in model.state_dict().items()}
     histories = []
     for memory_limit in (2**30, 2**10):
@@ -246,8 +246,8 @@ def test_a_real_run_gets_the_same_alarms_from_sketches(tmp_path):
         trainer = task.make_trainer(
             model,
             tokenizer,
-            steps=15,
-            learning_rate=3e-4,
+            steps=8,
+            learning_rate=5e-5,
             out=str(tmp_path),
             scale_rewards="none",
             report_to="none",
@@ -258,8 +258,9 @@ def test_a_real_run_gets_the_same_alarms_from_sketches(tmp_path):
             prompts=task.make_rows(512, seed=7),
             k=8,
             objective="pkpo",
-            every=5,
+            every=2,
             reference_batches=3,
+            false_alarms=0.05,
             action=lambda probe, guard: None,
             memory_limit=memory_limit,
         )
@@ -270,7 +271,7 @@ def test_a_real_run_gets_the_same_alarms_from_sketches(tmp_path):
     exact, sketch = histories
     assert [p.correct for p in exact] == [p.correct for p in sketch]
     assert [p.conflicts for p in exact] == [p.conflicts for p in sketch]
-    assert any(p.conflicts for p in exact)
+    assert any("alignment" in p.conflicts for p in exact)
     for a, b in zip(exact, sketch, strict=True):
         assert a.update_alignment.z == pytest.approx(b.update_alignment.z, abs=0.2)
         assert a.update_alignment.z != b.update_alignment.z
