@@ -64,7 +64,7 @@ class PassKGuardCallback(GuardCallback):
         weight_by: column with each prompt's weight.
         reference_batches: batches behind the reference level.
         parameters: which parameters to differentiate by.
-        memory_limit: bytes that the exact Gramian may take.
+        memory_limit: bytes that a probe's gradients may take; above it they are sketched.
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
         log_prompts: let prompt text, not only row ids, into the alarm's message.

@@ -51,7 +51,7 @@ class PassKGuardConfig:
             means 8 with a fixed ``every``, where probes are many, else 4.
         parameters: which parameters to differentiate by: a regular expression, a callable
             ``f(name, parameter)`` or ``None`` for all trainable ones.
-        memory_limit: bytes that the exact Gramian may take.
+        memory_limit: bytes that a probe's gradients may take; above it they are sketched.
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
         log_prompts: let prompt text, not only row ids, into the alarm's message.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.rollouts import Policy, RolloutGroup
+from passk_guard.sketch import SketchedGramian
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT",
@@ -23,7 +24,7 @@ __all__ = [
     "GradientAccumulator",
     "ParameterFilter",
     "add_gradient",
-    "check_memory",
+    "exact_bytes",
     "prompt_gramian",
     "select_parameters",
 ]
@@ -70,6 +71,8 @@ def prompt_gramian(
     *,
     rollouts_per_backward: int | None = None,
     scales: Mapping[str, Tensor] | None = None,
+    memory_limit: float = DEFAULT_MEMORY_LIMIT,
+    seed: tuple[int, ...] = (0,),
 ) -> Tensor:
     """Gramian of the per-prompt gradients ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
 
@@ -79,15 +82,20 @@ def prompt_gramian(
         parameters: what to differentiate by, see :func:`select_parameters`.
         rollouts_per_backward: micro-batch; all rollouts of a prompt where ``None``.
         scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
+        memory_limit: bytes; where ``m`` gradients take more they are sketched.
+        seed: of the sketch.
 
     Returns:
-        ``(m, m)`` float64, on the CPU.
+        ``(m, m)`` float64, on the CPU. Off the diagonal a sketched one is unbiased, with the error
+        given at :class:`~passk_guard.sketch.SketchedGramian`.
 
     Raises:
         FloatingPointError: a log-probability or a gradient is not finite.
     """
     signal = [i for i, group in enumerate(groups) if group.has_signal]
-    accumulator = ExactGramian(len(signal))
+    accumulator: ExactGramian | SketchedGramian = ExactGramian(len(signal))
+    if exact_bytes(parameters, len(groups)) > memory_limit:
+        accumulator = SketchedGramian(len(signal), seed=seed)
     for row, i in enumerate(signal):
         add_gradient(accumulator, row, policy, groups[i], parameters, rollouts_per_backward, scales)
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
@@ -206,20 +214,6 @@ def select_parameters(
     return chosen
 
 
-def check_memory(
-    parameters: Sequence[tuple[str, Parameter]], prompts: int, limit: int = DEFAULT_MEMORY_LIMIT
-) -> None:
-    """Refuse, before training, a Gramian that would not fit.
-
-    Raises:
-        ValueError: ``prompts`` float32 gradients exceed ``limit`` bytes.
-    """
-    numel = sum(parameter.numel() for _, parameter in parameters)
-    needed = 4 * numel * prompts
-    if needed > limit:
-        raise ValueError(
-            f"The exact Gramian of {prompts} prompts over {numel / 1e6:,.0f} M parameters needs "
-            f"{needed / 2**30:,.1f} GiB, over memory_limit={limit / 2**30:,.1f} GiB. Measure on "
-            "part of the model, e.g. parameters=r'layers\\.(30|31)\\.' or "
-            "parameters='lm_head', lower prompts_per_probe, or raise memory_limit (bytes)."
-        )
+def exact_bytes(parameters: Sequence[tuple[str, Parameter]], prompts: int) -> int:
+    """Bytes that :class:`ExactGramian` takes: a float32 gradient for each prompt."""
+    return 4 * prompts * sum(parameter.numel() for _, parameter in parameters)

@@ -17,7 +17,12 @@ from passk_guard.objectives import LiveObjective, PassKObjective
 from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Failure, Probe, Rescore
 from passk_guard.prober import Prober
-from passk_guard.reporting.message import few_probes_message, plan_message, state_message
+from passk_guard.reporting.message import (
+    few_probes_message,
+    plan_message,
+    sketch_message,
+    state_message,
+)
 from passk_guard.rollouts import Policy
 from passk_guard.schedule import Schedule, Task
 from passk_guard.states import StateWatch
@@ -88,6 +93,8 @@ class PassKGuard:
         self._isolation = isolation
         self._say = say
         self._prober = Prober(policy, pool, config, micro_batch, optimizer, training_pass_at_1)
+        if self._prober.exact_bytes > config.memory_limit:
+            say(sketch_message(self._prober.exact_bytes, config.memory_limit))
         self._states = StateWatch()
         self.requests: set[str] = set()
         self._remedy: Remedy | None = None

@@ -20,7 +20,7 @@ from passk_guard.evidence import (
     enough_signal,
     sampled_pass_at_k,
 )
-from passk_guard.gradients import check_memory, prompt_gramian, select_parameters
+from passk_guard.gradients import exact_bytes, prompt_gramian, select_parameters
 from passk_guard.levels import Levels, Reading
 from passk_guard.objectives import LiveObjective
 from passk_guard.pool import HeldOutPool, row_labels
@@ -44,6 +44,11 @@ class Prober:
         micro_batch: rollouts per forward and backward.
         optimizer: gives the run's optimizer, for ``metric="adam"``.
         training_pass_at_1: gives pass@1 on recent training batches, or ``None``.
+
+    Attributes:
+        levels: pass@1 over the run.
+        detector: raises alarms.
+        exact_bytes: what the gradients of a probe would take unsketched.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class Prober:
         self._training_pass_at_1 = training_pass_at_1
         self._parameters = select_parameters(policy.parameters(), config.parameters)
         size = min(config.prompts_per_probe, len(pool))
-        check_memory(self._parameters, size, config.memory_limit)
+        self.exact_bytes = exact_bytes(self._parameters, size)
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
@@ -82,7 +87,7 @@ class Prober:
         k = self._config.k
         groups, drawn = self._sampler.batch()
         scores = self.levels.score(groups)
-        gramian = self._gramian(groups)
+        gramian = self._gramian(groups, step)
         evidence = alignment_evidence(
             gramian,
             groups,
@@ -155,7 +160,7 @@ class Prober:
             seconds=time.perf_counter() - start,
         )
 
-    def _gramian(self, groups: list[RolloutGroup]) -> torch.Tensor | None:
+    def _gramian(self, groups: list[RolloutGroup], step: int) -> torch.Tensor | None:
         scales = None
         if self._optimizer is not None and self._config.metric == "adam":
             scales = adam_scales(self._optimizer(), self._parameters)
@@ -167,6 +172,8 @@ class Prober:
             self._parameters,
             rollouts_per_backward=self._micro_batch,
             scales=scales,
+            memory_limit=self._config.memory_limit,
+            seed=(self._config.seed, step),
         )
 
     def _alarm(self, step: int, fired: tuple[str, ...], reading: Reading) -> Alarm | None:

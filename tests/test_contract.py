@@ -157,7 +157,6 @@ def test_a_checkpoint_of_a_guarded_run_resumes_without_the_guard(tmp_path, host)
         ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
         ({"parameters": "nope"}, ValueError, "selects no trainable parameter"),
         ({"group_by": "nope"}, ValueError, "names no column of prompts"),
-        ({"memory_limit": 10}, ValueError, "exact Gramian"),
         ({"verifier_timeout": 0}, ValueError, "verifier_timeout must lie between"),
         ({"action": ["mix", "adjust_k"]}, ValueError, "two remedies: choose one"),
     ],

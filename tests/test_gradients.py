@@ -3,9 +3,8 @@
 import pytest
 import torch
 from tiny import CausalLMPolicy, random_groups, tiny_llama
-from torch import nn
 
-from passk_guard.gradients import check_memory, prompt_gramian, select_parameters
+from passk_guard.gradients import prompt_gramian, select_parameters
 from passk_guard.isolation import checkpointing_without_dropout
 from passk_guard.scoring import token_log_probs
 
@@ -127,13 +126,6 @@ def test_nan_is_an_error_with_the_row():
         prompt_gramian(
             CausalLMPolicy(model), random_groups(4, 4), select_parameters(model.named_parameters())
         )
-
-
-def test_a_billion_parameters_get_a_sentence():
-    with torch.device("meta"):
-        big = nn.Linear(40_000, 25_000)
-    with pytest.raises(ValueError, match=r"64 prompts over 1,000 M .* GiB.*parameters="):
-        check_memory(list(big.named_parameters()), prompts=64)
 
 
 def test_temperature_scales_the_logits():

@@ -31,7 +31,6 @@ def format_reward(completions, **_):
         ({"temperature": 0.0}, ValueError, "temperature must be above 0"),
         ({"objective": "pkpo", "k": 9}, ValueError, "the trainer has num_generations=8"),
         ({"parameters": "nope"}, ValueError, "selects no trainable parameter"),
-        ({"memory_limit": 10}, ValueError, "exact Gramian"),
     ],
 )
 def test_bad_arguments(tmp_path, settings, error, message):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from passk_guard.config import PassKGuardConfig
 from passk_guard.levels import Reading
 from passk_guard.schedule import Forecast
+from passk_guard.sketch import DEFAULT_SIZE
 from passk_guard.states import VANISHING_SIGNAL
 from passk_guard.track import Track
 
@@ -19,6 +20,7 @@ __all__ = [
     "alarm_message",
     "few_probes_message",
     "plan_message",
+    "sketch_message",
     "start_message",
     "state_message",
 ]
@@ -117,6 +119,15 @@ def plan_message(forecast: Forecast, visible: float, config: PassKGuardConfig) -
     return (
         f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}. "
         f"The smallest loss of pass@1 that it can be sure of: about {100 * visible:.1f} points."
+    )
+
+
+def sketch_message(needed: int, limit: int) -> str:
+    """The gradients of a probe do not fit: what is done instead."""
+    return (
+        f"passk-guard: the gradients of a probe would take {needed / 2**30:,.1f} GiB, over "
+        f"memory_limit={limit / 2**30:,.1f} GiB. They are compared by sketches of {DEFAULT_SIZE} "
+        f"numbers each (standard error of a cosine {DEFAULT_SIZE**-0.5:.3f})."
     )
 
 

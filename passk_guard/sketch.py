@@ -1,0 +1,129 @@
+"""Gradients of large models reduced to a few thousand numbers that keep inner products.
+
+Each entry of a gradient gets a random sign and is added into one of ``d`` buckets. With signs σ and
+buckets h, ``⟨Sx, Sy⟩ = Σ_ij σ_i σ_j x_i y_j [h(i) = h(j)]`` is unbiased. With buckets that collide
+with probability 1/d its variance is ``Σ_{i≠j} (x_i² y_j² + x_i y_i x_j y_j) / d``, below
+``(‖x‖² ‖y‖² + ⟨x, y⟩²) / d`` whatever the vectors look like (count sketch: Charikar, Chen and
+Farach-Colton 2002; inner products: Weinberger et al. 2009, arXiv 0902.2206, appendix).
+
+Buckets here are cheap: blocks of ``d`` neighbours, each under a random circular shift. Entries of
+one block never collide, those of two blocks with probability 1/d, so the bound holds, for few
+active columns and for embedding rows too. Without the shift it would not: the columns of a matrix
+whose width divides ``d`` would share few buckets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+__all__ = ["DEFAULT_SIZE", "SketchedGramian"]
+
+DEFAULT_SIZE = 2**14
+# Entries reduced at a time: into a processor's cache, or enough to keep an accelerator busy.
+_CHUNK_CPU, _CHUNK = 2**16, 2**22
+
+
+class SketchedGramian:
+    """Keeps ``size`` numbers per prompt: ``rows x size x 4`` bytes, whatever the model's size.
+
+    Linear: micro-batches, slices of a parameter and processes add up. The same seed gives the same
+    sketch in every process on the same kind of device. The error of an inner product is at most
+    ``sqrt((1 + ρ²) / size)`` of the product of norms, ρ being the cosine: .0078 to .011 by default;
+    that of a cosine from sketched norms is about ``(1 - ρ²) / sqrt(size)``, at most .0078.
+
+    Args:
+        rows: prompts.
+        size: numbers per prompt, a multiple of 8 and at most 2^16.
+        seed: of signs and shifts; another one for each probe keeps errors from adding up.
+    """
+
+    def __init__(self, rows: int, size: int = DEFAULT_SIZE, seed: tuple[int, ...] = (0,)) -> None:
+        if size < 8 or size % 8 or size > _CHUNK_CPU:
+            raise ValueError(f"size must be a multiple of 8 from 8 to {_CHUNK_CPU}, got {size}.")
+        self._rows, self._size, self._seed = rows, size, seed
+        self._buckets: dict[torch.device, _Buckets] = {}
+
+    def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
+        """Add one parameter's gradient, or a slice of it, to the gradient of prompt ``row``.
+
+        Args:
+            row: of the prompt.
+            name: of the parameter.
+            gradient: the parameter's, or a contiguous slice of the flattened one.
+            offset: where the slice begins in the flattened parameter.
+        """
+        device = gradient.device
+        if device not in self._buckets:
+            self._buckets[device] = _Buckets(self._rows, self._size, self._seed, device)
+        self._buckets[device].add(row, name, gradient.detach().flatten(), offset)
+
+    def sketches(self) -> Tensor:
+        """``(rows, size)`` float32, on the CPU. Those of slices and of processes add up."""
+        total = torch.zeros(self._rows, self._size)
+        for buckets in self._buckets.values():
+            total += buckets.sketches.cpu()
+        return total
+
+    def gramian(self) -> Tensor:
+        """``(rows, rows)`` float64 inner products, unbiased but on the diagonal, on the CPU."""
+        sketches = self.sketches().double()
+        return sketches @ sketches.T
+
+
+class _Buckets:
+    """The sketches of what lies on one device."""
+
+    def __init__(self, rows: int, size: int, seed: tuple[int, ...], device: torch.device) -> None:
+        self._size, self._seed, self._device = size, seed, device
+        self.sketches = torch.zeros(rows, size, device=device)
+        per_chunk = (_CHUNK_CPU if device.type == "cpu" else _CHUNK) // size
+        self._chunk = per_chunk * size
+        # Shifts within a chunk are the same in every chunk, so that the index is made once; each
+        # chunk's sum is shifted as a whole once more.
+        shifts = torch.tensor([self._draw("block", b)[0] % size for b in range(per_chunk)])
+        self._source = ((torch.arange(size) - shifts[:, None]) % size).to(device)
+        bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
+        self._signs_of_byte = (1.0 - 2.0 * bits).to(device)
+        self._generator = torch.Generator(device)
+
+    def add(self, row: int, name: str, flat: Tensor, offset: int) -> None:
+        """Fold ``flat``, which begins at ``offset`` of the parameter, chunk by chunk."""
+        end = offset + len(flat)
+        for chunk in range(offset // self._chunk, -(-end // self._chunk)):
+            start = chunk * self._chunk
+            low, high = max(offset, start), min(end, start + self._chunk)
+            piece = flat[low - offset : high - offset]
+            seed, shift = self._draw(name, chunk)
+            self.sketches[row] += self._fold(piece, low - start, seed).roll(shift % self._size)
+
+    def _fold(self, piece: Tensor, begin: int, seed: int) -> Tensor:
+        """``(size,)`` signed sums of a piece of a chunk, only of the blocks that it touches."""
+        end = begin + len(piece)
+        first, last = begin // self._size, -(-end // self._size)
+        inside = slice(begin - first * self._size, end - first * self._size)
+        signs = self._signs(seed, first, last)
+        blocks = torch.zeros_like(signs)
+        torch.mul(piece, signs[inside], out=blocks[inside])
+        shifted = blocks.view(-1, self._size).gather(1, self._source[first:last])
+        return shifted.sum(0)
+
+    def _signs(self, seed: int, first: int, last: int) -> Tensor:
+        """Signs of some blocks of a chunk, float32: one random byte for eight of them."""
+        random = torch.randint(
+            256,
+            (self._chunk // 8,),
+            generator=self._generator.manual_seed(seed),
+            dtype=torch.int32,
+            device=self._device,
+        )
+        wanted = random[first * self._size // 8 : last * self._size // 8]
+        return self._signs_of_byte.index_select(0, wanted).flatten()
+
+    def _draw(self, name: str, index: int) -> tuple[int, int]:
+        """Two random numbers, the same in every process and without waiting for a device."""
+        text = f"{self._seed}/{name}/{index}".encode()
+        digest = hashlib.blake2b(text, digest_size=12).digest()
+        return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
