@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard import HFPolicy, PassKObjective
+from passk_guard.scoring import token_log_probs
 
 ANSWER_TOKENS = 2
 
@@ -150,8 +151,13 @@ def passk_loss(
     n: int,
     objective: PassKObjective,
     verify: Callable[..., list[float]] = right_answer,
+    wrapped: Any = None,
 ) -> torch.Tensor:
-    """A policy-gradient loss of one's own: sample, verify, weigh by pass@k advantages."""
+    """A policy-gradient loss of one's own: sample, verify, weigh by pass@k advantages.
+
+    On several processes gradients are averaged only through the trainer's wrapper of the model:
+    pass it as ``wrapped`` where it is at hand.
+    """
     model = policy.model
     model.eval()  # rollouts come from the policy itself, not from a thinned-out one
     groups = policy.generate(rows, range(len(rows)), n)
@@ -160,8 +166,10 @@ def passk_loss(
     rewards = verify(completions=completions, answer=[r["answer"] for r in rows for _ in range(n)])
     advantages = objective(torch.tensor(rewards).view(-1, n)).flatten()
     # Prompts are of one length here, and so are answers: rollouts can be stacked.
-    tokens = [torch.cat(parts) for parts in zip(*(g.tokens for g in groups), strict=True)]
-    scores = policy.log_probs(*tokens).sum(-1)
+    ids, mask, sampled = (
+        torch.cat(parts) for parts in zip(*(g.tokens for g in groups), strict=True)
+    )
+    scores = token_log_probs(wrapped or model, ids, mask, sampled).sum(-1)
     return -(advantages.to(scores) * scores).mean()
 
 

@@ -36,7 +36,7 @@ class PassKTrainer(Trainer):
     ) -> torch.Tensor:
         """Sample with the weights of the moment, verify, weigh."""
         policy = HFPolicy(self.model, self.processing_class, max_completion_length=2)
-        return task.passk_loss(policy, inputs["rows"], 16, self.objective, self.verify)
+        return task.passk_loss(policy, inputs["rows"], 16, self.objective, self.verify, model)
 
 
 def make_trainer(

@@ -135,11 +135,11 @@ class PassKGuardCallback(Callback):
         """Check everything before training starts."""
         if stage != "fit" or self._guard is not None:
             return
-        strategy = type(trainer.strategy).__name__
-        if strategy in _SHARDED:
+        strategy = type(trainer.strategy)
+        if any(cls.__name__ in _SHARDED for cls in strategy.__mro__):
             raise ValueError(
-                f"{strategy} shards the parameters, which passk-guard does not support yet: one "
-                "process and DDP work."
+                f"{strategy.__name__} shards the parameters, which passk-guard does not support "
+                "yet: one process and DDP work."
             )
         self._trainer = trainer
         host = module_host(trainer, pl_module, self._say)
@@ -176,10 +176,12 @@ class PassKGuardCallback(Callback):
         if self._anchors is None or not self._anchors.active:
             return
         began = time.perf_counter()
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = {n: p for n, p in self._anchors.parameters().items() if id(p) in stepped}
+        if not named:  # another network's optimizer, such as a critic's
+            return
         gradient = self._anchors.gradient(trainer.global_step)
         if gradient is not None:
-            stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            named = {n: p for n, p in self._anchors.parameters().items() if id(p) in stepped}
             gradient = averaged(gradient, named, trainer.strategy.reduce)
             host = [p.grad for p in named.values() if p.grad is not None]
             if not self._anchors.matched:

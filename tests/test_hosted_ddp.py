@@ -1,0 +1,63 @@
+"""Lightning and ``transformers.Trainer`` on two real processes: one verdict, one set of weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", params=["lightning", "transformers"])
+def ranks(request, tmp_path_factory):
+    """What each process saw, in one launch that goes through all cases."""
+    out = tmp_path_factory.mktemp(request.param)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", "29531", str(HERE / "hosted_ddp_worker.py")]
+    # The package of this checkout, whichever one is installed.
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    result = subprocess.run(
+        [*command, str(out), request.param],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_warn_leaves_training_untouched(ranks):
+    one, other = (rank["warn"] for rank in ranks)
+    assert [p[0] for p in one["history"]] == [0, 2, 4]
+    assert one == other
+    assert one["failures"] == []
+    assert one["weights"] == ranks[0]["alone"]["weights"] == ranks[1]["alone"]["weights"]
+
+
+def test_mix_adds_the_same_term_on_both(ranks):
+    one, other = (rank["mix"] for rank in ranks)
+    assert one == other
+    assert one["failures"] == []
+    assert one["history"][-1][-1] > 0.3  # λ
+    assert one["weights"] != ranks[0]["alone"]["weights"]
+
+
+def test_a_verifier_that_raises_on_one_process_costs_both_that_probe(ranks):
+    one, other = (rank["fails"] for rank in ranks)
+    assert one["history"] == other["history"]
+    assert [p[0] for p in one["history"]] == [0, 4]
+    assert [f[0] for f in one["failures"]] == [f[0] for f in other["failures"]] == [2]
+    assert "on process 1: ConnectionError: the sandbox is gone" in one["failures"][0][1]
+    assert one["weights"] == other["weights"] == ranks[0]["alone"]["weights"]
+    lost = [[w for w in rank["warnings"] if "this probe is lost" in w] for rank in ranks]
+    assert [len(said) for said in lost] == [1, 0]  # said by the first process, once
+
+
+def test_the_first_process_decides_when_the_clock_does(ranks):
+    one, other = (rank["timed"] for rank in ranks)
+    assert one == other
+    assert one["weights"] == ranks[0]["alone"]["weights"]
