@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from passk_guard.gradients import micro_batches
+from passk_guard.processes import shared
 from passk_guard.rollouts import Policy, RolloutGroup
 
 __all__ = ["PairedChange", "paired_change", "score", "score_all"]
@@ -121,9 +122,9 @@ def score(
 def score_all(
     policy: Policy, groups: Sequence[RolloutGroup], rollouts_per_forward: int | None = None
 ) -> list[Tensor]:
-    """``(n, L)`` log-probs of every prompt, with a signal or not."""
-    scores: list[Tensor] = []
-    for pack in _packs(groups, rollouts_per_forward):
+    """``(n, L)`` log-probs of every prompt, with a signal or not; processes share them out."""
+
+    def of_pack(pack: list[int]) -> list[Tensor]:
         width = max(groups[i].input_ids.shape[1] for i in pack)
         tokens = [
             torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
@@ -133,9 +134,14 @@ def score_all(
             policy.log_probs(*(t[which] for t in tokens)).float().cpu()
             for which in micro_batches(len(tokens[0]), rollouts_per_forward)
         ]
-        for i, part in zip(pack, torch.cat(rows).split([groups[i].n for i in pack]), strict=True):
-            scores.append(part[:, : groups[i].input_ids.shape[1]])
-    return scores
+        parts = torch.cat(rows).split([groups[i].n for i in pack])
+        return [
+            part[:, : groups[i].input_ids.shape[1]] for i, part in zip(pack, parts, strict=True)
+        ]
+
+    with torch.no_grad():
+        packs = shared(list(_packs(groups, rollouts_per_forward)), of_pack)
+    return [scores for pack in packs for scores in pack]
 
 
 def _packs(groups: Sequence[RolloutGroup], most: int | None) -> Iterator[list[int]]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from passk_guard.errors import ProbeError
+from passk_guard.processes import add_up, everywhere, world
 from passk_guard.rollouts import Policy, RolloutGroup
 from passk_guard.sketch import SketchedGramian
 
@@ -56,6 +58,13 @@ class ExactGramian:
             )
         self._gradients[name][row] += gradient.detach().flatten()
 
+    def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
+        """Add up what processes hold; each of them names all parameters."""
+        if world()[1] > 1:
+            for name, parameter in parameters:
+                self.add(0, name, torch.zeros_like(parameter))  # this one may hold none of it
+                add_up(self._gradients[name])
+
     def gramian(self) -> Tensor:
         """``(rows, rows)`` float64 inner products, on the CPU."""
         total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
@@ -76,6 +85,8 @@ def prompt_gramian(
 ) -> Tensor:
     """Gramian of the per-prompt gradients ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
 
+    Several processes share the prompts out, and all of them get the whole.
+
     Args:
         policy: scores rollouts.
         groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
@@ -91,13 +102,28 @@ def prompt_gramian(
 
     Raises:
         FloatingPointError: a log-probability or a gradient is not finite.
+        ProbeError: another process failed, or holds other rollouts.
     """
     signal = [i for i, group in enumerate(groups) if group.has_signal]
     accumulator: ExactGramian | SketchedGramian = ExactGramian(len(signal))
     if exact_bytes(parameters, len(groups)) > memory_limit:
         accumulator = SketchedGramian(len(signal), seed=seed)
-    for row, i in enumerate(signal):
-        add_gradient(accumulator, row, policy, groups[i], parameters, rollouts_per_backward, scales)
+    rank, size = world()
+
+    def my_share() -> list[int]:
+        for row in range(len(signal))[rank::size]:
+            group = groups[signal[row]]
+            add_gradient(accumulator, row, policy, group, parameters, rollouts_per_backward, scales)
+        return [group.correct for group in groups]
+
+    counted = everywhere(my_share)
+    if any(other != counted[0] for other in counted):
+        raise ProbeError(
+            "processes hold different rollouts: let the policy give all of them the same, as "
+            "VerifiedPolicy does"
+        )
+    if signal:
+        accumulator.merge(parameters)
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     if signal:
         index = torch.tensor(signal)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from torch import distributed
+from torch import Tensor, distributed
 
 from passk_guard.errors import ProbeError
 
-__all__ = ["decided_by_first", "everywhere", "world"]
+__all__ = ["add_up", "decided_by_first", "everywhere", "shared", "world"]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -48,6 +49,23 @@ def everywhere(work: Callable[[], T]) -> list[T]:
         if text is not None:
             raise ProbeError(f"on process {other}: {text}")
     return [value for value, _ in found]
+
+
+def shared(items: Sequence[A], work: Callable[[A], T]) -> list[T]:
+    """``work(item)`` for every item, shared out over processes; all of them get all results.
+
+    Raises:
+        Exception: as in :func:`everywhere`.
+    """
+    rank, size = world()
+    parts = everywhere(lambda: [work(item) for item in items[rank::size]])
+    return [parts[i % size][i // size] for i in range(len(items))]
+
+
+def add_up(tensor: Tensor) -> None:
+    """Replace a tensor, in place and on every process, by its sum over processes."""
+    if world()[1] > 1:
+        distributed.all_reduce(tensor)
 
 
 def decided_by_first(value: T) -> T:

@@ -15,9 +15,13 @@ whose width divides ``d`` would share few buckets.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.processes import add_up, world
 
 __all__ = ["DEFAULT_SIZE", "SketchedGramian"]
 
@@ -55,10 +59,18 @@ class SketchedGramian:
             gradient: the parameter's, or a contiguous slice of the flattened one.
             offset: where the slice begins in the flattened parameter.
         """
-        device = gradient.device
+        self._on(gradient.device).add(row, name, gradient.detach().flatten(), offset)
+
+    def _on(self, device: torch.device) -> _Buckets:
         if device not in self._buckets:
             self._buckets[device] = _Buckets(self._rows, self._size, self._seed, device)
-        self._buckets[device].add(row, name, gradient.detach().flatten(), offset)
+        return self._buckets[device]
+
+    def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
+        """Add up what processes hold; each of them names all parameters."""
+        if world()[1] > 1:
+            for device in dict.fromkeys(parameter.device for _, parameter in parameters):
+                add_up(self._on(device).sketches)
 
     def sketches(self) -> Tensor:
         """``(rows, size)`` float32, on the CPU. Those of slices and of processes add up."""

@@ -1,0 +1,74 @@
+"""World-size invariance, and faults on one process only: no hang, one verdict."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CausalLMPolicy, random_groups, tiny_llama
+
+from passk_guard.drift import score_all
+from passk_guard.gradients import prompt_gramian, select_parameters
+
+HERE = Path(__file__).parent
+
+
+def gramians(seed=0):
+    """Exact and sketched Gramian, and scores, of the same rollouts on any number of processes."""
+    model = tiny_llama().eval()
+    policy, groups = CausalLMPolicy(model), random_groups(7, 5, seed=seed)
+    parameters = select_parameters(model.named_parameters())
+    return {
+        "exact": prompt_gramian(policy, groups, parameters),
+        "sketched": prompt_gramian(policy, groups, parameters, memory_limit=0),
+        "scores": score_all(policy, groups, 8),
+    }
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+    command += [str(request.param), "--master_port", "29541", str(HERE / "processes_worker.py")]
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    result = subprocess.run(
+        [*command, str(out)],
+        capture_output=True,
+        text=True,
+        timeout=240,  # a hang would end here
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    files = [out / f"rank{rank}.pt" for rank in range(request.param)]
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+def test_the_gramian_does_not_depend_on_the_number_of_processes(ranks):
+    alone = gramians()
+    for rank in ranks:
+        for name in ("exact", "sketched"):
+            error = (rank["gramians"][name] - alone[name]).norm() / alone[name].norm()
+            assert error < 1e-5, name
+        for mine, theirs in zip(alone["scores"], rank["gramians"]["scores"], strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-5)
+    # Bit for bit the same on every process, so that no verdict hangs on rounding.
+    for name in ("exact", "sketched"):
+        assert all(torch.equal(ranks[0]["gramians"][name], r["gramians"][name]) for r in ranks)
+
+
+def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
+    first = ranks[0]["faults"]
+    assert len(first["history"]) + len(first["failures"]) == 50
+    assert len(first["failures"]) > 20
+    for rank in ranks[1:]:
+        assert rank["faults"]["history"] == first["history"]
+        assert [f[0] for f in rank["faults"]["failures"]] == [f[0] for f in first["failures"]]
+    reasons = {reason for rank in ranks for _, reason in rank["faults"]["failures"]}
+    assert any("on process 1: RuntimeError: gradient is broken" in reason for reason in reasons)
+    assert any(reason == "RuntimeError: score is broken" for reason in reasons)
+
+
+def test_processes_that_hold_different_rollouts_are_told_so(ranks):
+    assert all("processes hold different rollouts" in rank["disagree"] for rank in ranks)
