@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from passk_guard.anchors import norm
-from passk_guard.processes import world
+from passk_guard.processes import everywhere, world
+from passk_guard.sharding import is_sharded, local_part
 
 __all__ = ["HostNorm", "add_to_gradients", "averaged"]
 
@@ -36,7 +38,7 @@ def averaged(
         named: in the same order on every process.
         reduce: ``reduce(tensor, reduce_op="mean")``.
     """
-    if world()[1] == 1:
+    if world()[1] == 1 or is_sharded(named.values()):  # averaged in the backward already
         return {name: gradient[name] for name in named if name in gradient}
     trainable = {name: p for name, p in named.items() if p.requires_grad}
     return {
@@ -54,6 +56,7 @@ class HostNorm:
     def __init__(self) -> None:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._norms: dict[str, Tensor] = {}
+        self._sharded = False
         self._beside = 0.0
 
     @property
@@ -64,12 +67,12 @@ class HostNorm:
     def watch(self, named: Mapping[str, nn.Parameter], beside: float) -> None:
         """From here on to :meth:`read`; ``beside`` is the norm to compare with."""
         self.read()
-        self._beside = beside
+        self._beside, self._sharded = beside, is_sharded(named.values())
 
         def note(name: str) -> Callable[[Tensor], None]:
             def hook(parameter: Tensor) -> None:
                 if parameter.grad is not None:  # the last micro-batch's call sees the sum of all
-                    self._norms[name] = parameter.grad.detach().norm()
+                    self._norms[name] = local_part(parameter.grad)[0].norm()
 
             return hook
 
@@ -82,6 +85,9 @@ class HostNorm:
         """The trainer's norm and the one beside it; ends the measurement."""
         for handle in self._handles:
             handle.remove()
-        found = norm(self._norms.values()), self._beside
+        mine = norm(self._norms.values())
+        if self._sharded:
+            mine = math.hypot(*everywhere(lambda: mine))
+        found = mine, self._beside
         self._handles, self._norms = [], {}
         return found

@@ -17,6 +17,7 @@ from passk_guard.objectives import AnchorMix
 from passk_guard.pool import HeldOutPool
 from passk_guard.processes import decided_by_first, everywhere, world
 from passk_guard.rollouts import Policy
+from passk_guard.sharding import is_sharded, local_part
 
 __all__ = ["AnchorLoss", "AnchorTerm", "norm"]
 
@@ -56,7 +57,10 @@ class AnchorLoss:
         return dict(select_parameters(self._policy.parameters()))
 
     def gradient(self, seed: int) -> dict[str, Tensor]:
-        """This process's share of ``∇L_1`` by parameter name; ``.grad`` stays as it is.
+        """``∇L_1`` by parameter name; ``.grad`` stays as it is.
+
+        This process's share, to be averaged over processes; where parameters are sharded, its part
+        of the whole.
 
         Prompts without a signal count in the mean, with a gradient of zero.
 
@@ -73,6 +77,8 @@ class AnchorLoss:
             drawn = self._policy.generate([self.pool.rows[i] for i in ids], ids, self._n)
             groups = [group.scorable() for group in drawn]
             parameters = list(self.parameters().items())
+            if is_sharded(parameter for _, parameter in parameters):
+                rank, size = 0, 1  # each process does its part of every prompt
             for group in groups[rank::size]:
                 if group.has_signal:
                     add_gradient(total, 0, self._policy, group, parameters, self._micro_batch)
@@ -162,5 +168,7 @@ class _Sum:
 
 
 def norm(gradients: Iterable[Tensor]) -> float:
-    """Euclidean norm over several tensors."""
-    return math.sqrt(sum(float(g.detach().double().square().sum()) for g in gradients))
+    """Euclidean norm over several tensors; the whole one where they are sharded."""
+    gradients = list(gradients)
+    mine = sum(float(local_part(g)[0].double().square().sum()) for g in gradients)
+    return math.sqrt(sum(everywhere(lambda: mine)) if is_sharded(gradients) else mine)

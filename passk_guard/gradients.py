@@ -18,6 +18,7 @@ from torch.nn import Parameter
 from passk_guard.errors import ProbeError
 from passk_guard.processes import add_up, everywhere, world
 from passk_guard.rollouts import Policy, RolloutGroup
+from passk_guard.sharding import is_sharded, local_part, my_rollouts
 from passk_guard.sketch import SketchedGramian
 
 __all__ = [
@@ -52,11 +53,12 @@ class ExactGramian:
 
     def add(self, row: int, name: str, gradient: Tensor) -> None:
         """Add one parameter's gradient to the gradient of prompt ``row``."""
+        flat, _ = local_part(gradient)
         if name not in self._gradients:
             self._gradients[name] = torch.zeros(
-                self._rows, gradient.numel(), dtype=torch.float32, device=gradient.device
+                self._rows, len(flat), dtype=torch.float32, device=flat.device
             )
-        self._gradients[name][row] += gradient.detach().flatten()
+        self._gradients[name][row] += flat
 
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
         """Add up what processes hold; each of them names all parameters."""
@@ -65,12 +67,16 @@ class ExactGramian:
                 self.add(0, name, torch.zeros_like(parameter))  # this one may hold none of it
                 add_up(self._gradients[name])
 
-    def gramian(self) -> Tensor:
-        """``(rows, rows)`` float64 inner products, on the CPU."""
+    def gramian(self, *, sharded: bool = False) -> Tensor:
+        """``(rows, rows)`` float64 inner products, on the CPU.
+
+        Args:
+            sharded: processes hold parts of each gradient, whose inner products add up.
+        """
         total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
         for gradients in self._gradients.values():
             total += (gradients @ gradients.T).to("cpu", torch.float64)
-        return total
+        return torch.stack(everywhere(lambda: total)).sum(0) if sharded else total
 
 
 def prompt_gramian(
@@ -108,7 +114,8 @@ def prompt_gramian(
     accumulator: ExactGramian | SketchedGramian = ExactGramian(len(signal))
     if exact_bytes(parameters, len(groups)) > memory_limit:
         accumulator = SketchedGramian(len(signal), seed=seed)
-    rank, size = world()
+    sharded = is_sharded(parameter for _, parameter in parameters)
+    rank, size = (0, 1) if sharded else world()  # every process does its part of every prompt
 
     def my_share() -> list[int]:
         for row in range(len(signal))[rank::size]:
@@ -122,12 +129,12 @@ def prompt_gramian(
             "processes hold different rollouts: let the policy give all of them the same, as "
             "VerifiedPolicy does"
         )
-    if signal:
+    if signal and not sharded:
         accumulator.merge(parameters)
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
     if signal:
         index = torch.tensor(signal)
-        gramian[index[:, None], index] = accumulator.gramian()
+        gramian[index[:, None], index] = accumulator.gramian(sharded=sharded)
     if not bool(torch.isfinite(gramian).all()):
         raise FloatingPointError("a gradient of the policy is not finite")
     return gramian
@@ -149,11 +156,18 @@ def add_gradient(
     """
     # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
     coefficients = group.centred_success() / group.n
+    tokens: Sequence[Tensor] = group.tokens
+    sharded = is_sharded(parameter for _, parameter in parameters)
+    if sharded:
+        mine, share = my_rollouts(group.n)
+        coefficients = coefficients[mine] * share
+        tokens = [tensor[mine] for tensor in tokens]
     with _gradients_go_to(accumulator, row, parameters, scales):
-        for which in micro_batches(group.n, rollouts_per_backward):
-            scores = policy.log_probs(*(tensor[which] for tensor in group.tokens))
+        for which in micro_batches(len(coefficients), rollouts_per_backward):
+            scores = policy.log_probs(*(tensor[which] for tensor in tokens))
             loss = scores.sum(-1) @ coefficients[which].to(scores)
-            if not bool(loss.isfinite()):
+            # A sharded one must not leave here: the other processes wait for its backward.
+            if not sharded and not bool(loss.isfinite()):
                 raise FloatingPointError(
                     f"the policy gave a log-probability that is not finite on row {group.row}"
                 )

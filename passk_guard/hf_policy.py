@@ -15,6 +15,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.isolation import checkpointing_without_dropout, kept_attributes
 from passk_guard.rollouts import RolloutGroup
 from passk_guard.scoring import token_log_probs
+from passk_guard.sharding import is_sharded
 
 __all__ = ["HFPolicy"]
 
@@ -198,6 +199,7 @@ class HFPolicy:
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
             generation_config=config,
+            synced_gpus=is_sharded(self.model.parameters()),
         )
         return [_until_end(row, set(self._eos)) for row in output[:, width:].tolist()]
 

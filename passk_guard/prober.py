@@ -63,9 +63,8 @@ class Prober:
         self._policy, self._pool, self._config = policy, pool, config
         self._micro_batch, self._optimizer = micro_batch, optimizer
         self._training_pass_at_1 = training_pass_at_1
-        self._parameters = select_parameters(policy.parameters(), config.parameters)
         size = min(config.prompts_per_probe, len(pool))
-        self.exact_bytes = exact_bytes(self._parameters, size)
+        self.exact_bytes = exact_bytes(self._parameters(), size)
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
@@ -160,16 +159,20 @@ class Prober:
             seconds=time.perf_counter() - start,
         )
 
+    def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Looked up anew each time: a trainer may shard its model as training begins."""
+        return select_parameters(self._policy.parameters(), self._config.parameters)
+
     def _gramian(self, groups: list[RolloutGroup], step: int) -> torch.Tensor | None:
         scales = None
         if self._optimizer is not None and self._config.metric == "adam":
-            scales = adam_scales(self._optimizer(), self._parameters)
+            scales = adam_scales(self._optimizer(), self._parameters())
             if not scales:  # before the first step Adam has no metric yet
                 return None
         return prompt_gramian(
             self._policy,
             groups,
-            self._parameters,
+            self._parameters(),
             rollouts_per_backward=self._micro_batch,
             scales=scales,
             memory_limit=self._config.memory_limit,

@@ -54,11 +54,14 @@ def everywhere(work: Callable[[], T]) -> list[T]:
 def shared(items: Sequence[A], work: Callable[[A], T]) -> list[T]:
     """``work(item)`` for every item, shared out over processes; all of them get all results.
 
+    All of them do as many, some of it twice: where parameters are sharded, they wait for another.
+
     Raises:
         Exception: as in :func:`everywhere`.
     """
     rank, size = world()
-    parts = everywhere(lambda: [work(item) for item in items[rank::size]])
+    mine = [min(i, len(items) - 1) for i in range(rank, -(-len(items) // size) * size, size)]
+    parts = everywhere(lambda: [work(items[i]) for i in mine])
     return [parts[i % size][i // size] for i in range(len(items))]
 
 

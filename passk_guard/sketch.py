@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from passk_guard.processes import add_up, world
+from passk_guard.processes import add_up, everywhere, world
+from passk_guard.sharding import local_part
 
 __all__ = ["DEFAULT_SIZE", "SketchedGramian"]
 
@@ -56,10 +57,12 @@ class SketchedGramian:
         Args:
             row: of the prompt.
             name: of the parameter.
-            gradient: the parameter's, or a contiguous slice of the flattened one.
+            gradient: the parameter's, a ``DTensor`` shard of it, or a contiguous slice of the
+                flattened one.
             offset: where the slice begins in the flattened parameter.
         """
-        self._on(gradient.device).add(row, name, gradient.detach().flatten(), offset)
+        flat, start = local_part(gradient)
+        self._on(flat.device).add(row, name, flat, offset + start)
 
     def _on(self, device: torch.device) -> _Buckets:
         if device not in self._buckets:
@@ -79,9 +82,15 @@ class SketchedGramian:
             total += buckets.sketches.cpu()
         return total
 
-    def gramian(self) -> Tensor:
-        """``(rows, rows)`` float64 inner products, unbiased but on the diagonal, on the CPU."""
+    def gramian(self, *, sharded: bool = False) -> Tensor:
+        """``(rows, rows)`` float64 inner products, unbiased but on the diagonal, on the CPU.
+
+        Args:
+            sharded: processes hold sketches of parts of each gradient, which add up.
+        """
         sketches = self.sketches().double()
+        if sharded:
+            sketches = torch.stack(everywhere(lambda: sketches)).sum(0)
         return sketches @ sketches.T
 
 

@@ -80,14 +80,16 @@ class VerifiedPolicy:
             Exception: whatever policy and verifier raise, on every process.
         """
         rank, size = world()
-        mine = range(rank, len(rows), size)
+        # As many prompts on every process: where parameters are sharded they wait for another.
+        share = -(-len(rows) // size)
+        mine = [min(rank + size * j, len(rows) - 1) for j in range(share)]
+        filled = share - len(range(rank, len(rows), size))
         parts = everywhere(
             lambda: self._verified(
-                [rows[i] for i in mine], [row_ids[i] for i in mine], n, temperature
+                [rows[i] for i in mine], [row_ids[i] for i in mine], n, temperature, filled
             )
         )
-        shares = [iter(part) for part in parts]
-        return [next(shares[i % size]) for i in range(len(rows))]
+        return [parts[i % size][i // size] for i in range(len(rows))]
 
     def _verified(
         self,
@@ -95,12 +97,12 @@ class VerifiedPolicy:
         row_ids: list[int],
         n: int,
         temperature: float | None,
+        filled: int,
     ) -> list[RolloutGroup]:
-        if not rows:
-            return []
         more = () if temperature is None else (temperature,)
         with self._autocast():
             groups = self._policy.generate(rows, row_ids, n, *more)
+        groups, rows = groups[: len(rows) - filled], rows[: len(rows) - filled]
         if self._verifier is None:
             return groups
         if any(group.completions is None for group in groups):

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from test_processes import gramians
 from tiny import BanditPolicy
+from torch.distributed.fsdp import fully_shard
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
 from passk_guard.verified_policy import VerifiedPolicy
@@ -60,6 +61,13 @@ def faults():
     }
 
 
+def shard(model):
+    """FSDP2: every parameter is split over the processes."""
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+
+
 def disagree():
     """Rollouts that differ between processes are refused on all of them."""
     from passk_guard import ProbeError
@@ -73,7 +81,8 @@ def disagree():
 
 def main(out):
     dist.init_process_group("gloo")
-    found = {"gramians": gramians(), "faults": faults(), "disagree": disagree()}
+    found = {"gramians": gramians(), "sharded": gramians(prepare=shard)}
+    found |= {"faults": faults(), "disagree": disagree()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()
     os._exit(0)
