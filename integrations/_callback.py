@@ -17,6 +17,7 @@ from passk_guard.actions import warn
 from passk_guard.anchors import AnchorTerm, norm
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
+from passk_guard.integrations._parallel import refuse_unsupported
 from passk_guard.integrations._reporters import Reporters
 from passk_guard.integrations._state import load_whole_state, whole_state
 from passk_guard.integrations._term import HostNorm, add_to_gradients
@@ -63,11 +64,7 @@ class GuardCallback(TrainerCallback, ABC):
 
     def _meet(self, trainer: Any) -> None:
         self._check(trainer)
-        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-            raise ValueError(
-                "This trainer shards its parameters (DeepSpeed or FSDP), which passk-guard does "
-                "not support yet: one process and DDP work."
-            )
+        refuse_unsupported(trainer)
         self._trainer = trainer
         self._reporters = Reporters(trainer)
         self._refuse_second_guard()

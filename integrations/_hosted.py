@@ -110,6 +110,7 @@ def hosted_guard(
         timeout=config.verifier_timeout,
         autocast=host.autocast,
         trainer_state=host.state,
+        module=host.module,
     )
     size = min(config.prompts_per_probe, len(rows))
     guard = PassKGuard(

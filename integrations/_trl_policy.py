@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from passk_guard.isolation import checkpointing_without_dropout, isolated, kept_attributes
 from passk_guard.rollouts import RolloutGroup
 from passk_guard.scoring import token_log_probs
+from passk_guard.sharding import reshard
 from passk_guard.verifier import decide_success, verifier_name
 from passk_guard.watchdog import watched
 
@@ -60,6 +61,7 @@ class TRLPolicy:
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """Named parameters of the unwrapped model."""
+        reshard(self._trainer.model)
         named: Iterable[tuple[str, Parameter]] = self._trainer.model.named_parameters()
         return named
 

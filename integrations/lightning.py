@@ -33,7 +33,7 @@ __all__ = ["PassKGuardCallback"]
 
 logger = logging.getLogger("passk_guard")
 
-_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+_UNSUPPORTED = ("FSDPStrategy", "DeepSpeedStrategy")  # ModelParallelStrategy is FSDP2
 
 
 class PassKGuardCallback(Callback):
@@ -131,15 +131,15 @@ class PassKGuardCallback(Callback):
 
     # Trainer events -------------------------------------------------------------------------
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Check everything before training starts."""
-        if stage != "fit" or self._guard is not None:
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Check everything before training starts, once the module is configured."""
+        if self._guard is not None:
             return
         strategy = type(trainer.strategy)
-        if any(cls.__name__ in _SHARDED for cls in strategy.__mro__):
+        if any(cls.__name__ in _UNSUPPORTED for cls in strategy.__mro__):
             raise ValueError(
-                f"{strategy.__name__} shards the parameters, which passk-guard does not support "
-                "yet: one process and DDP work."
+                f"passk-guard does not support {strategy.__name__}, whose parameters have no "
+                "gradients of their own: one process, DDP and ModelParallelStrategy (FSDP2) work."
             )
         self._trainer = trainer
         host = module_host(trainer, pl_module, self._say)

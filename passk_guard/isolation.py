@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from passk_guard.sharding import reshard
+
 __all__ = ["checkpointing_without_dropout", "isolated", "kept_attributes", "kept_rng"]
 
 
@@ -84,6 +86,7 @@ def _kept_module(module: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
+            reshard(module)
             for m, kept in flags:
                 m.__dict__.update(kept)
             for parameter, grad in grads:

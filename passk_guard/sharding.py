@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from passk_guard.processes import world
 
-__all__ = ["is_sharded", "local_part", "my_rollouts"]
+__all__ = ["is_sharded", "local_part", "my_rollouts", "reshard"]
 
 
 def is_sharded(parameters: Iterable[Tensor]) -> bool:
@@ -23,6 +24,13 @@ def is_sharded(parameters: Iterable[Tensor]) -> bool:
         isinstance(p, DTensor) and any(not isinstance(how, Replicate) for how in p.placements)
         for p in parameters
     )
+
+
+def reshard(module: nn.Module) -> None:
+    """Let go of gathered parameters: after a forward without backward FSDP2 keeps the root's."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def local_part(gradient: Tensor) -> tuple[Tensor, int]:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from passk_guard.errors import ProbeError
 from passk_guard.processes import everywhere, world
 from passk_guard.rollouts import Policy, RolloutGroup
+from passk_guard.sharding import reshard
 from passk_guard.verifier import decide_success, verifier_name
 from passk_guard.watchdog import is_async, watched
 
@@ -38,6 +39,7 @@ class VerifiedPolicy:
             :func:`~passk_guard.watchdog.watched`.
         autocast: context for forward passes, such as the trainer's mixed precision.
         trainer_state: what the verifier gets under that name.
+        module: that the policy is about; needed where its parameters are sharded.
     """
 
     def __init__(
@@ -49,14 +51,17 @@ class VerifiedPolicy:
         timeout: float = 300.0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         trainer_state: Any = None,
+        module: nn.Module | None = None,
     ) -> None:
         self._policy, self._threshold, self._autocast = policy, threshold, autocast
         self._name = "" if verifier is None else verifier_name(verifier)
         self._verifier = None if verifier is None else watched(verifier, timeout)
-        self._trainer_state = trainer_state
+        self._trainer_state, self._module = trainer_state, module
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """The policy's."""
+        if self._module is not None:
+            reshard(self._module)
         return self._policy.parameters()
 
     def log_probs(

@@ -1,32 +1,16 @@
 """Lightning and ``transformers.Trainer`` on two real processes: one verdict, one set of weights."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
+from launch import torchrun
 
 
 @pytest.fixture(scope="module", params=["lightning", "transformers"])
 def ranks(request, tmp_path_factory):
     """What each process saw, in one launch that goes through all cases."""
     out = tmp_path_factory.mktemp(request.param)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", "29531", str(HERE / "hosted_ddp_worker.py")]
-    # The package of this checkout, whichever one is installed.
-    path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    result = subprocess.run(
-        [*command, str(out), request.param],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    torchrun("hosted_ddp_worker.py", out, request.param, port=29531)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,18 +1,12 @@
 """World-size invariance, and faults on one process only: no hang, one verdict."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from launch import torchrun
 from tiny import CausalLMPolicy, random_groups, tiny_llama
 
 from passk_guard.drift import score_all
 from passk_guard.gradients import prompt_gramian, select_parameters
-
-HERE = Path(__file__).parent
 
 
 def gramians(seed=0, prepare=lambda model: None):
@@ -31,17 +25,7 @@ def gramians(seed=0, prepare=lambda model: None):
 @pytest.fixture(scope="module", params=[2, 3])
 def ranks(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("processes")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
-    command += [str(request.param), "--master_port", "29541", str(HERE / "processes_worker.py")]
-    path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    result = subprocess.run(
-        [*command, str(out)],
-        capture_output=True,
-        text=True,
-        timeout=240,  # a hang would end here
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    torchrun("processes_worker.py", out, processes=request.param, port=29541)
     files = [out / f"rank{rank}.pt" for rank in range(request.param)]
     return [torch.load(file, weights_only=True) for file in files]
 

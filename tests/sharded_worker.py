@@ -1,0 +1,106 @@
+"""Run by torchrun on two processes: guarded runs with FSDP2; each rank writes what it saw."""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+import torch.distributed as dist
+from hosted_ddp_worker import KEYWORDS, MIX, seen
+from torch.distributed.fsdp import fully_shard
+from trl_runs import near_answer
+
+from passk_guard.sharding import reshard
+
+CASES = {
+    "alone": None,
+    "warn": {"reward_funcs": near_answer},
+    "sketched": {"reward_funcs": near_answer, "memory_limit": 1},
+    "mix": {"reward_funcs": near_answer, **MIX},
+}
+
+
+def transformers(out, guard):
+    import hf_trainer
+    from hosts import model
+    from transformers import AutoModelForCausalLM
+    from transformers.distributed import DistributedConfig
+
+    from passk_guard.integrations.transformers import PassKGuardCallback
+
+    saved = out / "model"
+    if dist.get_rank() == 0 and not saved.exists():
+        model().save_pretrained(saved)
+    dist.barrier()
+    sharded = AutoModelForCausalLM.from_pretrained(
+        saved, distributed_config=DistributedConfig(fsdp_size=2), attention_dropout=0.1
+    )
+    trainer = hf_trainer.make_trainer(
+        sharded,
+        str(out),
+        steps=4,
+        learning_rate=1e-3,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,
+        max_grad_norm=0.1,
+        disable_tqdm=True,
+    )
+    trainer.verify = near_answer
+    callback = None if guard is None else PassKGuardCallback(trainer, **KEYWORDS | guard)
+    if callback:
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer.model, callback
+
+
+def lightning(out, guard):
+    from lightning.pytorch.strategies import ModelParallelStrategy
+    from lightning_runs import Automatic, fit
+
+    from passk_guard.integrations.lightning import PassKGuardCallback
+
+    class Sharded(Automatic):
+        def configure_model(self):
+            mesh = self.device_mesh["data_parallel"]
+            for layer in self.model.model.layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(self.model, mesh=mesh)
+
+    callback = None if guard is None else PassKGuardCallback(**KEYWORDS | guard)
+    module = Sharded()
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    fit(out, module, *([callback] if callback else []), strategy=strategy, devices=2)
+    return module, callback
+
+
+class Whole:
+    """Parameters gathered from all processes."""
+
+    def __init__(self, module):
+        reshard(module)
+        self._whole = [p.full_tensor() for p in module.parameters()]
+
+    def parameters(self):
+        return self._whole
+
+
+def main(out, run):
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, guard in CASES.items():
+            module, callback = run(out, guard)
+            found[name] = seen(Whole(module), callback)
+    (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(found))
+    dist.barrier()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), {"lightning": lightning, "transformers": transformers}[sys.argv[2]])
