@@ -16,7 +16,7 @@ except ImportError:  # the same code under its older name
 
 from passk_guard.actions import warn
 from passk_guard.anchors import AnchorTerm, norm
-from passk_guard.config import Action, PassKGuardConfig
+from passk_guard.config import Actions, PassKGuardConfig
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._hosted import Given, hosted_guard
@@ -83,7 +83,7 @@ class PassKGuardCallback(Callback):
         prompts_per_probe: int = 64,
         every: int | None = None,
         max_overhead: float | None = None,
-        action: Action | list[Action] = "warn",
+        action: Actions = "warn",
         pass1_tolerance: float = 0.01,
         floor: str | float = "start",
         false_alarms: float = 1e-3,
