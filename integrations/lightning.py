@@ -6,13 +6,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-try:
-    from lightning.pytorch import Callback
-except ImportError:  # the same code under its older name
-    from pytorch_lightning import Callback  # type: ignore[assignment]
+from typing import TYPE_CHECKING, Any
 
 from passk_guard.actions import warn
 from passk_guard.anchors import AnchorTerm, norm
@@ -28,6 +25,18 @@ from passk_guard.objectives import PassKObjective
 from passk_guard.preconditioner import check_adam
 from passk_guard.processes import decided_by_first, world
 from passk_guard.reporting.message import start_message
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+else:
+    # The same code under two names, and trainers of older releases take only their own.
+    _found = []
+    for _package in ("lightning.pytorch", "pytorch_lightning"):
+        with suppress(ImportError):
+            _found.append(import_module(_package).Callback)
+    if not _found:
+        raise ImportError("passk_guard.integrations.lightning needs lightning or pytorch_lightning")
+    Callback = type("Callback", tuple(_found), {})
 
 __all__ = ["PassKGuardCallback"]
 
