@@ -6,17 +6,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-try:
-    from lightning.pytorch import Callback
-except ImportError:  # the same code under its older name
-    from pytorch_lightning import Callback  # type: ignore[assignment]
+from typing import TYPE_CHECKING, Any
 
 from passk_guard.actions import warn
 from passk_guard.anchors import AnchorTerm, norm
-from passk_guard.config import Action, PassKGuardConfig
+from passk_guard.config import Actions, PassKGuardConfig
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._hosted import Given, hosted_guard
@@ -28,6 +25,18 @@ from passk_guard.objectives import PassKObjective
 from passk_guard.preconditioner import check_adam
 from passk_guard.processes import decided_by_first, world
 from passk_guard.reporting.message import start_message
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+else:
+    # The same code under two names, and trainers of older releases take only their own.
+    _found = []
+    for _package in ("lightning.pytorch", "pytorch_lightning"):
+        with suppress(ImportError):
+            _found.append(import_module(_package).Callback)
+    if not _found:
+        raise ImportError("passk_guard.integrations.lightning needs lightning or pytorch_lightning")
+    Callback = type("Callback", tuple(_found), {})
 
 __all__ = ["PassKGuardCallback"]
 
@@ -83,7 +92,7 @@ class PassKGuardCallback(Callback):
         prompts_per_probe: int = 64,
         every: int | None = None,
         max_overhead: float | None = None,
-        action: Action | list[Action] = "warn",
+        action: Actions = "warn",
         pass1_tolerance: float = 0.01,
         floor: str | float = "start",
         false_alarms: float = 1e-3,

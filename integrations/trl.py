@@ -9,7 +9,7 @@ from typing import Any
 from transformers import Trainer
 from trl import GRPOTrainer, RLOOTrainer
 
-from passk_guard.config import Action, PassKGuardConfig
+from passk_guard.config import Actions, PassKGuardConfig
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._callback import GuardCallback
@@ -91,7 +91,7 @@ class PassKGuardCallback(GuardCallback):
         prompts_per_probe: int = 64,
         every: int | None = None,
         max_overhead: float | None = None,
-        action: Action | list[Action] = "warn",
+        action: Actions = "warn",
         pass1_tolerance: float = 0.01,
         floor: str | float = "start",
         false_alarms: float = 1e-3,

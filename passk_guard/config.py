@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,22 @@ if TYPE_CHECKING:
     from passk_guard.guard import PassKGuard
     from passk_guard.probe import Probe, Rescore
 
-__all__ = ["Action", "PassKGuardConfig"]
+__all__ = ["Action", "Actions", "PassKGuardConfig"]
 
 Action = str | Callable[["Probe | Rescore", "PassKGuard"], Any]
+# The list first: jsonargparse (LightningCLI) takes the first that fits, and would save a list as
+# the import path of a callable.
+Actions = list[Action] | Action
+
+if TYPE_CHECKING:
+    _Actions = Actions
+    _Floor = str | float
+    _Parameters = ParameterFilter
+else:
+    # transformers' and TRL's argument parsers read the settings' types at run time, and know one
+    # simple type for each. What they give is a string, which __post_init__ takes apart.
+    _Actions = _Floor = str
+    _Parameters = str | None
 
 _ACTIONS = ("warn", "mix", "adjust_k", "checkpoint", "stop")
 _WATCHES = ("update", "target_k")
@@ -27,6 +41,10 @@ _METRICS = ("euclidean", "adam")
 class PassKGuardConfig:
     """Settings of a guard, the same on every trainer.
 
+    As a dataclass for ``HfArgumentParser`` and ``TrlParser``, from the command line or YAML, it
+    stands beside the trainer's own arguments; ``PassKGuardCallback(trainer, **vars(config))``. The
+    parsers take each name once, so that there ``num_generations`` and ``seed`` are the trainer's.
+
     Attributes:
         k: the k that the run optimises.
         objective: ``None`` leaves the trainer's advantages alone; ``"pkpo"``, ``"analytic"``,
@@ -36,7 +54,7 @@ class PassKGuardConfig:
         every: optimizer steps between probes; ``None`` spaces them by ``max_overhead``.
         max_overhead: share of wall time that probes may take; 0.02 where ``every`` is ``None`` too.
         action: ``"warn"``, ``"mix"`` (a pass@1 term), ``"adjust_k"``, ``"checkpoint"``, ``"stop"``,
-            a callable ``f(probe, guard)`` run at an alarm, or a list.
+            a callable ``f(probe, guard)`` run at an alarm, or a list; ``"warn,mix"`` is one, too.
         pass1_tolerance: how far pass@1 may fall below its floor.
         floor: ``"start"``, ``"best"`` so far by its lower bound, or a number.
         false_alarms: chance of a false alarm per probe, all alarms together.
@@ -64,9 +82,9 @@ class PassKGuardConfig:
     prompts_per_probe: int = 64
     every: int | None = None
     max_overhead: float | None = None
-    action: Action | list[Action] = "warn"
+    action: _Actions = "warn"
     pass1_tolerance: float = 0.01
-    floor: str | float = "start"
+    floor: _Floor = "start"
     false_alarms: float = 1e-3
     watch: str = "update"
     metric: str = "euclidean"
@@ -74,7 +92,7 @@ class PassKGuardConfig:
     group_by: str | None = None
     weight_by: str | None = None
     reference_batches: int | None = None
-    parameters: ParameterFilter = None
+    parameters: _Parameters = None
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     verifier_timeout: float = 300.0
     log_prompts: bool = False
@@ -82,6 +100,11 @@ class PassKGuardConfig:
 
     def __post_init__(self) -> None:
         """Check every argument that can be checked alone."""
+        if isinstance(self.action, str) and "," in self.action:
+            object.__setattr__(self, "action", [part.strip() for part in self.action.split(",")])
+        if isinstance(self.floor, str):
+            with suppress(ValueError):
+                object.__setattr__(self, "floor", float(self.floor))
         _at_least("k", self.k, 1)
         _at_least("prompts_per_probe", self.prompts_per_probe, 4)
         for name in ("reference_batches", "every", "num_generations"):
@@ -135,6 +158,11 @@ class PassKGuardConfig:
     def n(self) -> int:
         """Rollouts per held-out prompt."""
         return self.num_generations or max(2 * self.k, 4)
+
+
+# Hidden from argument parsers, see above; keywords all the same.
+for _name in ("num_generations", "seed"):
+    PassKGuardConfig.__dataclass_fields__[_name].init = False
 
 
 def _at_least(name: str, value: Any, least: int) -> None:

@@ -145,8 +145,15 @@ class Lightning:
                 )
             )
         L.seed_everything(42)
+        # Older releases take up a checkpoint one batch too early, in the middle of a step.
+        early = tuple(map(int, L.__version__.split(".")[:2])) < (2, 6)
+        accumulate = 1 if early and (save or resume) else 2
         trainer = lightning_trainer(
-            out, callbacks, max_steps=steps, accumulate_grad_batches=2, gradient_clip_val=0.1
+            out,
+            callbacks,
+            max_steps=steps,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=0.1,
         )
         saved = out / f"checkpoint-step={resume}.ckpt"
         trainer.fit(module, _ordered(), ckpt_path=saved if resume else None, **_unpickled(resume))
@@ -178,7 +185,8 @@ class _Module(lightning_module.PassKModule):
     verify = staticmethod(near_answer)
 
     def training_step(self, rows, batch_idx):
-        torch.manual_seed(self.global_step * 100 + batch_idx)  # Lightning does not keep the state
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        torch.manual_seed(self.global_step * 100 + part)  # Lightning does not keep the state
         return super().training_step(rows, batch_idx)
 
     def configure_optimizers(self):

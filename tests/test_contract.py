@@ -51,9 +51,9 @@ def test_warn_leaves_weights_and_losses_bit_identical(tmp_path, host):
     assert not guarded.guard.failures
     assert same_weights(alone.weights, guarded.weights)
     assert alone.losses == guarded.losses
-    assert (
-        sum(bool(entry.get("loss")) for entry in alone.losses) > 10
-    )  # there was something to learn
+    # There was something to learn; TRL rounds losses to four digits, often 0.
+    learnt = [entry.get("grad_norm") or entry.get("loss") for entry in alone.losses]
+    assert sum(map(bool, learnt)) > 10
     start = host.run(tmp_path / "start", steps=1)
     assert not same_weights(start.weights, alone.weights)  # something was trained
 
