@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from passk_guard.sharding import is_sharded
+
 __all__ = ["LOGITS_AT_ONCE", "token_log_probs"]
 
 # 128 MiB in float32. Much smaller pieces would spend their time on reading the head's weight.
@@ -57,6 +59,7 @@ def token_log_probs(
         head is not None
         and input_ids.numel() * vocabulary > logits_at_once
         and head not in _plain_only
+        and not is_sharded(head.parameters())  # processes have unlike numbers of pieces
     ):
         found = _before_head(model, head, inputs)
         if found is None:
