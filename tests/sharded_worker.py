@@ -24,23 +24,46 @@ CASES = {
 }
 
 
-def transformers(out, guard):
-    import hf_trainer
+def sharded(out):
+    """A model that transformers splits over the processes as it loads it."""
     from hosts import model
     from transformers import AutoModelForCausalLM
     from transformers.distributed import DistributedConfig
-
-    from passk_guard.integrations.transformers import PassKGuardCallback
 
     saved = out / "model"
     if dist.get_rank() == 0 and not saved.exists():
         model().save_pretrained(saved)
     dist.barrier()
-    sharded = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         saved, distributed_config=DistributedConfig(fsdp_size=2), attention_dropout=0.1
     )
+
+
+def trl(out, guard):
+    from trl_runs import make_trainer
+
+    from passk_guard.integrations.trl import PassKGuardCallback
+
+    trainer = make_trainer(out, model=sharded(out), per_device_train_batch_size=12, steps=4)
+    callback = None
+    if guard is not None:
+        keywords = {**KEYWORDS, **guard}
+        del keywords["max_completion_length"], keywords["reward_funcs"]
+        if keywords.pop("anchor_prompts", None):
+            keywords["objective"] = "pkpo"
+        callback = PassKGuardCallback(trainer, **keywords)
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer.model, callback
+
+
+def transformers(out, guard):
+    import hf_trainer
+
+    from passk_guard.integrations.transformers import PassKGuardCallback
+
     trainer = hf_trainer.make_trainer(
-        sharded,
+        sharded(out),
         str(out),
         steps=4,
         learning_rate=1e-3,
@@ -103,4 +126,4 @@ def main(out, run):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), {"lightning": lightning, "transformers": transformers}[sys.argv[2]])
+    main(Path(sys.argv[1]), globals()[sys.argv[2]])

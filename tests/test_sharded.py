@@ -1,4 +1,4 @@
-"""``transformers.Trainer`` and Lightning with FSDP2 on two real processes."""
+"""Every trainer with FSDP2 on two real processes."""
 
 import json
 from importlib.metadata import version
@@ -9,10 +9,10 @@ from launch import torchrun
 NEWER = tuple(map(int, version("transformers").split(".")[:2])) >= (5, 19)
 
 
-@pytest.fixture(scope="module", params=["transformers", "lightning"])
+@pytest.fixture(scope="module", params=["trl", "transformers", "lightning"])
 def ranks(request, tmp_path_factory):
     """What each process saw, in one launch that goes through all cases."""
-    if request.param == "transformers" and not NEWER:
+    if request.param != "lightning" and not NEWER:
         pytest.skip("transformers shards a model as it loads it from 5.19 on")
     out = tmp_path_factory.mktemp(request.param)
     torchrun("sharded_worker.py", out, request.param, port=29551)
