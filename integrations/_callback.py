@@ -126,7 +126,7 @@ class GuardCallback(TrainerCallback, ABC):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the pass@1 term before the trainer's own backward: clipping and averaging see it."""
-        if self._anchors is None or not self._anchors.active:
+        if self._anchors is None or not self._anchors.due():
             return
         began = time.perf_counter()
         gradient = self._anchors.gradient(state.global_step)

@@ -182,7 +182,7 @@ class PassKGuardCallback(Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Add the pass@1 term: gradients are complete and unscaled here, and not yet clipped."""
-        if self._anchors is None or not self._anchors.active:
+        if self._anchors is None or not self._anchors.due():
             return
         began = time.perf_counter()
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -105,13 +105,11 @@ class AnchorTerm:
         self.matched = False  # whether the scale is known
         self._complained = False
 
-    @property
-    def active(self) -> bool:
-        """Whether there is anything to add."""
+    def due(self) -> bool:
+        """Whether there is anything to add; forgets an episode that has ended."""
         if self.objective.pass1_weight == 0:
-            self._complained = self.matched = False  # the next episode is a new one
-            return False
-        return True
+            self._complained = self.matched = False
+        return self.objective.pass1_weight > 0
 
     def parameters(self) -> dict[str, Parameter]:
         """What :meth:`gradient` is by."""

@@ -81,7 +81,7 @@ def test_matching_takes_the_ratio_and_ignores_what_is_no_size():
     mix = AnchorMix(8)
     mix.pass1_weight = 0.5
     term = AnchorTerm(loss, mix, seed=0)
-    assert term.active
+    assert term.due()
     for host, own in ((0.0, 1.0), (1.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)):
         term.match(host, own)
         assert not term.matched
@@ -104,4 +104,4 @@ def test_a_fault_costs_that_steps_term_and_is_said_once_per_episode():
         policy.weight.copy_(good)
     assert term.gradient(5)
     mix.pass1_weight = 0.0
-    assert not term.active
+    assert not term.due()
