@@ -30,11 +30,19 @@ class FailsOnce:
         return near_answer(completions, answer)
 
 
+def fails_on_anchors(completions, answer, **_):
+    """Raises on the second process wherever it gets its half of the anchors, not of a probe."""
+    if dist.get_rank() == 1 and len(completions) == 8 * 8 // 2:
+        raise ConnectionError("the sandbox is gone")
+    return near_answer(completions, answer)
+
+
 CASES = {
     "alone": None,
     "warn": {"reward_funcs": near_answer},
     "mix": {"reward_funcs": near_answer, **MIX},
     "fails": {"reward_funcs": FailsOnce()},
+    "term fails": {"reward_funcs": fails_on_anchors, **MIX},
     "timed": {"reward_funcs": near_answer, "every": 1, "max_overhead": 0.9},
 }
 

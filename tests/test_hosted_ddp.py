@@ -41,6 +41,16 @@ def test_a_verifier_that_raises_on_one_process_costs_both_that_probe(ranks):
     assert [len(said) for said in lost] == [1, 0]  # said by the first process, once
 
 
+def test_a_term_that_fails_on_one_process_is_left_out_on_both(ranks):
+    one, other = (rank["term fails"] for rank in ranks)
+    assert one == other
+    assert one["failures"] == []
+    assert one["history"][-1][-1] > 0.3
+    assert one["weights"] == ranks[0]["alone"]["weights"]
+    left_out = [[w for w in r["warnings"] if "pass@1 term is left out" in w] for r in ranks]
+    assert [len(said) for said in left_out] == [1, 0]
+
+
 def test_the_first_process_decides_when_the_clock_does(ranks):
     one, other = (rank["timed"] for rank in ranks)
     assert one == other
