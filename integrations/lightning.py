@@ -69,7 +69,8 @@ class PassKGuardCallback(Callback):
         max_completion_length: tokens per completion; by default the model's ``max_new_tokens``.
         anchor_prompts: training prompts, never held-out ones, on which ``action="mix"`` adds a
             pass@1 loss while there is a conflict, where there is no ``objective`` to steer.
-        anchor_batch_size: anchor prompts per optimizer step.
+        anchor_batch_size: anchor prompts per optimizer step. In manual optimisation, gradients that
+            the module clips before ``optimizer.step()`` are clipped without the pass@1 term.
 
     Attributes:
         guard: the :class:`~passk_guard.guard.PassKGuard`; its ``history`` holds the probes.
