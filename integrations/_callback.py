@@ -134,8 +134,7 @@ class GuardCallback(TrainerCallback, ABC):
             # One step without the term tells the size of the trainer's own gradient.
             self._host_norm.watch(self._anchors.parameters(), norm(gradient.values()))
         elif gradient is not None:
-            scaler = getattr(self._trainer.accelerator, "scaler", None)
-            factor = self._anchors.objective.factor * (scaler.get_scale() if scaler else 1.0)
+            factor = self._anchors.objective.factor * self._loss_scale()
             add_to_gradients(self._anchors.parameters(), gradient, factor)
         self._anchor_seconds += time.perf_counter() - began
 
@@ -149,9 +148,8 @@ class GuardCallback(TrainerCallback, ABC):
         if self._sensor is not None:
             self._sensor.observe()
         if self._anchors is not None and self._host_norm.watching:
-            scaler = getattr(self._trainer.accelerator, "scaler", None)
             host, own = self._host_norm.read()
-            self._anchors.match(host / (scaler.get_scale() if scaler else 1.0), own)
+            self._anchors.match(host / self._loss_scale(), own)
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
         schedule.also(self._clock - now - (schedule.spent - before))
@@ -212,6 +210,11 @@ class GuardCallback(TrainerCallback, ABC):
                 f"no guard state in this checkpoint ({type(error).__name__}: {path}). The guard "
                 "starts afresh: losses before this step are not seen."
             )
+
+    def _loss_scale(self) -> float:
+        """What float16 training multiplies its loss with."""
+        scaler = getattr(self._trainer.accelerator, "scaler", None)
+        return float(scaler.get_scale()) if scaler else 1.0
 
     def _agreed(self, task: Task | None) -> Task | None:
         """Process 0's clock decides for all."""

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils.rnn import pad_sequence
 
+from passk_guard.integrations._trl_rewards import ProbeRewards
 from passk_guard.isolation import checkpointing_without_dropout, isolated, kept_attributes
 from passk_guard.rollouts import RolloutGroup
 from passk_guard.scoring import token_log_probs
 from passk_guard.sharding import reshard
 from passk_guard.verifier import decide_success, verifier_name
-from passk_guard.watchdog import watched
 
 __all__ = ["TRLPolicy", "restore_method", "tapped_rewards"]
 
@@ -54,8 +54,7 @@ class TRLPolicy:
         self._trainer = trainer
         self._verifier = verifier
         self._index = 0  # of the verifier among the reward functions of a probe
-        self._timeout = timeout
-        self._watched: dict[int, Any] = {}  # reward functions, told on where they hang
+        self._rewards = ProbeRewards(timeout)
         self._threshold = threshold
         self._temperature = temperature
 
@@ -113,6 +112,7 @@ class TRLPolicy:
 
         with tapped_rewards(self._trainer) as tapped:
             output = self._trainer._generate_and_score_completions(local)
+        self._rewards.raise_errors()
         rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
         rollouts = gather_object(_unpadded(output))
@@ -156,12 +156,7 @@ class TRLPolicy:
             trainer.reward_weights = torch.cat([weights, weights.new_zeros(1)])
         funcs = trainer.reward_funcs
         self._index = next(i for i, func in enumerate(funcs) if func is self._verifier)
-        trainer.reward_funcs = [
-            func
-            if isinstance(func, torch.nn.Module)
-            else self._watched.setdefault(id(func), watched(func, self._timeout))
-            for func in funcs
-        ]
+        trainer.reward_funcs = [self._rewards.before(func) for func in funcs]
 
     def _sample_as(self, n: int, temperature: float) -> None:
         """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0."""

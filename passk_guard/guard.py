@@ -37,6 +37,8 @@ _FEW_PROBES = 10
 class PassKGuard:
     """Watches pass@1 while something else is optimised. Knows no trainer.
 
+    On several processes (``torch.distributed``) all of them call it alike, and share the work.
+
     Args:
         policy: samples, verifies and scores; see :class:`~passk_guard.rollouts.Policy`.
         pool: held-out prompts.

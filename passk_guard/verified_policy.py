@@ -17,7 +17,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.processes import everywhere, world
 from passk_guard.rollouts import Policy, RolloutGroup
 from passk_guard.sharding import reshard
-from passk_guard.verifier import decide_success, verifier_name
+from passk_guard.verifier import checked_scores, decide_success, verifier_name
 from passk_guard.watchdog import is_async, watched
 
 __all__ = ["VerifiedPolicy"]
@@ -139,19 +139,7 @@ class VerifiedPolicy:
         found = self._verifier(**arguments)
         if is_async(self._verifier):
             found = _finished(found)
-        try:
-            scores = [float("nan") if score is None else float(score) for score in found]
-        except (TypeError, ValueError) as error:
-            raise ProbeError(
-                f"the verifier {self._name!r} returned {_brief(found)}; expected a list of "
-                f"{len(each)} numbers or None, one per completion"
-            ) from error
-        if len(scores) != len(each):
-            raise ProbeError(
-                f"the verifier {self._name!r} returned {len(scores)} scores for {len(each)} "
-                "completions; it must give one for each"
-            )
-        return torch.tensor(scores)
+        return torch.tensor(checked_scores(found, len(each), self._name))
 
 
 def _completion_ids(group: RolloutGroup) -> list[list[int]]:
@@ -171,8 +159,3 @@ def _finished(coroutine: Any) -> Any:
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else f"{text[:80]}..."

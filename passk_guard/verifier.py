@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_verifier", "choose_verifier", "decide_success", "verifier_name"]
+from passk_guard.errors import ProbeError
+
+__all__ = ["check_verifier", "checked_scores", "choose_verifier", "decide_success", "verifier_name"]
 
 # What trainers hand to every reward function beside the dataset's columns.
 _ALWAYS_GIVEN = {
@@ -93,6 +95,28 @@ def check_verifier(func: Any, columns: Collection[str]) -> None:
             f"held-out rows have the columns {', '.join(sorted(columns)) or 'none'}. Add the "
             "column to prompts, or give the parameter a default."
         )
+
+
+def checked_scores(found: Any, completions: int, name: str) -> list[float]:
+    """What a verifier returned, as numbers; NaN for ``None``.
+
+    Raises:
+        ProbeError: it is not one number or ``None`` per completion.
+    """
+    try:
+        scores = [float("nan") if score is None else float(score) for score in found]
+    except (TypeError, ValueError) as error:
+        text = repr(found)
+        raise ProbeError(
+            f"the verifier {name!r} returned {text if len(text) < 80 else text[:80] + '...'}; "
+            f"expected a list of {completions} numbers or None, one per completion"
+        ) from error
+    if len(scores) != completions:
+        raise ProbeError(
+            f"the verifier {name!r} returned {len(scores)} scores for {completions} completions; "
+            "it must give one for each"
+        )
+    return scores
 
 
 def decide_success(rewards: Tensor, threshold: float) -> Tensor:

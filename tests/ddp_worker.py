@@ -9,16 +9,50 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 import torch.distributed as dist
-from trl_runs import GUARD, held_out, make_trainer
+from transformers import TrainerCallback
+from trl_runs import GUARD, held_out, make_trainer, near_answer
 
 from passk_guard.integrations.trl import PassKGuardCallback
 
 
+class FailsOnce:
+    """Raises on the second process only, in the probe after the first one."""
+
+    __name__ = "near_answer"  # logged under the same name as the run without
+
+    def __init__(self):
+        self.step = 0
+
+    def __call__(self, completions, answer, trainer_state=None, **_):
+        if dist.get_rank() == 1 and self.step == 2 and len(completions) != 12:
+            raise ConnectionError("the sandbox is gone")
+        return near_answer(completions, answer)
+
+
+class Steps(TrainerCallback):
+    """Tells the verifier how far the run is."""
+
+    def __init__(self, verifier):
+        self.verifier = verifier
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.verifier.step = state.global_step
+
+
 def main(out: Path, guarded: bool, objective: str | None) -> None:
+    verifier = FailsOnce() if objective == "fails" else near_answer
     # 12 rollouts per process and groups of 8: groups straddle the processes.
     trainer = make_trainer(
-        out, per_device_train_batch_size=12, steps=4, dropout=0.1, ddp_backend="gloo"
+        out,
+        per_device_train_batch_size=12,
+        steps=4,
+        dropout=0.1,
+        ddp_backend="gloo",
+        reward_funcs=verifier,
     )
+    if objective == "fails":
+        trainer.add_callback(Steps(verifier))
+        objective = None
     seen = {"history": []}
     if guarded:
         # 7 rollouts x 16 prompts: straddles, and needs filling up.

@@ -29,3 +29,14 @@ def test_pkpo_on_groups_that_straddle_processes(tmp_path):
     assert passk[0]["weights"] != alone[0]["weights"]
     kept = on_two(tmp_path / "kept", "guarded", "pkpo, lambda 1")
     assert kept[0]["weights"] == kept[1]["weights"] == alone[0]["weights"]
+
+
+def test_a_verifier_that_raises_on_one_process_costs_both_that_probe(tmp_path):
+    ranks = on_two(tmp_path / "fails", "guarded", "fails")
+    alone = on_two(tmp_path / "alone", "alone")
+    for rank in ranks:
+        assert [p[0] for p in rank["history"]] == [0, 4]
+        assert len(rank["failures"]) == 1
+        assert "the sandbox is gone" in rank["failures"][0]
+        assert rank["weights"] == alone[0]["weights"]
+    assert "on process 1: ConnectionError" in ranks[0]["failures"][0]
