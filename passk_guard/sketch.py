@@ -9,7 +9,9 @@ Farach-Colton 2002; inner products: Weinberger et al. 2009, arXiv 0902.2206, app
 Buckets here are cheap: blocks of ``d`` neighbours, each under a random circular shift. Entries of
 one block never collide, those of two blocks with probability 1/d, so the bound holds, for few
 active columns and for embedding rows too. Without the shift it would not: the columns of a matrix
-whose width divides ``d`` would share few buckets.
+whose width divides ``d`` would share few buckets. Shifts are sums of few random ones: block b's has
+the l-th where b has its l-th bit. Two blocks differ in a bit, so the difference of their shifts is
+uniform, and halving does all blocks at once: the upper half is shifted and added to the lower.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ __all__ = ["DEFAULT_SIZE", "SketchedGramian"]
 
 DEFAULT_SIZE = 2**14
 # Entries reduced at a time: into a processor's cache, or enough to keep an accelerator busy.
-_CHUNK_CPU, _CHUNK = 2**16, 2**22
+_CHUNK_CPU, _CHUNK = 2**17, 2**22
 
 
 class SketchedGramian:
@@ -41,13 +43,13 @@ class SketchedGramian:
 
     Args:
         rows: prompts.
-        size: numbers per prompt, a multiple of 8 and at most 2^16.
+        size: numbers per prompt, a power of two from 8 to 2^17.
         seed: of signs and shifts; another one for each probe keeps errors from adding up.
     """
 
     def __init__(self, rows: int, size: int = DEFAULT_SIZE, seed: tuple[int, ...] = (0,)) -> None:
-        if size < 8 or size % 8 or size > _CHUNK_CPU:
-            raise ValueError(f"size must be a multiple of 8 from 8 to {_CHUNK_CPU}, got {size}.")
+        if size < 8 or size & (size - 1) or size > _CHUNK_CPU:
+            raise ValueError(f"size must be a power of two from 8 to {_CHUNK_CPU}, got {size}.")
         self._rows, self._size, self._seed = rows, size, seed
         self._buckets: dict[torch.device, _Buckets] = {}
 
@@ -98,17 +100,21 @@ class _Buckets:
     """The sketches of what lies on one device."""
 
     def __init__(self, rows: int, size: int, seed: tuple[int, ...], device: torch.device) -> None:
-        self._size, self._seed, self._device = size, seed, device
+        self._size, self._seed = size, seed
         self.sketches = torch.zeros(rows, size, device=device)
-        per_chunk = (_CHUNK_CPU if device.type == "cpu" else _CHUNK) // size
-        self._chunk = per_chunk * size
-        # Shifts within a chunk are the same in every chunk, so that the index is made once; each
-        # chunk's sum is shifted as a whole once more.
-        shifts = torch.tensor([self._draw("block", b)[0] % size for b in range(per_chunk)])
-        self._source = ((torch.arange(size) - shifts[:, None]) % size).to(device)
+        self._chunk = _CHUNK_CPU if device.type == "cpu" else _CHUNK
+        # The same in every chunk; each chunk's sum is shifted as a whole once more.
+        halvings = (self._chunk // size).bit_length() - 1
+        self._shifts = [self._draw("half", i)[0] % size for i in range(halvings)]
         bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
         self._signs_of_byte = (1.0 - 2.0 * bits).to(device)
-        self._generator = torch.Generator(device)
+        # Not every accelerator's generator gives all 64 bits.
+        source = device if device.type == "cuda" else torch.device("cpu")
+        self._generator = torch.Generator(source)
+        # Made once: fresh memory for every chunk is costly.
+        self._words = torch.empty(self._chunk // 64, dtype=torch.int64, device=source)
+        self._bytes = torch.empty(self._chunk // 8, dtype=torch.int32, device=device)
+        self._signs = torch.empty(self._chunk // 8, 8, device=device)
 
     def add(self, row: int, name: str, flat: Tensor, offset: int) -> None:
         """Fold ``flat``, which begins at ``offset`` of the parameter, chunk by chunk."""
@@ -116,35 +122,37 @@ class _Buckets:
         for chunk in range(offset // self._chunk, -(-end // self._chunk)):
             start = chunk * self._chunk
             low, high = max(offset, start), min(end, start + self._chunk)
-            piece = flat[low - offset : high - offset]
             seed, shift = self._draw(name, chunk)
-            self.sketches[row] += self._fold(piece, low - start, seed).roll(shift % self._size)
+            self._fold(flat[low - offset : high - offset], low - start, seed)
+            _add_shifted(self.sketches[row], self._signs.view(-1)[: self._size], shift % self._size)
 
-    def _fold(self, piece: Tensor, begin: int, seed: int) -> Tensor:
-        """``(size,)`` signed sums of a piece of a chunk, only of the blocks that it touches."""
+    def _fold(self, piece: Tensor, begin: int, seed: int) -> None:
+        """Signed sums of a piece of a chunk, into the first block of the signs' memory."""
         end = begin + len(piece)
-        first, last = begin // self._size, -(-end // self._size)
-        inside = slice(begin - first * self._size, end - first * self._size)
-        signs = self._signs(seed, first, last)
-        blocks = torch.zeros_like(signs)
-        torch.mul(piece, signs[inside], out=blocks[inside])
-        shifted = blocks.view(-1, self._size).gather(1, self._source[first:last])
-        return shifted.sum(0)
-
-    def _signs(self, seed: int, first: int, last: int) -> Tensor:
-        """Signs of some blocks of a chunk, float32: one random byte for eight of them."""
-        random = torch.randint(
-            256,
-            (self._chunk // 8,),
-            generator=self._generator.manual_seed(seed),
-            dtype=torch.int32,
-            device=self._device,
-        )
-        wanted = random[first * self._size // 8 : last * self._size // 8]
-        return self._signs_of_byte.index_select(0, wanted).flatten()
+        levels = (-(-end // self._size) - 1).bit_length()
+        used = self._size << levels  # as far as the piece reaches, a power of two of blocks
+        self._words.random_(-(2**63), None, generator=self._generator.manual_seed(seed))
+        self._bytes.copy_(self._words.view(torch.uint8))
+        signs = torch.index_select(
+            self._signs_of_byte, 0, self._bytes[: used // 8], out=self._signs[: used // 8]
+        ).view(-1)
+        signs[:begin] = 0
+        signs[end:] = 0
+        signs[begin:end].mul_(piece)
+        blocks = signs.view(-1, self._size)
+        for level in reversed(range(levels)):
+            half = 1 << level
+            _add_shifted(blocks[:half], blocks[half : 2 * half], self._shifts[level])
 
     def _draw(self, name: str, index: int) -> tuple[int, int]:
         """Two random numbers, the same in every process and without waiting for a device."""
         text = f"{self._seed}/{name}/{index}".encode()
         digest = hashlib.blake2b(text, digest_size=12).digest()
         return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
+
+
+def _add_shifted(to: Tensor, what: Tensor, shift: int) -> None:
+    """``to += what.roll(shift, -1)``, without a copy."""
+    size = to.shape[-1]
+    to[..., shift:] += what[..., : size - shift]
+    to[..., :shift] += what[..., size - shift :]

