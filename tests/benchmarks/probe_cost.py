@@ -27,146 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 warnings.simplefilter("ignore")
 
 import torch
+from gradient_contenders import Contenders, Groups, make_groups, make_model, prompt_loss
 from peak_memory import peak_memory
-from tiny import CausalLMPolicy
-from torch.func import functional_call, grad, vmap
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from passk_guard.gradients import add_gradient, prompt_gramian, select_parameters
-from passk_guard.rollouts import RolloutGroup
-
-Groups = list[RolloutGroup]
-
-
-def make_model(hidden: int, layers: int, vocabulary: int) -> Any:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=8 * hidden // 3,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64 or 1,
-        num_key_value_heads=hidden // 64 or 1,
-        max_position_embeddings=2048,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def make_groups(m: int, n: int, length: int, vocabulary: int, device: str) -> Groups:
-    """Half of each prompt's rollouts are right; a quarter of the tokens are the prompt's."""
-    rng = torch.Generator().manual_seed(1)
-    groups = []
-    for row in range(m):
-        ids = torch.randint(vocabulary, (n, length), generator=rng).to(device)
-        ids[:, : length // 4] = ids[0, : length // 4]
-        ones = torch.ones_like(ids)
-        sampled = ones.clone()
-        sampled[:, : length // 4] = 0
-        success = (torch.arange(n) < n // 2).float()
-        groups.append(RolloutGroup(row, ids, ones, sampled, success))
-    return groups
-
-
-def prompt_loss(policy: Any, group: RolloutGroup) -> torch.Tensor:
-    scores = policy.log_probs(*group.tokens).sum(-1)
-    return scores @ (group.centred_success() / group.n).to(scores)
-
-
-def rollout_scores(model: Any, ids: torch.Tensor, **how: Any) -> torch.Tensor:
-    """``(b,)`` log-probabilities of completions, written so that torch.func can take it."""
-    start = ids.shape[1] // 4
-    logits = model(input_ids=ids, use_cache=False, **how).logits[:, start - 1 : -1]
-    return logits.log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0].sum(-1)
-
-
-class Nothing:
-    """An accumulator that keeps no gradient."""
-
-    def add(self, row: int, name: str, gradient: torch.Tensor) -> None:
-        pass
-
-
-class Contenders:
-    """Ways to a Gramian of per-prompt gradients, and what they are measured against."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.policy = model, CausalLMPolicy(model)
-        self.parameters = select_parameters(model.named_parameters())
-
-    def plain(self, groups: Groups) -> None:
-        """Forward and backward as training does it, gradients summed."""
-        for group in groups:
-            prompt_loss(self.policy, group).backward()
-        self.model.zero_grad()
-
-    def nothing_kept(self, groups: Groups) -> None:
-        for row, group in enumerate(groups):
-            add_gradient(Nothing(), row, self.policy, group, self.parameters)
-
-    def exact(self, groups: Groups) -> torch.Tensor:
-        return prompt_gramian(self.policy, groups, self.parameters, memory_limit=float("inf"))
-
-    def sketch(self, groups: Groups) -> torch.Tensor:
-        return prompt_gramian(self.policy, groups, self.parameters, memory_limit=0)
-
-    def loop(self, groups: Groups) -> torch.Tensor:
-        tensors = [p for _, p in self.parameters]
-        rows = [
-            torch.cat([g.flatten() for g in torch.autograd.grad(loss, tensors)])
-            for loss in (prompt_loss(self.policy, group) for group in groups)
-        ]
-        gradients = torch.stack(rows)
-        return gradients @ gradients.T
-
-    def vmap(self, groups: Groups) -> torch.Tensor:
-        # The fused attention kernels have no batching rule.
-        model = with_eager_attention(self.model)
-        weights = {name: p.detach() for name, p in self.parameters}
-
-        def loss(weights, ids, coefficients):
-            def call(**inputs):
-                return functional_call(model, weights, kwargs=inputs)
-
-            return rollout_scores(call, ids) @ coefficients
-
-        found = vmap(grad(loss), in_dims=(None, 0, 0))(weights, *stacked(groups))
-        return sum(g.flatten(1) @ g.flatten(1).T for g in found.values())
-
-    def autogram(self, groups: Groups) -> torch.Tensor:
-        """TorchJD over prompts: one objective each."""
-        from torchjd.autogram import Engine
-
-        model = with_eager_attention(self.model)
-        engine = Engine(model, batch_dim=None)
-        ids, coefficients = stacked(groups)
-        scores = rollout_scores(model, ids.flatten(0, 1)).view(coefficients.shape)
-        return engine.compute_gramian((scores * coefficients).sum(-1))
-
-    def autogram_batched(self, groups: Groups) -> torch.Tensor:
-        """TorchJD over rollouts, which it may batch; then summed over each prompt's."""
-        from torchjd.autogram import Engine
-
-        model = with_eager_attention(self.model)
-        engine = Engine(model, batch_dim=0)
-        ids, coefficients = stacked(groups)
-        gramian = engine.compute_gramian(rollout_scores(model, ids.flatten(0, 1)))
-        weights = torch.block_diag(*coefficients)
-        return weights @ gramian @ weights.T
-
-
-def with_eager_attention(model: Any) -> Any:
-    """A shell of the model with the same parameters."""
-    memo = {id(p): p for p in model.parameters()}
-    other = copy.deepcopy(model, memo)
-    other.set_attn_implementation("eager")
-    return other
-
-
-def stacked(groups: Groups) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.stack([group.input_ids for group in groups])
-    coefficients = torch.stack([group.centred_success() / group.n for group in groups])
-    return ids, coefficients.to(ids.device)
-
 
 NAMES = {
     "plain": "plain forward and backward",
@@ -219,7 +81,7 @@ def training_peak(contenders: Contenders, groups: Groups, device: str) -> tuple[
     return held + beside, beside
 
 
-def relative_errors(device: str) -> dict[str, float]:
+def relative_errors(seconds: dict[str, Any], device: str) -> dict[str, float]:
     """Of the Gramian off the diagonal, against float64 gradients, on a smaller model."""
     model = make_model(64, 2, 512).to(device)
     groups = make_groups(8, 4, 16, 512, device)
@@ -228,16 +90,12 @@ def relative_errors(device: str) -> dict[str, float]:
     off = ~torch.eye(len(groups), dtype=torch.bool)
     errors = {}
     for name in NAMES:
-        if name != "plain":
-            try:
-                got = getattr(Contenders(copy.deepcopy(model)), name)(groups).detach().cpu()
-            except Exception:
-                errors[name] = float("nan")
-            else:
-                # In units of the products of norms: the error of a cosine.
-                scale = torch.outer(want.diagonal(), want.diagonal()).sqrt()
-                error = ((got.double() - want) / scale)[off]
-                errors[name] = float(error.square().mean().sqrt())
+        if name == "plain" or isinstance(seconds[name], str):
+            continue
+        got = getattr(Contenders(copy.deepcopy(model)), name)(groups).detach().cpu()
+        # In units of the products of norms: the error of a cosine.
+        scale = torch.outer(want.diagonal(), want.diagonal()).sqrt()
+        errors[name] = float(((got.double() - want) / scale)[off].square().mean().sqrt())
     return errors
 
 
@@ -250,10 +108,10 @@ def contest(options: argparse.Namespace) -> None:
         f"{numel / 1e6:.0f} M parameters, {options.m} prompts x {options.n} rollouts x "
         f"{options.length} tokens, {options.device}\n"
     )
-    works = {name: lambda name=name: getattr(contenders, name)(groups) for name in NAMES}
+    works = contenders.works(groups, *NAMES)
     contenders.plain(groups)
     seconds = least_seconds(works, options.repeats, options.device)
-    errors = relative_errors(options.device)
+    errors = relative_errors(seconds, options.device)
     training, beside = training_peak(contenders, groups, options.device)
     print("| way | time | peak beyond training's | gradients kept | rms error of a cosine |")
     print("|---|---|---|---|---|")
@@ -271,30 +129,29 @@ def contest(options: argparse.Namespace) -> None:
 
 def growth(options: argparse.Namespace) -> None:
     """The guard's time beside the plain one's, one size changed at a time."""
-    base = {"m": 4, "n": 8, "length": 64, "hidden": 384, "layers": 8, "vocabulary": 8192}
-    changes = [{}, {"m": 12}, {"n": 24}, {"length": 192}, {"hidden": 768}, {"vocabulary": 32768}]
+    base = {"m": options.m, "n": options.n, "length": options.length, "hidden": 384}
+    base["vocabulary"] = 8192
+    first = None
     print("\nTime in units of the first plain one (and of its own):\n")
     print("| changed | parameters | plain | exact | sketch | sketches kept |")
     print("|---|---|---|---|---|---|")
-    first = None
-    for change in changes:
-        size = base | change
-        model = make_model(size["hidden"], size["layers"], size["vocabulary"]).to(options.device)
+    for key, factor in [("m", 1), ("m", 3), ("n", 3), ("length", 3), ("hidden", 2)]:
+        size = base | {key: factor * base[key]}
+        model = make_model(size["hidden"], 8, size["vocabulary"]).to(options.device)
         groups = make_groups(
             size["m"], size["n"], size["length"], size["vocabulary"], options.device
         )
         contenders = Contenders(model)
         contenders.plain(groups)
-        works = {
-            name: lambda name=name: getattr(contenders, name)(groups)  # noqa: B023
-            for name in ("plain", "exact", "sketch")
-        }
+        works = contenders.works(groups, "plain", "exact", "sketch")
         seconds = least_seconds(works, options.repeats, options.device)
         first = first or seconds["plain"]
         training, _ = training_peak(contenders, groups, options.device)
-        least = peak_memory(lambda: contenders.nothing_kept(groups), options.device)  # noqa: B023
+        least = peak_memory(
+            contenders.works(groups, "nothing_kept")["nothing_kept"], options.device
+        )
         kept = (peak_memory(works["sketch"], options.device) - least) / training
-        label = ", ".join(f"{k} {base[k]} → {v}" for k, v in change.items()) or "nothing"
+        label = "nothing" if factor == 1 else f"{key} {base[key]} → {size[key]}"
         numel = sum(p.numel() for p in model.parameters())
         cells = [f"{seconds[w] / first:.2f} ({seconds[w] / seconds['plain']:.2f})" for w in works]
         print(f"| {label} | {numel / 1e6:.0f} M | {' | '.join(cells)} | {kept:.1%} |", flush=True)
@@ -302,10 +159,10 @@ def growth(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--m", type=int, default=8, help="prompts")
+    parser.add_argument("--m", type=int, default=4, help="prompts")
     parser.add_argument("--n", type=int, default=8, help="rollouts of each")
     parser.add_argument("--length", type=int, default=64, help="tokens of each")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", choices=["contest", "growth"])
     options = parser.parse_args()

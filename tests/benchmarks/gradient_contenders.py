@@ -1,0 +1,151 @@
+"""Ways to the Gramian of per-prompt gradients, for ``probe_cost.py``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from tiny import CausalLMPolicy
+from torch.func import functional_call, grad, vmap
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from passk_guard.gradients import add_gradient, prompt_gramian, select_parameters
+from passk_guard.rollouts import RolloutGroup
+
+Groups = list[RolloutGroup]
+
+
+def make_model(hidden: int, layers: int, vocabulary: int) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=8 * hidden // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64 or 1,
+        num_key_value_heads=hidden // 64 or 1,
+        max_position_embeddings=2048,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def make_groups(m: int, n: int, length: int, vocabulary: int, device: str) -> Groups:
+    """Half of each prompt's rollouts are right; a quarter of the tokens are the prompt's."""
+    rng = torch.Generator().manual_seed(1)
+    groups = []
+    for row in range(m):
+        ids = torch.randint(vocabulary, (n, length), generator=rng).to(device)
+        ids[:, : length // 4] = ids[0, : length // 4]
+        ones = torch.ones_like(ids)
+        sampled = ones.clone()
+        sampled[:, : length // 4] = 0
+        success = (torch.arange(n) < n // 2).float()
+        groups.append(RolloutGroup(row, ids, ones, sampled, success))
+    return groups
+
+
+def prompt_loss(policy: Any, group: RolloutGroup) -> torch.Tensor:
+    scores = policy.log_probs(*group.tokens).sum(-1)
+    return scores @ (group.centred_success() / group.n).to(scores)
+
+
+def rollout_scores(model: Any, ids: torch.Tensor, **how: Any) -> torch.Tensor:
+    """``(b,)`` log-probabilities of completions, written so that torch.func can take it."""
+    start = ids.shape[1] // 4
+    logits = model(input_ids=ids, use_cache=False, **how).logits[:, start - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, ids[:, start:, None])[..., 0].sum(-1)
+
+
+class Nothing:
+    """An accumulator that keeps no gradient."""
+
+    def add(self, row: int, name: str, gradient: torch.Tensor) -> None:
+        pass
+
+
+class Contenders:
+    """Ways to a Gramian of per-prompt gradients, and what they are measured against."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.policy = model, CausalLMPolicy(model)
+        self.parameters = select_parameters(model.named_parameters())
+
+    def works(self, groups: Groups, *names: str) -> dict[str, Callable[[], Any]]:
+        return {name: partial(getattr(self, name), groups) for name in names}
+
+    def plain(self, groups: Groups) -> None:
+        """Forward and backward as training does it, gradients summed."""
+        for group in groups:
+            prompt_loss(self.policy, group).backward()
+        self.model.zero_grad()
+
+    def nothing_kept(self, groups: Groups) -> None:
+        for row, group in enumerate(groups):
+            add_gradient(Nothing(), row, self.policy, group, self.parameters)
+
+    def exact(self, groups: Groups) -> torch.Tensor:
+        return prompt_gramian(self.policy, groups, self.parameters, memory_limit=float("inf"))
+
+    def sketch(self, groups: Groups) -> torch.Tensor:
+        return prompt_gramian(self.policy, groups, self.parameters, memory_limit=0)
+
+    def loop(self, groups: Groups) -> torch.Tensor:
+        tensors = [p for _, p in self.parameters]
+        rows = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, tensors)])
+            for loss in (prompt_loss(self.policy, group) for group in groups)
+        ]
+        gradients = torch.stack(rows)
+        return gradients @ gradients.T
+
+    def vmap(self, groups: Groups) -> torch.Tensor:
+        # The fused attention kernels have no batching rule.
+        model = with_eager_attention(self.model)
+        weights = {name: p.detach() for name, p in self.parameters}
+
+        def loss(weights, ids, coefficients):
+            def call(**inputs):
+                return functional_call(model, weights, kwargs=inputs)
+
+            return rollout_scores(call, ids) @ coefficients
+
+        found = vmap(grad(loss), in_dims=(None, 0, 0))(weights, *stacked(groups))
+        return sum(g.flatten(1) @ g.flatten(1).T for g in found.values())
+
+    def autogram(self, groups: Groups) -> torch.Tensor:
+        """TorchJD over prompts: one objective each."""
+        from torchjd.autogram import Engine
+
+        model = with_eager_attention(self.model)
+        engine = Engine(model, batch_dim=None)
+        ids, coefficients = stacked(groups)
+        scores = rollout_scores(model, ids.flatten(0, 1)).view(coefficients.shape)
+        return engine.compute_gramian((scores * coefficients).sum(-1))
+
+    def autogram_batched(self, groups: Groups) -> torch.Tensor:
+        """TorchJD over rollouts, which it may batch; then summed over each prompt's."""
+        from torchjd.autogram import Engine
+
+        model = with_eager_attention(self.model)
+        engine = Engine(model, batch_dim=0)
+        ids, coefficients = stacked(groups)
+        gramian = engine.compute_gramian(rollout_scores(model, ids.flatten(0, 1)))
+        weights = torch.block_diag(*coefficients)
+        return weights @ gramian @ weights.T
+
+
+def with_eager_attention(model: Any) -> Any:
+    """A shell of the model with the same parameters."""
+    memo = {id(p): p for p in model.parameters()}
+    other = copy.deepcopy(model, memo)
+    other.set_attn_implementation("eager")
+    return other
+
+
+def stacked(groups: Groups) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.stack([group.input_ids for group in groups])
+    coefficients = torch.stack([group.centred_success() / group.n for group in groups])
+    return ids, coefficients.to(ids.device)
