@@ -19,7 +19,7 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._parallel import refuse_unsupported
 from passk_guard.integrations._reporters import Reporters
-from passk_guard.integrations._state import load_whole_state, whole_state
+from passk_guard.integrations._state import take_up, whole_state
 from passk_guard.integrations._term import HostNorm, add_to_gradients
 from passk_guard.preconditioner import check_adam
 from passk_guard.probe import Probe, Rescore
@@ -120,7 +120,12 @@ class GuardCallback(TrainerCallback, ABC):
         if self._objective is not None:
             self._objective.install()
         if state.global_step > 0:
-            self._resume(_checkpoint(args, state))
+            path = _checkpoint(args, state)
+            take_up(
+                lambda: torch.load(path, map_location="cpu", weights_only=True),
+                self.guard,
+                self._anchors,
+            )
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
 
@@ -199,16 +204,6 @@ class GuardCallback(TrainerCallback, ABC):
             self._say(
                 f"passk-guard: step {step}: training stops here, because action='stop' was asked "
                 "for and an alarm was raised. A checkpoint is saved."
-            )
-
-    def _resume(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            load_whole_state(state, self.guard, self._anchors)
-        except Exception as error:
-            warn(
-                f"no guard state in this checkpoint ({type(error).__name__}: {path}). The guard "
-                "starts afresh: losses before this step are not seen."
             )
 
     def _loss_scale(self) -> float:

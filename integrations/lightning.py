@@ -19,7 +19,7 @@ from passk_guard.guard import PassKGuard
 from passk_guard.integrations._hosted import Given, hosted_guard
 from passk_guard.integrations._hosts import module_host
 from passk_guard.integrations._lightning_report import LightningReporters
-from passk_guard.integrations._state import load_whole_state, whole_state
+from passk_guard.integrations._state import take_up, whole_state
 from passk_guard.integrations._term import add_to_gradients, averaged
 from passk_guard.objectives import PassKObjective
 from passk_guard.preconditioner import check_adam
@@ -118,7 +118,7 @@ class PassKGuardCallback(Callback):
         self.config = PassKGuardConfig.from_keywords({**keywords, "objective": None})
         self._guard: PassKGuard | None = None
         self._anchors: AnchorTerm | None = None
-        self._restored: dict[str, Any] | None = None
+        self._restored: dict[str, Any] = {}
         self._trainer: Any = None
         self._seen = -1  # optimizer steps at the last look
         self._clock = self._anchor_seconds = 0.0
@@ -161,14 +161,9 @@ class PassKGuardCallback(Callback):
         guard, step = self.guard, trainer.global_step
         if self.config.metric == "adam":
             check_adam(trainer.optimizers[0])
-        if self._restored is not None:
-            load_whole_state(self._restored, guard, self._anchors)
-            self._restored = None
-        elif step > 0:
-            warn(
-                "no guard state in this checkpoint. The guard starts afresh: losses before this "
-                "step are not seen."
-            )
+        if step > 0 or self._restored:
+            take_up(lambda: self._restored, guard, self._anchors)
+            self._restored = {}
         total = trainer.estimated_stepping_batches
         guard.total_steps = int(total) if 0 < total < float("inf") else None
         self._say(start_message(self.config, len(guard.pool), guard.total_steps))
@@ -226,7 +221,7 @@ class PassKGuardCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
-        self._restored = state_dict or None
+        self._restored = state_dict
 
     # Parts ----------------------------------------------------------------------------------
 
