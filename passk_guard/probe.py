@@ -86,6 +86,7 @@ class Probe(Rescore):
         unscorable: rollouts that the verifier could not score.
         row_ids: of the ``m`` prompts, in the order of what follows.
         correct: ``(m,)`` right rollouts.
+        scored: ``(m,)`` rollouts that have a verdict.
         weights: ``(m,)`` prompt weights in force.
         gramian: ``(m, m)`` inner products of per-prompt gradients: the interference kernel.
         only_once: seconds that went into the reference, once per run.
@@ -107,6 +108,7 @@ class Probe(Rescore):
     unscorable: int
     row_ids: tuple[int, ...] = field(repr=False)
     correct: tuple[int, ...] = field(repr=False)
+    scored: tuple[int, ...] = field(repr=False)
     weights: np.ndarray = field(repr=False)
     gramian: np.ndarray | None = field(repr=False)
     only_once: float = field(repr=False)
@@ -115,6 +117,11 @@ class Probe(Rescore):
     def prompts(self) -> int:
         """Prompts measured."""
         return len(self.row_ids)
+
+    @property
+    def pass_rates(self) -> np.ndarray:
+        """``(m,)`` share of right rollouts."""
+        return np.asarray(np.divide(self.correct, self.scored))
 
     @property
     def exploration_gap(self) -> float:

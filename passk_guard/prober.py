@@ -139,6 +139,7 @@ class Prober:
             unscorable=drawn - sum(n),
             row_ids=rows,
             correct=tuple(correct),
+            scored=tuple(n),
             weights=evidence.weights,
             gramian=None if gramian is None else gramian.float().numpy(),
             seconds=time.perf_counter() - start,
