@@ -24,8 +24,9 @@ from passk_guard.integrations._term import HostNorm, add_to_gradients
 from passk_guard.preconditioner import check_adam
 from passk_guard.probe import Probe, Rescore
 from passk_guard.processes import decided_by_first
-from passk_guard.reporting.message import start_message
-from passk_guard.reporting.scalars import scalars
+from passk_guard.reporting.journal import Journal
+from passk_guard.reporting.message import start_message, where_message
+from passk_guard.reporting.report import publish
 from passk_guard.schedule import Task
 
 __all__ = ["GuardCallback"]
@@ -112,11 +113,11 @@ class GuardCallback(TrainerCallback, ABC):
         total = state.max_steps if state.max_steps > 0 else None
         self.guard.total_steps = total
         self._say(start_message(self.config, len(self.guard.pool), total))
-        if not self._reporters.any:
-            self._say(
-                "passk-guard: report_to names no reporter, so nothing is written; results are in "
-                "callback.guard.history. Try report_to='tensorboard'."
-            )
+        self._journal = Journal(args.output_dir)
+        hint = "" if self._reporters.any else "No reporter: try report_to='tensorboard'."
+        self._say(where_message(self._journal.path, hint))
+        if state.is_world_process_zero:
+            self._journal.begin(state.global_step)
         if self._objective is not None:
             self._objective.install()
         if state.global_step > 0:
@@ -216,11 +217,8 @@ class GuardCallback(TrainerCallback, ABC):
         return decided_by_first(task) if self.guard.schedule.timed else task
 
     def _report(self, found: Probe | Rescore) -> None:
-        if not self._trainer.is_world_process_zero():
-            return
-        self._reporters.scalars({**scalars(found), "passk_guard/overhead": self.guard.overhead})
-        if isinstance(found, Probe) and found.curve:
-            self._reporters.figure("passk_guard/alignment_curve", lambda: _curve(found))
+        if self._trainer.is_world_process_zero():
+            publish(found, self.guard, self._journal, self._reporters.send)
 
     def _say(self, text: str) -> None:
         if self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm:
@@ -258,12 +256,6 @@ def _calling_trainer() -> Any:
         "PassKGuardCallback could not find its trainer. Write "
         "trainer.add_callback(PassKGuardCallback(trainer, ...))."
     )
-
-
-def _curve(probe: Probe) -> Any:
-    from passk_guard.reporting.figures import alignment_curve_figure  # matplotlib is an extra
-
-    return alignment_curve_figure(probe)
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

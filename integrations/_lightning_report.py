@@ -1,19 +1,18 @@
-"""Getting a probe to Lightning's loggers, at its own step."""
+"""Getting a report to Lightning's loggers, at its own step."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from passk_guard.actions import warn
-from passk_guard.probe import Probe, Rescore
-from passk_guard.processes import world
-from passk_guard.reporting.scalars import scalars
+from passk_guard.integrations._tensorboard import write_to_tensorboard
+from passk_guard.reporting.report import Report
 
 __all__ = ["LightningReporters"]
 
 
 class LightningReporters:
-    """Sends scalars and images to the trainer's loggers.
+    """Sends a report to the trainer's loggers.
 
     ``pl_module.log`` alone would write only at every ``log_every_n_steps``-th step, so loggers are
     called directly; ``pl_module.log`` makes the values known to ``ModelCheckpoint(monitor=...)``
@@ -22,50 +21,42 @@ class LightningReporters:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._complained = False
+        self._complained = self._laid_out = False
 
-    def report(self, found: Probe | Rescore, overhead: float, module: Any) -> None:
-        """Write what was found. Nothing that goes wrong here reaches the run.
+    def tell(self, module: Any, values: dict[str, float]) -> None:
+        """Make scalars known within the run, on every process.
 
         Args:
-            found: by the guard.
-            overhead: share of the run's time.
             module: the ``LightningModule``; ``None`` where it cannot log single steps, which is
                 before the first.
+            values: by key.
         """
-        values = {**scalars(found), "passk_guard/overhead": overhead}
         try:
             if module is not None:
                 module.log_dict(values, logger=False, on_step=True, on_epoch=False)
         except Exception as error:
             self._complain(f"pl_module.log: {type(error).__name__}: {error}")
-        if world()[0] != 0:
-            return
+
+    def send(self, report: Report) -> None:
+        """Write a report. Nothing that goes wrong here reaches the run."""
         for logger in self._trainer.loggers:
             try:
-                logger.log_metrics(values, step=found.step)
-                if isinstance(found, Probe) and found.curve:
-                    _log_figure(logger, "passk_guard/alignment_curve", found)
+                logger.log_metrics(report.scalars, step=report.step)
+                self._show(logger, report)
             except Exception as error:
                 self._complain(f"{type(logger).__name__}: {type(error).__name__}: {error}")
+        self._laid_out = True
+
+    def _show(self, logger: Any, report: Report) -> None:
+        """Draw only where somebody takes it: TensorBoard's writer, or a logger's ``log_image``."""
+        writer: Any = getattr(logger, "experiment", None)
+        if hasattr(writer, "add_figure"):
+            write_to_tensorboard(writer, report, None if self._laid_out else "")
+        elif hasattr(logger, "log_image"):
+            for name, draw in report.figures.items():
+                logger.log_image(key=name, images=[draw()], step=report.step)
 
     def _complain(self, reason: str) -> None:
         if not self._complained:
             self._complained = True
             warn(f"a logger failed, which is said only once. Training goes on. {reason}")
-
-
-def _log_figure(logger: Any, name: str, probe: Probe) -> None:
-    """Draw only where somebody takes it: TensorBoard's writer, or a logger's ``log_image``."""
-    writer: Any = getattr(logger, "experiment", None)
-    draws, images = hasattr(writer, "add_figure"), hasattr(logger, "log_image")
-    if not (draws or images):
-        return
-    from passk_guard.reporting.figures import alignment_curve_figure  # matplotlib is an extra
-
-    figure = alignment_curve_figure(probe)
-    if draws:
-        writer.add_figure(name, figure, probe.step)
-        writer.flush()
-    else:
-        logger.log_image(key=name, images=[figure], step=probe.step)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 from passk_guard.actions import warn
+from passk_guard.integrations._tensorboard import write_to_tensorboard
+from passk_guard.reporting.report import Report
 
 __all__ = ["Reporters"]
 
 
 class Reporters:
-    """Sends scalars and images to whatever ``report_to`` names.
+    """Sends a report to whatever ``report_to`` names: texts and images to TensorBoard.
 
     ``trainer.log`` would flush the trainer's running averages and clear ``control.should_log``, so
     the reporting callbacks are called directly. Keys get the reporters' ``train/`` prefix.
@@ -20,7 +21,7 @@ class Reporters:
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
-        self._complained = False
+        self._complained = self._laid_out = False
 
     def _callbacks(self) -> list[Any]:
         from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -33,8 +34,8 @@ class Reporters:
         """Whether anything will be written."""
         return bool(self._callbacks())
 
-    def scalars(self, values: dict[str, float]) -> None:
-        """Write scalars at the trainer's present step."""
+    def send(self, report: Report) -> None:
+        """Write a report at the trainer's present step; figures are drawn only for TensorBoard."""
         trainer = self._trainer
         for callback in self._callbacks():
             try:
@@ -42,21 +43,18 @@ class Reporters:
                     trainer.args,
                     trainer.state,
                     copy.copy(trainer.control),
-                    logs=dict(values),
+                    logs=dict(report.scalars),
                     model=trainer.model,
                 )
             except Exception as error:
                 self._complain(f"{type(callback).__name__}: {type(error).__name__}: {error}")
-
-    def figure(self, name: str, draw: Callable[[], Any]) -> None:
-        """Draw a matplotlib figure and write it to TensorBoard; nothing is drawn without one."""
-        writers = [getattr(callback, "tb_writer", None) for callback in self._callbacks()]
-        for writer in filter(None, writers):
-            try:
-                writer.add_figure(name, draw(), self._trainer.state.global_step)
-                writer.flush()
-            except Exception as error:
-                self._complain(f"TensorBoard image: {type(error).__name__}: {error}")
+            writer = getattr(callback, "tb_writer", None)
+            if writer is not None:
+                try:
+                    write_to_tensorboard(writer, report, None if self._laid_out else "train/")
+                except Exception as error:
+                    self._complain(f"TensorBoard: {type(error).__name__}: {error}")
+        self._laid_out = True
 
     def _complain(self, reason: str) -> None:
         if not self._complained:

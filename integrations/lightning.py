@@ -24,7 +24,9 @@ from passk_guard.integrations._term import add_to_gradients, averaged
 from passk_guard.objectives import PassKObjective
 from passk_guard.preconditioner import check_adam
 from passk_guard.processes import decided_by_first, world
-from passk_guard.reporting.message import start_message
+from passk_guard.reporting.journal import Journal
+from passk_guard.reporting.message import start_message, where_message
+from passk_guard.reporting.report import all_scalars, publish
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -155,6 +157,7 @@ class PassKGuardCallback(Callback):
         host = module_host(trainer, pl_module, self._say)
         self._guard, self._anchors = hosted_guard(host, self._given, self.config)
         self._reporters = LightningReporters(trainer)
+        self._journal = Journal(None if trainer.fast_dev_run else trainer.default_root_dir)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up a saved state, and probe the untouched policy."""
@@ -167,11 +170,10 @@ class PassKGuardCallback(Callback):
         total = trainer.estimated_stepping_batches
         guard.total_steps = int(total) if 0 < total < float("inf") else None
         self._say(start_message(self.config, len(guard.pool), guard.total_steps))
-        if not trainer.loggers:
-            self._say(
-                "passk-guard: the trainer has no logger, so nothing is written; results are in "
-                "callback.guard.history. Try logger=TensorBoardLogger(...)."
-            )
+        hint = "" if trainer.loggers else "The trainer has no logger: try TensorBoardLogger(...)."
+        self._say(where_message(self._journal.path, hint))
+        if world()[0] == 0:
+            self._journal.begin(step)
         self._look(None, step)
         self._seen = step
         self._clock = time.perf_counter()
@@ -230,8 +232,11 @@ class PassKGuardCallback(Callback):
         if self.guard.schedule.timed:
             task = decided_by_first(task)  # process 0's clock decides for all
         found = None if task is None else self.guard.run(task, step)
-        if found is not None:
-            self._reporters.report(found, self.guard.overhead, module)
+        if found is None:
+            return
+        self._reporters.tell(module, all_scalars(found, self.guard))
+        if world()[0] == 0:
+            publish(found, self.guard, self._journal, self._reporters.send)
 
     def _grant_requests(self, trainer: Any, step: int) -> None:
         requests, self.guard.requests = self.guard.requests, set()

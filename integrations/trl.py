@@ -67,7 +67,7 @@ class PassKGuardCallback(GuardCallback):
         memory_limit: bytes that a probe's gradients may take; above it they are sketched.
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
-        log_prompts: let prompt text, not only row ids, into the alarm's message.
+        log_prompts: let prompt text, not only row ids, into alarms, tables and the JSONL.
         seed: of the guard's own draws.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Which prompts are named: planted conflicts are found, figures are the probe's own."""
+"""Which prompts are named: planted conflicts are found, numbers are the probe's own."""
 
 import numpy as np
 import pytest

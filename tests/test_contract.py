@@ -72,7 +72,7 @@ def test_mix_without_an_alarm_leaves_them_and_with_one_does_not(tmp_path, host):
 TRACE = [
     "probes of # held-out prompts x # rollouts, every # steps, # probes in all, false-alarm "
     "chance # % per run. Pool: # prompts, action: ['warn', 'mix'].",
-    "nothing is written",
+    "every look is written to passk_guard.jsonl",
     "WARNING step #: training works against pass@#",
     "step #: mixing pass@# back in, λ = #.",
     "a probe costs # training steps; about one probe per # steps, # probes in all, false-alarm "
@@ -101,8 +101,8 @@ def masked(record):
     text = record.getMessage().split("passk-guard: ", 1)[1].split("\n")[0]
     if "the pool has" in text or "this run will see" in text:
         return None
-    if "nothing is written" in text:
-        return "nothing is written"
+    if text.startswith("every look is written to "):  # the path and the hint are the host's
+        return f"every look is written to {text.split('/')[-1].split('. ')[0]}"
     text = re.sub(r"[-+]?\d+(\.\d+)?", "#", text.split(" (level")[0])
     return f"WARNING {text}" if record.name == "py.warnings" else text
 

@@ -16,7 +16,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 
 
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
-def test_readme_block(index, tmp_path):
+def test_readme_block(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where Lightning's default_root_dir is
     from hosts import model
     from trl_runs import held_out, make_trainer, near_answer
 

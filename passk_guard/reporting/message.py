@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.config import PassKGuardConfig
@@ -23,6 +24,7 @@ __all__ = [
     "sketch_message",
     "start_message",
     "state_message",
+    "where_message",
 ]
 
 
@@ -108,6 +110,17 @@ def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) 
         f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}. "
         f"Pool: {pool} prompts, action: {config.action!r}."
     )
+
+
+def where_message(journal: Path | None, hint: str) -> str:
+    """Where results will be.
+
+    Args:
+        journal: the run's JSONL; ``None`` where there is none.
+        hint: what is missing for curves and pictures; empty where nothing is.
+    """
+    where = "callback.guard.history" if journal is None else str(journal)
+    return f"passk-guard: every look is written to {where}. {hint}".rstrip()
 
 
 def plan_message(forecast: Forecast, visible: float, config: PassKGuardConfig) -> str:

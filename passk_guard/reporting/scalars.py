@@ -4,6 +4,8 @@
 key                             meaning
 ==============================  ================================================================
 passk_guard/track               filtered pass@1, from all levels and paired increments so far
+passk_guard/track_low           lower bound of its 95 % interval
+passk_guard/track_high          upper bound
 passk_guard/change              filtered change of pass@1 since the reference at the start
 passk_guard/drift               paired change of pass@1 since the last probe or re-scoring
 passk_guard/drift_at_k          the same of pass@k
@@ -19,6 +21,8 @@ passk_guard/pass_at_k           pass@k sampled on them, at the target k
 passk_guard/pass_at_1_served    pass@1 sampled on them at ``report_temperature``
 passk_guard/pass_at_1_training  pass@1 on the training batches since the last probe
 passk_guard/cosine              of the update in force with the pass@1 gradient, pooled over probes
+passk_guard/cosine_low          lower bound of its 95 % interval
+passk_guard/cosine_high         upper bound
 passk_guard/z                   of that inner product in this probe: estimate / standard error
 passk_guard/cosine_at_k         of the pass@k gradient with pass@1's, this probe: a diagnostic
 passk_guard/z_at_k              of that inner product
@@ -40,13 +44,15 @@ from __future__ import annotations
 
 from passk_guard.probe import Probe, Rescore
 
-__all__ = ["scalars"]
+__all__ = ["chart_layout", "scalars"]
 
 
 def scalars(found: Probe | Rescore) -> dict[str, float]:
     """The scalars of a probe or re-scoring, by key; see the module's table."""
     values: dict[str, float | None] = {
         "track": found.track.pass_at_1,
+        "track_low": found.track.low,
+        "track_high": found.track.high,
         "change": found.track.change,
         "drift": None if found.drift is None else found.drift.change,
         "drift_at_k": None if found.drift_at_k is None else found.drift_at_k.change,
@@ -61,14 +67,44 @@ def scalars(found: Probe | Rescore) -> dict[str, float]:
     return {f"passk_guard/{name}": v for name, v in values.items() if v is not None}
 
 
+def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]]:
+    """Charts for TensorBoard's *custom scalars* tab: levels and cosine with their intervals.
+
+    For ``SummaryWriter.add_custom_scalars``. A margin chart takes a value and its two bounds, a
+    multiline chart regular expressions.
+
+    Args:
+        prefix: of the logged keys, such as ``train/``.
+    """
+
+    def margin(name: str) -> list[str | list[str]]:
+        return ["Margin", [f"{prefix}passk_guard/{name}{end}" for end in ("", "_low", "_high")]]
+
+    def lines(*names: str) -> list[str | list[str]]:
+        return ["Multiline", [f"^{prefix}passk_guard/{name}$" for name in names]]
+
+    return {
+        "passk-guard": {
+            "pass@1, filtered, 95 %": margin("track"),
+            "pass@k and pass@1, sampled": lines("pass_at_k", "pass_at_1"),
+            "cosine of the update with the pass@1 gradient, 95 %": margin("cosine"),
+            "λ, the share of pass@1": lines("pass1_weight"),
+            "k of the objective": lines("k"),
+        }
+    }
+
+
 def _of_a_probe(probe: Probe) -> dict[str, float | None]:
     update, target, found = probe.update_alignment, probe.alignment, probe.diagnostics
+    cosine = probe.cosine
     return {
         "pass_at_1": probe.pass_at_1,
         "pass_at_k": probe.pass_at_k,
         "pass_at_1_served": probe.served_pass_at_1,
         "pass_at_1_training": probe.training_pass_at_1,
-        "cosine": None if probe.cosine is None else probe.cosine.value,
+        "cosine": None if cosine is None else cosine.value,
+        "cosine_low": None if cosine is None else cosine.low,
+        "cosine_high": None if cosine is None else cosine.high,
         "z": None if update is None else update.z,
         "cosine_at_k": None if target is None else target.cosine,
         "z_at_k": None if target is None else target.z,

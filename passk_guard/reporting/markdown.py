@@ -1,0 +1,108 @@
+"""Texts of a conflict for TensorBoard, in Markdown. What prompts hold is shown, never rendered."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConflict
+
+__all__ = ["alarm_card", "conflict_table", "escaped", "prompt_text"]
+
+_LONGEST = 160
+
+
+def escaped(text: str, longest: int = _LONGEST) -> str:
+    r"""Text that means nothing to HTML or Markdown, on one line, at most ``longest`` characters.
+
+    Every ASCII sign that is neither letter, digit nor space becomes a numeric entity: no tag, no
+    link, no table cell can begin. Line breaks, control characters and characters that change the
+    direction of what follows (Unicode categories C and Z) are spelt out.
+
+    >>> escaped("<b>|")
+    '&#60;b&#62;&#124;'
+    >>> escaped("a\nb")
+    'a&#92;nb'
+    """
+    if len(text) > longest:
+        text = text[: longest - 1] + "…"
+    return "".join(map(_escaped, text))
+
+
+def _escaped(char: str) -> str:
+    if char == " " or (char.isascii() and char.isalnum()):
+        return char
+    if unicodedata.category(char)[0] in "CZ":
+        return "".join(map(_escaped, char.encode("unicode_escape").decode()))
+    return f"&#{ord(char)};" if char.isascii() else char
+
+
+def prompt_text(row: Mapping[str, Any]) -> str:
+    """A row's prompt; of chat messages the last one's content."""
+    prompt = row["prompt"]
+    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], Mapping):
+        prompt = prompt[-1].get("content", prompt)
+    return str(prompt)
+
+
+def alarm_card(message: str) -> str:
+    """The alarm as a paragraph; ``message`` may quote prompts, and is escaped whole."""
+    return f"**pass@1 is at risk**\n\n{escaped(message, 5000)}"
+
+
+def conflict_table(found: Conflicts, rows: Sequence[Mapping[str, Any]] | None) -> str:
+    """Two tables: pairs that interfere most, and prompts that lower pass@1.
+
+    Args:
+        found: what to show.
+        rows: the held-out pool, to show prompts by their text; ``None``: by row id only.
+    """
+    steps = ", ".join(map(str, found.steps))
+    pairs = _table(
+        ["rows", "pass rate", "weight", "agreement", "cosine", "share"],
+        [_pair_cells(pair, rows) for pair in found.pairs],
+        rows is not None,
+    )
+    prompts = _table(
+        ["row", "pass rate", "weight", "agreement", "share"],
+        [_prompt_cells(prompt, rows) for prompt in found.prompts],
+        rows is not None,
+    )
+    return (
+        f"Probes at step {steps}. *Share*: of all that moves pass@1 in a probe, with its sign.\n\n"
+        f"**Prompts that pull against each other**\n\n{pairs}\n\n"
+        f"**Prompts on which the update lowers pass@1**\n\n{prompts}"
+    )
+
+
+def _pair_cells(pair: PairConflict, rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    both = (pair.first, pair.second)
+    return [
+        " / ".join(str(p.row) for p in both),
+        " / ".join(f"{p.pass_rate:.2f}" for p in both),
+        " / ".join(f"{p.weight:.2f}" for p in both),
+        " / ".join(f"{p.agreement:+.2g}" for p in both),
+        f"{pair.cosine:+.2f}",
+        f"{100 * pair.share:+.2f} %",
+        *([] if rows is None else [" / ".join(escaped(prompt_text(rows[p.row])) for p in both)]),
+    ]
+
+
+def _prompt_cells(prompt: PromptConflict, rows: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    return [
+        str(prompt.row),
+        f"{prompt.pass_rate:.2f}",
+        f"{prompt.weight:.2f}",
+        f"{prompt.agreement:+.2g}",
+        f"{100 * prompt.share:+.1f} %",
+        *([] if rows is None else [escaped(prompt_text(rows[prompt.row]))]),
+    ]
+
+
+def _table(head: list[str], cells: list[list[str]], with_text: bool) -> str:
+    if not cells:
+        return "none"
+    head = [*head, *(["prompt"] if with_text else [])]
+    lines = [head, ["---"] * len(head), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
