@@ -132,7 +132,7 @@ def score_all(
         ]
         rows = [
             policy.log_probs(*(t[which] for t in tokens)).float().cpu()
-            for which in micro_batches(len(tokens[0]), rollouts_per_forward)
+            for which in micro_batches(len(tokens[0]), rollouts_per_forward, width)
         ]
         parts = torch.cat(rows).split([groups[i].n for i in pack])
         return [

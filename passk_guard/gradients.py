@@ -34,6 +34,7 @@ __all__ = [
 
 ParameterFilter = str | Callable[[str, Parameter], bool] | None
 DEFAULT_MEMORY_LIMIT = 4 * 2**30
+_TOKENS_AT_ONCE = 2**14  # prompt and completion, where the host names no batch size
 
 
 class GradientAccumulator(Protocol):
@@ -97,7 +98,7 @@ def prompt_gramian(
         policy: scores rollouts.
         groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
         parameters: what to differentiate by, see :func:`select_parameters`.
-        rollouts_per_backward: micro-batch; all rollouts of a prompt where ``None``.
+        rollouts_per_backward: micro-batch; where ``None`` as many as make 16 384 tokens.
         scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
         memory_limit: bytes; where ``m`` gradients take more they are sketched.
         seed: of the sketch.
@@ -163,7 +164,7 @@ def add_gradient(
         coefficients = coefficients[mine] * share
         tokens = [tensor[mine] for tensor in tokens]
     with _gradients_go_to(accumulator, row, parameters, scales):
-        for which in micro_batches(len(coefficients), rollouts_per_backward):
+        for which in micro_batches(len(coefficients), rollouts_per_backward, tokens[0].shape[1]):
             scores = policy.log_probs(*(tensor[which] for tensor in tokens))
             loss = scores.sum(-1) @ coefficients[which].to(scores)
             # A sharded one must not leave here: the other processes wait for its backward.
@@ -174,9 +175,15 @@ def add_gradient(
             loss.backward()
 
 
-def micro_batches(n: int, size: int | None) -> Iterator[slice]:
-    """Slices of at most ``size`` that cover ``range(n)``."""
-    size = size or n
+def micro_batches(n: int, size: int | None, width: int) -> Iterator[slice]:
+    """Slices that cover ``range(n)``.
+
+    Args:
+        n: rollouts.
+        size: at most so many at once; ``None``: as many as make 16 384 tokens.
+        width: tokens of each.
+    """
+    size = size or max(_TOKENS_AT_ONCE // width, 1)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 

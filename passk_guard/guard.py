@@ -47,7 +47,8 @@ class PassKGuard:
             differentiate without leaving a trace; see :func:`~passk_guard.isolation.isolated`.
         objective: the live objective where the run trains on one; its k and λ are read, and set by
             ``action="mix"`` and ``"adjust_k"``.
-        micro_batch: rollouts per forward and backward; all of a prompt's where ``None``.
+        micro_batch: rollouts per forward and backward; where ``None`` as many of one prompt as make
+            16 384 tokens.
         optimizer: gives the run's optimizer, for ``metric="adam"``.
         training_pass_at_1: gives pass@1 on the training batches since it was last asked, or
             ``None``; only logged.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import CausalLMPolicy, random_groups, tiny_llama
 
-from passk_guard.gradients import prompt_gramian, select_parameters
+from passk_guard.gradients import micro_batches, prompt_gramian, select_parameters
 from passk_guard.isolation import checkpointing_without_dropout
 from passk_guard.scoring import token_log_probs
 
@@ -138,3 +138,15 @@ def test_temperature_scales_the_logits():
     mask = group.completion_mask[:, 1:].bool()
     torch.testing.assert_close(got[mask], want[mask], rtol=1e-5, atol=1e-6)
     assert not got[~mask].any()
+
+
+def test_micro_batches_cover_every_rollout_within_a_token_budget():
+    def sizes(n, size, width):
+        parts = list(micro_batches(n, size, width))
+        assert [i for part in parts for i in range(n)[part]] == list(range(n))
+        return [part.stop - part.start for part in parts]
+
+    assert sizes(16, None, 300) == [16]  # 4800 tokens
+    assert sizes(16, None, 4096) == [4, 4, 4, 4]
+    assert sizes(3, None, 10**6) == [1, 1, 1]
+    assert sizes(5, 2, 10) == [2, 2, 1]
