@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.utils.rnn import pad_sequence
 
 from passk_guard.integrations._trl_rewards import ProbeRewards
 from passk_guard.isolation import checkpointing_without_dropout, isolated, kept_attributes
-from passk_guard.rollouts import RolloutGroup
+from passk_guard.rollouts import RolloutGroup, packed
 from passk_guard.scoring import token_log_probs
 from passk_guard.sharding import reshard
 from passk_guard.verifier import decide_success, verifier_name
@@ -223,18 +222,9 @@ def _unpadded(output: Mapping[str, Tensor]) -> list[_Rollout]:
 
 
 def _group(row: int, rollouts: Sequence[_Rollout], success: Tensor) -> RolloutGroup:
-    """Pack on the right: the prompt starts at 0, so every architecture's positions are right."""
-    tokens = [torch.tensor(prompt + completion) for prompt, completion, _, _ in rollouts]
-    sampled = [torch.tensor([0] * len(prompt) + mask) for prompt, _, mask, _ in rollouts]
-    present = [torch.ones(len(t), dtype=torch.long) for t in tokens]
-    return RolloutGroup(
-        row=row,
-        input_ids=pad_sequence(tokens, batch_first=True),
-        attention_mask=pad_sequence(present, batch_first=True),
-        completion_mask=pad_sequence(sampled, batch_first=True),
-        success=success,
-        advantages=torch.tensor([advantage for *_, advantage in rollouts]),
-    )
+    prompts, completions, sampled, advantages = zip(*rollouts, strict=True)
+    tokens = packed(prompts, completions, sampled)
+    return RolloutGroup(row, *tokens, success, torch.tensor(advantages))
 
 
 @contextmanager

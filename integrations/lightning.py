@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +31,17 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 else:
     # The same code under two names, and trainers of older releases take only their own.
-    _found = []
+    _found, _reasons = [], []
     for _package in ("lightning.pytorch", "pytorch_lightning"):
-        with suppress(ImportError):
+        try:
             _found.append(import_module(_package).Callback)
+        except ImportError as _error:  # missing, or installed and broken
+            _reasons.append(str(_error))
     if not _found:
-        raise ImportError("passk_guard.integrations.lightning needs lightning or pytorch_lightning")
+        raise ImportError(
+            "passk_guard.integrations.lightning needs lightning or pytorch_lightning: "
+            + "; ".join(_reasons)
+        )
     Callback = type("Callback", tuple(_found), {})
 
 __all__ = ["PassKGuardCallback"]

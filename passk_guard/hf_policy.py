@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.utils.rnn import pad_sequence
 
 from passk_guard.errors import ProbeError
 from passk_guard.isolation import checkpointing_without_dropout, kept_attributes
-from passk_guard.rollouts import RolloutGroup
+from passk_guard.rollouts import RolloutGroup, packed
 from passk_guard.scoring import token_log_probs
 from passk_guard.sharding import is_sharded
 
@@ -118,7 +117,9 @@ class HFPolicy:
         for i, (row, row_id) in enumerate(zip(rows, row_ids, strict=True)):
             mine = sampled[i * n : (i + 1) * n]
             completions = self._completions(mine, chat=not isinstance(row["prompt"], str))
-            groups.append(_group(row_id, prompts[i], mine, completions))
+            tokens = packed([prompts[i]] * n, mine, [[1] * len(ids) for ids in mine])
+            unverified = torch.full((n,), torch.nan)
+            groups.append(RolloutGroup(row_id, *tokens, unverified, completions=completions))
         return groups
 
     @property
@@ -223,20 +224,4 @@ def _has_tools_or_images(prompt: Any) -> bool:
         or message.get("tool_calls")
         or not isinstance(message.get("content"), str)
         for message in prompt
-    )
-
-
-def _group(
-    row: int, prompt: list[int], sampled: list[list[int]], completions: tuple[Any, ...]
-) -> RolloutGroup:
-    """Packed on the right: positions start at 0, which suits every architecture."""
-    tokens = [torch.tensor(prompt + completion) for completion in sampled]
-    masks = [torch.tensor([0] * len(prompt) + [1] * len(completion)) for completion in sampled]
-    return RolloutGroup(
-        row=row,
-        input_ids=pad_sequence(tokens, batch_first=True),
-        attention_mask=pad_sequence([torch.ones_like(t) for t in tokens], batch_first=True),
-        completion_mask=pad_sequence(masks, batch_first=True),
-        success=torch.full((len(sampled),), torch.nan),
-        completions=completions,
     )

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Policy", "RolloutGroup", "counts"]
+__all__ = ["Policy", "RolloutGroup", "counts", "packed"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,25 @@ class Policy(Protocol):
     def parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
         """Named parameters, shared ones once."""
         ...
+
+
+def packed(
+    prompts: Sequence[list[int]], completions: Sequence[list[int]], sampled: Sequence[list[int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and completion mask of rollouts, ``(n, L)`` each.
+
+    Padded on the right: the prompt starts at 0, so every architecture's positions are right.
+
+    Args:
+        prompts: token ids.
+        completions: token ids.
+        sampled: of each completion, 1 where the policy sampled the token.
+    """
+    tokens = [torch.tensor(p + c) for p, c in zip(prompts, completions, strict=True)]
+    masks = [torch.tensor([0] * len(p) + m) for p, m in zip(prompts, sampled, strict=True)]
+    present = [torch.ones_like(t) for t in tokens]
+    ids, attention, mask = (pad_sequence(t, batch_first=True) for t in (tokens, present, masks))
+    return ids, attention, mask
 
 
 def counts(groups: Sequence[RolloutGroup]) -> tuple[list[int], list[int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hosts import HOSTS, settings
-from trl_runs import near_answer, same_weights
+from trl_runs import TAKES_ASYNC, near_answer, same_weights
 
 from passk_guard import PassKGuardWarning
 
@@ -100,7 +100,7 @@ LOST = {
 @pytest.mark.parametrize("name", LOST)
 def test_a_fault_costs_that_probe_only(tmp_path, host, name):
     fault, reason = LOST[name]
-    if isinstance(fault, AsyncFault) and not takes_async(host):
+    if isinstance(fault, AsyncFault) and host is HOSTS["trl"] and not TAKES_ASYNC:
         pytest.skip("this release of TRL has no async reward functions")
     alone = host.run(tmp_path / "alone", verify=Fault())
     with pytest.warns(PassKGuardWarning, match="this probe is lost .* training goes on") as caught:
@@ -118,14 +118,6 @@ def test_a_fault_costs_that_probe_only(tmp_path, host, name):
 def assert_matches(pattern, text):
     with pytest.raises(ValueError, match=pattern):
         raise ValueError(text)
-
-
-def takes_async(host):
-    if host is not HOSTS["trl"]:
-        return True
-    import trl.trainer.grpo_trainer as module
-
-    return "run_coroutine_threadsafe" in Path(module.__file__).read_text()
 
 
 RESULTS = {

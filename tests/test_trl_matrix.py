@@ -5,9 +5,10 @@ import re
 import ambiguous_arithmetic as task
 import pytest
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl_runs import (
     GUARD,
+    TAKES_ASYNC,
     chat_rows,
     held_out,
     losses,
@@ -30,7 +31,6 @@ LOSS_TYPES = re.findall(
 assert {"grpo", "dapo", "bnpo", "dr_grpo"} <= set(LOSS_TYPES)
 # multi_objective_aggregation: its default is "two rewards" here; the other value cannot carry a
 # pass@k term and is in test_trl_objective.py, with the other unknown scalings.
-TAKES_ASYNC = "async" in GRPOTrainer.__doc__  # older TRL calls plain functions only
 
 
 async def judged(completions, answer, **_):

@@ -73,6 +73,7 @@ def chat_rows(rows):
     return rows.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})
 
 
+TAKES_ASYNC = "async" in GRPOTrainer.__doc__  # older TRL calls plain reward functions only
 GUARD = {"k": 4, "prompts_per_probe": 16, "every": 2, "reference_batches": 2}
 
 
