@@ -1,0 +1,27 @@
+"""``passk-guard COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from passk_guard import __version__
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit status.
+
+    Each command's module adds a parser whose default ``run`` takes the parsed arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog="passk-guard", description="Know when optimising pass@k is costing you pass@1."
+    )
+    parser.add_argument("--version", action="version", version=f"passk-guard {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in ():
+        command.add(commands)
+    arguments = parser.parse_args(argv)
+    status: int = arguments.run(arguments)
+    return status
