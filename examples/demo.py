@@ -24,7 +24,8 @@ from transformers import ProgressCallback
 
 from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.reporting.figures import comparison_figure
+from passk_guard.reporting.course import comparison_figure
+from passk_guard.reporting.run import read_run
 from passk_guard.reporting.table import history_table
 
 
@@ -81,13 +82,16 @@ def main() -> None:
     options.warm = model.state_dict()
 
     print('2/4  GRPO on the pass@8 objective. The guard only watches: action="warn".')
-    watched, lost = run("watched", "warn", options)
+    _, lost = run("watched", "warn", options)
     print('3/4  The same again, and the guard acts: action="mix".')
     guarded, kept = run("guarded", "mix", options)
 
     picture = options.out / "passk_guard.png"
     title = "Pass@8 training of a tiny Llama on ambiguous arithmetic"
-    runs = {"watched only": watched.history, "guarded": guarded.history}
+    runs = {
+        "watched only": read_run(options.out / "watched").looks,
+        "guarded": read_run(options.out / "guarded").looks,
+    }
     comparison_figure(runs, title).savefig(picture)
     print('\n4/4  What the guard saw and did, with action="mix":\n')
     print(history_table(guarded.history))

@@ -26,7 +26,7 @@ from passk_guard.probe import Probe, Rescore
 from passk_guard.processes import decided_by_first
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.message import start_message, where_message
-from passk_guard.reporting.report import publish
+from passk_guard.reporting.report import begin_run, end_run, publish
 from passk_guard.schedule import Task
 
 __all__ = ["GuardCallback"]
@@ -117,7 +117,8 @@ class GuardCallback(TrainerCallback, ABC):
         hint = "" if self._reporters.any else "No reporter: try report_to='tensorboard'."
         self._say(where_message(self._journal.path, hint))
         if state.is_world_process_zero:
-            self._journal.begin(state.global_step)
+            name = type(self._trainer).__name__
+            begin_run(self.guard, self._journal, state.global_step, name)
         if self._objective is not None:
             self._objective.install()
         if state.global_step > 0:
@@ -181,6 +182,8 @@ class GuardCallback(TrainerCallback, ABC):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the trainer its own advantages back, and say what the guard cost."""
         self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
+        if state.is_world_process_zero:
+            end_run(self.guard, self._journal, state.global_step)
         if self._objective is not None:
             self._objective.remove()
 
@@ -192,9 +195,7 @@ class GuardCallback(TrainerCallback, ABC):
         task = self._agreed(self.guard.due(step))
         if task is None:
             return
-        found = self.guard.run(task, step)
-        if found is not None:
-            self._report(found)
+        self._report(self.guard.run(task, step))
 
     def _grant_requests(self, control: Any, step: int) -> None:
         requests, self.guard.requests = self.guard.requests, set()
@@ -216,7 +217,7 @@ class GuardCallback(TrainerCallback, ABC):
         """Process 0's clock decides for all."""
         return decided_by_first(task) if self.guard.schedule.timed else task
 
-    def _report(self, found: Probe | Rescore) -> None:
+    def _report(self, found: Probe | Rescore | None) -> None:
         if self._trainer.is_world_process_zero():
             publish(found, self.guard, self._journal, self._reporters.send)
 

@@ -25,7 +25,7 @@ from passk_guard.preconditioner import check_adam
 from passk_guard.processes import decided_by_first, world
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.message import start_message, where_message
-from passk_guard.reporting.report import all_scalars, publish
+from passk_guard.reporting.report import all_scalars, begin_run, end_run, publish
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -177,7 +177,7 @@ class PassKGuardCallback(Callback):
         hint = "" if trainer.loggers else "The trainer has no logger: try TensorBoardLogger(...)."
         self._say(where_message(self._journal.path, hint))
         if world()[0] == 0:
-            self._journal.begin(step)
+            begin_run(guard, self._journal, step, type(pl_module).__name__)
         self._look(None, step)
         self._seen = step
         self._clock = time.perf_counter()
@@ -220,6 +220,8 @@ class PassKGuardCallback(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Say what the guard cost."""
         self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
+        if world()[0] == 0:
+            end_run(self.guard, self._journal, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
@@ -235,10 +237,11 @@ class PassKGuardCallback(Callback):
         task = self.guard.due(step)
         if self.guard.schedule.timed:
             task = decided_by_first(task)  # process 0's clock decides for all
-        found = None if task is None else self.guard.run(task, step)
-        if found is None:
+        if task is None:
             return
-        self._reporters.tell(module, all_scalars(found, self.guard))
+        found = self.guard.run(task, step)
+        if found is not None:
+            self._reporters.tell(module, all_scalars(found, self.guard))
         if world()[0] == 0:
             publish(found, self.guard, self._journal, self._reporters.send)
 

@@ -121,7 +121,7 @@ def _host_weight(group: RolloutGroup) -> float | None:
     return (group.n - 1) / group.n * float(gap)
 
 
-def sampled_pass_at_k(groups: Sequence[RolloutGroup], k: int) -> float:
-    """Mean unbiased pass@k over the prompts."""
-    correct, n = counts(groups)
-    return float(np.mean(pass_at_k(correct, n, k)))
+def sampled_pass_at_k(groups: Sequence[RolloutGroup], k: int) -> tuple[float, float]:
+    """Mean unbiased pass@k over the prompts, two at least, and its standard error."""
+    solved = pass_at_k(*counts(groups), k)
+    return float(np.mean(solved)), float(np.std(solved, ddof=1) / np.sqrt(len(groups)))

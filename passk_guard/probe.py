@@ -71,6 +71,7 @@ class Probe(Rescore):
     Attributes:
         pass_at_1: sampled on this batch.
         pass_at_k: sampled on this batch, at the target k.
+        pass_at_k_se: its standard error over prompts.
         served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
         training_pass_at_1: on the training batches since the last probe, where they are seen. No
             alarm rests on it.
@@ -94,6 +95,7 @@ class Probe(Rescore):
 
     pass_at_1: float
     pass_at_k: float
+    pass_at_k_se: float
     served_pass_at_1: float | None
     training_pass_at_1: float | None
     curve: list[Alignment] = field(repr=False)

@@ -117,10 +117,12 @@ class Prober:
         fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
         self._carriers = _carriers(rows, evidence)
         correct, n = counts(groups)
+        pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
         return Probe(
             step=step,
             pass_at_1=float(np.mean(np.array(correct) / np.array(n))),
-            pass_at_k=sampled_pass_at_k(groups, k),
+            pass_at_k=pass_at_k,
+            pass_at_k_se=pass_at_k_se,
             served_pass_at_1=served,
             training_pass_at_1=self._training_pass_at_1(),
             reading=reading,

@@ -1,7 +1,6 @@
 """What every integration promises, in real runs of each."""
 
 import inspect
-import json
 import logging
 import pkgutil
 import re
@@ -129,8 +128,10 @@ def test_resume_in_an_intervention_goes_on_where_the_checkpoint_was(tmp_path, ho
         assert one.conflicts == other.conflicts
     assert clockless(whole.guard.state_dict()) == clockless(again.guard.state_dict())
     assert same_weights(whole.weights, again.weights)
-    lines = (tmp_path / "passk_guard.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 6, 8]  # one course, each once
+    told = read_run(tmp_path)
+    assert [look["step"] for look in told.looks] == [0, 2, 4, 6, 8]  # one course, each once
+    assert told.resumed == (SAVE,)
+    assert told.end is not None
 
 
 def test_resume_from_a_checkpoint_that_had_no_guard(tmp_path, host):

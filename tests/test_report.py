@@ -140,12 +140,18 @@ def test_lightning_leaves_the_same(tmp_path):
     check_events(logger.log_dir, "", [0, 2, 4], quoted=False)
 
 
+def read_lines(folder):
+    return [json.loads(s) for s in (folder / "passk_guard.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("name", HOSTS)
 def test_every_look_is_a_line_of_jsonl_without_any_reporter(tmp_path, name):
     host = HOSTS[name]
     quiet = {"action": lambda probe, guard: None, **ALARM}
     found = host.run(tmp_path, guard=settings(host, **quiet)).guard
-    lines = [json.loads(s) for s in (tmp_path / "passk_guard.jsonl").read_text().splitlines()]
+    start, *lines, end = read_lines(tmp_path)
+    assert (start["look"], start["step"], start["config"]["k"]) == ("start", 0, found.config.k)
+    assert (end["look"], end["step"]) == ("end", 6)
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
     for line, probe in zip(lines, found.history, strict=True):
         assert line["look"] == "probe"

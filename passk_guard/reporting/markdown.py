@@ -8,34 +8,43 @@ from typing import Any
 
 from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConflict
 
-__all__ = ["alarm_card", "conflict_table", "escaped", "prompt_text"]
+__all__ = ["alarm_card", "conflict_table", "escaped", "prompt_text", "visible"]
 
 _LONGEST = 160
 
 
-def escaped(text: str, longest: int = _LONGEST) -> str:
-    r"""Text that means nothing to HTML or Markdown, on one line, at most ``longest`` characters.
+def visible(text: str, longest: int = _LONGEST) -> str:
+    r"""Text on one line, at most ``longest`` characters before they are spelt out.
 
-    Every ASCII sign that is neither letter, digit nor space becomes a numeric entity: no tag, no
-    link, no table cell can begin. Line breaks, control characters and characters that change the
-    direction of what follows (Unicode categories C and Z) are spelt out.
+    Line breaks, control characters and characters that change the direction of what follows
+    (Unicode categories C and Z) are spelt out.
 
-    >>> escaped("<b>|")
-    '&#60;b&#62;&#124;'
-    >>> escaped("a\nb")
-    'a&#92;nb'
+    >>> visible("a\nb")
+    'a\\nb'
     """
     if len(text) > longest:
         text = text[: longest - 1] + "…"
-    return "".join(map(_escaped, text))
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if char != " " and unicodedata.category(char)[0] in "CZ"
+        else char
+        for char in text
+    )
 
 
-def _escaped(char: str) -> str:
-    if char == " " or (char.isascii() and char.isalnum()):
-        return char
-    if unicodedata.category(char)[0] in "CZ":
-        return "".join(map(_escaped, char.encode("unicode_escape").decode()))
-    return f"&#{ord(char)};" if char.isascii() else char
+def escaped(text: str, longest: int = _LONGEST) -> str:
+    """:func:`visible` text that means nothing to HTML or Markdown.
+
+    Every ASCII sign that is neither letter, digit nor space becomes a numeric entity: no tag, no
+    link, no table cell can begin.
+
+    >>> escaped("<b>|")
+    '&#60;b&#62;&#124;'
+    """
+    return "".join(
+        f"&#{ord(char)};" if char.isascii() and not char.isalnum() and char != " " else char
+        for char in visible(text, longest)
+    )
 
 
 def prompt_text(row: Mapping[str, Any]) -> str:

@@ -7,23 +7,27 @@ drawing and reading take time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from passk_guard.actions import warn
 from passk_guard.probe import Probe, Rescore
-from passk_guard.reporting.conflicts import Conflicts, PromptConflict, find_conflicts
+from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.markdown import alarm_card, conflict_table, prompt_text
+from passk_guard.reporting.markdown import alarm_card, conflict_table
+from passk_guard.reporting.record import end_record, look_record, lost_record, start_record
 from passk_guard.reporting.scalars import scalars
+from passk_guard.reporting.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from passk_guard.guard import PassKGuard
 
-__all__ = ["Report", "all_scalars", "publish", "report_of"]
+__all__ = ["Report", "all_scalars", "begin_run", "end_run", "publish", "report_of"]
+
+T = TypeVar("T")
 
 _FIGURES_EVERY = 5  # probes
 _TABLE_EVERY = 3
@@ -48,20 +52,54 @@ class Report:
     record: dict[str, Any]
 
 
+def begin_run(guard: PassKGuard, journal: Journal, step: int, trainer: str) -> None:
+    """Open the journal of a run that has done ``step`` steps, on the main process."""
+    journal.begin(step)
+    _write(journal, step, lambda: start_record(guard, step, trainer))
+
+
+def end_run(guard: PassKGuard, journal: Journal, step: int) -> None:
+    """Write down that training has ended, on the main process."""
+    _write(journal, step, lambda: end_record(guard, step))
+
+
 def publish(
-    found: Probe | Rescore, guard: PassKGuard, journal: Journal, send: Callable[[Report], None]
+    found: Probe | Rescore | None,
+    guard: PassKGuard,
+    journal: Journal,
+    send: Callable[[Report], None],
 ) -> None:
     """Write a look to the journal and send it to the loggers, on the main process.
 
     Nothing that goes wrong here reaches the run; ``journal`` and ``send`` see to themselves.
+
+    Args:
+        found: the look; ``None`` where it was lost.
+        guard: that took it.
+        journal: of the run.
+        send: takes it to the loggers.
     """
-    try:
-        report = report_of(found, guard)
-    except Exception as error:
-        warn(f"step {found.step} could not be reported: {type(error).__name__}: {error}")
+    if found is None:
+        _write(journal, guard.failures[-1].step, lambda: lost_record(guard.failures[-1]))
         return
-    journal.write(report.record)
-    send(report)
+    report = _survived(found.step, lambda: report_of(found, guard))
+    if report is not None:
+        journal.write(report.record)
+        send(report)
+
+
+def _write(journal: Journal, step: int, make: Callable[[], dict[str, Any]]) -> None:
+    record = _survived(step, make)
+    if record is not None:
+        journal.write(record)
+
+
+def _survived(step: int, make: Callable[[], T]) -> T | None:
+    try:
+        return make()
+    except Exception as error:
+        warn(f"step {step} could not be reported: {type(error).__name__}: {error}")
+        return None
 
 
 def all_scalars(found: Probe | Rescore, guard: PassKGuard) -> dict[str, float]:
@@ -85,9 +123,11 @@ def report_of(found: Probe | Rescore, guard: PassKGuard) -> Report:
     due = alarmed or _turn(found, guard, _TABLE_EVERY)
     if due and conflicts is not None and conflicts.steps:
         texts["passk_guard/conflicts"] = conflict_table(conflicts, rows)
-    return Report(
-        found.step, values, texts, _figures(found, guard), _record(found, values, conflicts, rows)
-    )
+    picture = None
+    if guard.history and (alarmed or _turn(found, guard, _FIGURES_EVERY)):
+        picture = Snapshot.of(guard.history[-1])  # an alarm between probes rests on the last
+    record = look_record(found, values, conflicts, rows, picture, guard.states)
+    return Report(found.step, values, texts, _figures(found, picture), record)
 
 
 def _turn(found: Probe | Rescore, guard: PassKGuard, every: int) -> bool:
@@ -95,55 +135,19 @@ def _turn(found: Probe | Rescore, guard: PassKGuard, every: int) -> bool:
     return isinstance(found, Probe) and len(guard.history) % every == 1
 
 
-def _figures(found: Probe | Rescore, guard: PassKGuard) -> dict[str, Callable[[], Figure]]:
+def _figures(found: Probe | Rescore, picture: Snapshot | None) -> dict[str, Callable[[], Figure]]:
     drawn: dict[str, Callable[[], Figure]] = {}
     if isinstance(found, Probe) and found.curve:
-        drawn["passk_guard/alignment_curve"] = lambda: _draw("alignment_curve_figure", found)
-    # An alarm between probes rests on the last of them.
-    probe = guard.history[-1] if guard.history else None
-    due = found.alarm is not None or _turn(found, guard, _FIGURES_EVERY)
-    if due and probe is not None and probe.update_alignment is not None:
-        drawn["passk_guard/interference"] = lambda: _draw("interference_figure", probe)
-        drawn["passk_guard/agreement"] = lambda: _draw("agreement_figure", probe)
+        curve = Snapshot.of(found)
+        drawn["passk_guard/alignment_curve"] = lambda: _draw("alignment_curve_figure", curve)
+    if picture is not None and len(picture.rows):
+        drawn["passk_guard/interference"] = lambda: _draw("interference_figure", picture)
+        drawn["passk_guard/agreement"] = lambda: _draw("agreement_figure", picture)
     return drawn
 
 
-def _draw(name: str, probe: Probe) -> Figure:
+def _draw(name: str, shown: Snapshot) -> Figure:
     from passk_guard.reporting import figures  # matplotlib is an extra
 
-    figure: Figure = getattr(figures, name)(probe)
+    figure: Figure = getattr(figures, name)(shown)
     return figure
-
-
-def _record(
-    found: Probe | Rescore,
-    values: Mapping[str, float],
-    conflicts: Conflicts | None,
-    rows: Any,
-) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "step": found.step,
-        "look": "probe" if isinstance(found, Probe) else "rescore",
-        **{key.removeprefix("passk_guard/"): value for key, value in values.items()},
-        "open": list(found.conflicts),
-    }
-    if found.alarm is not None:
-        record["message"] = found.alarm.message
-    if conflicts is not None:
-        record["conflict"] = {
-            "steps": list(conflicts.steps),
-            "prompts": [_prompt(prompt, rows) for prompt in conflicts.prompts],
-            "pairs": [
-                {
-                    **vars(pair),
-                    "first": _prompt(pair.first, rows),
-                    "second": _prompt(pair.second, rows),
-                }
-                for pair in conflicts.pairs
-            ],
-        }
-    return record
-
-
-def _prompt(prompt: PromptConflict, rows: Any) -> dict[str, Any]:
-    return {**vars(prompt), **({} if rows is None else {"prompt": prompt_text(rows[prompt.row])})}

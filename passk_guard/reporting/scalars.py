@@ -7,6 +7,8 @@ passk_guard/track               filtered pass@1, from all levels and paired incr
 passk_guard/track_low           lower bound of its 95 % interval
 passk_guard/track_high          upper bound
 passk_guard/change              filtered change of pass@1 since the reference at the start
+passk_guard/change_low          lower bound of its 95 % interval
+passk_guard/change_high         upper bound
 passk_guard/drift               paired change of pass@1 since the last probe or re-scoring
 passk_guard/drift_at_k          the same of pass@k
 passk_guard/alarm               1 while a conflict is open, else 0
@@ -18,6 +20,8 @@ passk_guard/change/<group>      its change since the reference
 *of a probe only*
 passk_guard/pass_at_1           pass@1 sampled on the probe's held-out prompts
 passk_guard/pass_at_k           pass@k sampled on them, at the target k
+passk_guard/pass_at_k_low       lower bound of its 95 % interval, over prompts
+passk_guard/pass_at_k_high      upper bound
 passk_guard/pass_at_1_served    pass@1 sampled on them at ``report_temperature``
 passk_guard/pass_at_1_training  pass@1 on the training batches since the last probe
 passk_guard/cosine              of the update in force with the pass@1 gradient, pooled over probes
@@ -46,6 +50,8 @@ from passk_guard.probe import Probe, Rescore
 
 __all__ = ["chart_layout", "scalars"]
 
+_WIDTH = 1.96  # standard errors on either side: 95 %
+
 
 def scalars(found: Probe | Rescore) -> dict[str, float]:
     """The scalars of a probe or re-scoring, by key; see the module's table."""
@@ -54,6 +60,8 @@ def scalars(found: Probe | Rescore) -> dict[str, float]:
         "track_low": found.track.low,
         "track_high": found.track.high,
         "change": found.track.change,
+        "change_low": found.track.change - _WIDTH * found.track.change_se,
+        "change_high": found.track.change + _WIDTH * found.track.change_se,
         "drift": None if found.drift is None else found.drift.change,
         "drift_at_k": None if found.drift_at_k is None else found.drift_at_k.change,
         "alarm": float(found.conflict),
@@ -86,7 +94,8 @@ def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]
     return {
         "passk-guard": {
             "pass@1, filtered, 95 %": margin("track"),
-            "pass@k and pass@1, sampled": lines("pass_at_k", "pass_at_1"),
+            "pass@k, sampled, 95 %": margin("pass_at_k"),
+            "change of pass@1 since the start, 95 %": margin("change"),
             "cosine of the update with the pass@1 gradient, 95 %": margin("cosine"),
             "λ, the share of pass@1": lines("pass1_weight"),
             "k of the objective": lines("k"),
@@ -100,6 +109,8 @@ def _of_a_probe(probe: Probe) -> dict[str, float | None]:
     return {
         "pass_at_1": probe.pass_at_1,
         "pass_at_k": probe.pass_at_k,
+        "pass_at_k_low": max(0.0, probe.pass_at_k - _WIDTH * probe.pass_at_k_se),
+        "pass_at_k_high": min(1.0, probe.pass_at_k + _WIDTH * probe.pass_at_k_se),
         "pass_at_1_served": probe.served_pass_at_1,
         "pass_at_1_training": probe.training_pass_at_1,
         "cosine": None if cosine is None else cosine.value,

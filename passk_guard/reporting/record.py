@@ -1,0 +1,122 @@
+"""The lines of a run's JSONL, as plain dicts: ``look`` says which kind each is.
+
+========= ======================================================================================
+``start``   settings, pool, trainer, time; again after each resume
+``probe``   scalars (:mod:`passk_guard.reporting.scalars`), the alarms that are open, the conflict,
+            and now and then a picture (:class:`~passk_guard.reporting.snapshot.Snapshot`)
+``rescore`` the same without what only a probe knows
+``lost``    a probe that failed, and why
+``end``     the run ended: what the guard cost, the last probe's picture
+========= ======================================================================================
+
+Prompts appear by row id; by their text, as it is, only with ``log_prompts=True``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from passk_guard.probe import Failure, Probe, Rescore
+from passk_guard.reporting.conflicts import Conflicts, PromptConflict
+from passk_guard.reporting.markdown import prompt_text
+from passk_guard.reporting.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from passk_guard.guard import PassKGuard
+
+__all__ = ["end_record", "look_record", "lost_record", "start_record"]
+
+Record = dict[str, Any]
+
+
+def start_record(guard: PassKGuard, step: int, trainer: str) -> Record:
+    """What is about to be watched, from ``step`` optimizer steps on."""
+    from passk_guard import __version__
+
+    return {
+        "step": step,
+        "look": "start",
+        "time": _now(),
+        "version": __version__,
+        "trainer": trainer,
+        "pool": len(guard.pool),
+        "total_steps": guard.total_steps,
+        "config": {name: _named(value) for name, value in vars(guard.config).items()},
+    }
+
+
+def look_record(
+    found: Probe | Rescore,
+    values: Mapping[str, float],
+    conflicts: Conflicts | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    picture: Snapshot | None = None,
+    states: Sequence[str] = (),
+) -> Record:
+    """A probe or re-scoring.
+
+    Args:
+        found: the look.
+        values: its scalars by key.
+        conflicts: prompts and pairs behind a conflict that is open.
+        rows: the pool, to quote prompts; ``None``: by row id only.
+        picture: of this probe, or of the last one before.
+        states: named ones that hold and are no conflict, see :mod:`passk_guard.states`.
+    """
+    record: Record = {
+        "step": found.step,
+        "look": "probe" if isinstance(found, Probe) else "rescore",
+        **{key.removeprefix("passk_guard/"): value for key, value in values.items()},
+        "open": list(found.conflicts),
+        "states": list(states),
+    }
+    if found.alarm is not None:
+        record |= {"fired": list(found.alarm.fired), "message": found.alarm.message}
+    if conflicts is not None:
+        record["conflict"] = _conflict(conflicts, rows)
+    return record | _picture(picture)
+
+
+def lost_record(failure: Failure) -> Record:
+    """A probe that failed."""
+    return {"step": failure.step, "look": "lost", "reason": failure.reason}
+
+
+def end_record(guard: PassKGuard, step: int) -> Record:
+    """The end of training."""
+    record = {"step": step, "look": "end", "time": _now(), "overhead": guard.overhead}
+    return record | _picture(Snapshot.of(guard.history[-1]) if guard.history else None)
+
+
+def _picture(shown: Snapshot | None) -> Record:
+    if shown is None:
+        return {}
+    return {"picture": {"step": shown.step, "k": shown.k, **shown.record()}}
+
+
+def _conflict(conflicts: Conflicts, rows: Sequence[Mapping[str, Any]] | None) -> Record:
+    def prompt(one: PromptConflict) -> Record:
+        text = {} if rows is None else {"prompt": prompt_text(rows[one.row])}
+        return {**vars(one), **text}
+
+    return {
+        "steps": list(conflicts.steps),
+        "prompts": [prompt(one) for one in conflicts.prompts],
+        "pairs": [
+            {**vars(pair), "first": prompt(pair.first), "second": prompt(pair.second)}
+            for pair in conflicts.pairs
+        ],
+    }
+
+
+def _named(value: Any) -> Any:
+    """A setting for JSON: of functions the name."""
+    if isinstance(value, (list, tuple)):
+        return [_named(part) for part in value]
+    return getattr(value, "__name__", repr(value)) if callable(value) else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,120 @@
+"""What a run comes to: a verdict in a sentence, and the figures behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from passk_guard.reporting.record import Record
+from passk_guard.reporting.run import Run
+from passk_guard.states import VANISHING_SIGNAL
+
+__all__ = ["summary"]
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The run in figures, fit for JSON.
+
+    ``verdict`` is ``"conflict"`` (open at the last look), ``"cleared"`` (there was one),
+    ``"healthy"``, ``"no signal"``, ``"lost"`` (no probe came through) or ``"empty"`` (none was
+    taken yet); ``sentence`` says it in words. A value that is not known is ``None``.
+    """
+    looks, probes = run.looks, run.probes
+    last = looks[-1] if looks else {}
+    probe = probes[-1] if probes else {}
+    verdict, sentence = _verdict(run)
+    config = run.start.get("config", {})
+    return {
+        "run": str(run.path.parent),
+        "trainer": run.start.get("trainer"),
+        "verdict": verdict,
+        "sentence": sentence,
+        "state": "ended" if run.end else "running, or killed",
+        "step": max((record["step"] for record in (*looks, *run.lost)), default=None),
+        "total_steps": run.start.get("total_steps"),
+        "probes": len(probes),
+        "rescores": len(looks) - len(probes),
+        "lost": [{"step": r["step"], "reason": r["reason"]} for r in run.lost],
+        "pass_at_1": {
+            "start": _start(last),
+            "now": last.get("track"),
+            **{end: last.get(f"track_{end}") for end in ("low", "high")},
+            **{name: last.get(name) for name in ("change", "change_low", "change_high")},
+        },
+        "pass_at_k": {
+            "k": config.get("k"),
+            "start": probes[0].get("pass_at_k") if probes else None,
+            "now": probe.get("pass_at_k"),
+            **{end: probe.get(f"pass_at_k_{end}") for end in ("low", "high")},
+        },
+        "cosine": {
+            "now": probe.get("cosine"),
+            **{end: probe.get(f"cosine_{end}") for end in ("low", "high")},
+        },
+        "objective": {name: probe.get(name) for name in ("k", "pass1_weight")},
+        "overhead": (run.end or last).get("overhead"),
+        "alarms": [
+            {name: look[name] for name in ("step", "fired", "message")} for look in run.alarms
+        ],
+        "conflict": run.conflict,
+        "config": config,
+    }
+
+
+def _start(last: Record) -> float | None:
+    return None if not last else float(last["track"] - last["change"])
+
+
+def _verdict(run: Run) -> tuple[str, str]:
+    if not run.looks:
+        if run.lost:
+            return "lost", f"No probe came through: {len(run.lost)} lost, see why below."
+        return "empty", "Nothing has been measured yet."
+    last, alarms = run.looks[-1], run.alarms
+    states = run.probes[-1]["states"] if run.probes else []
+    if last["open"]:
+        return (
+            "conflict",
+            f"Training works against pass@1, since step {_since(run)}. {_change(last)}",
+        )
+    if alarms:
+        steps = ", ".join(str(look["step"]) for look in alarms)
+        said = f"There was a conflict (alarm at step {steps}); it has cleared. {_change(last)}"
+        return "cleared", said
+    if VANISHING_SIGNAL in states:
+        share = run.probes[-1]["no_signal"]
+        said = (
+            f"No signal: {share:.0%} of the prompts are solved never or always, and tell nothing."
+        )
+        return "no signal", said
+    count = f"{len(run.looks)} look{'s' if len(run.looks) > 1 else ''}"
+    also = "".join(f" But note: {state}." for state in states)
+    return "healthy", f"No conflict in {count}. {_change(last)}{also}"
+
+
+def _change(last: Record) -> str:
+    low, change, high = (100 * last[name] for name in ("change_low", "change", "change_high"))
+    return (
+        f"Pass@1 has changed by {change:+.1f} points since the start "
+        f"(95 %: {low:+.1f} to {high:+.1f})."
+    )
+
+
+def _remedy(run: Run) -> str:
+    """What the guard does about it, if it does."""
+    target = run.start.get("config", {}).get("k")
+    k, weight = ([p[name] for p in run.probes][-1:] or [None] for name in ("k", "pass1_weight"))
+    if weight[0]:
+        return f" The guard acts: λ, the share of pass@1 in the objective, is {weight[0]:.2f}."
+    if k[0] is not None and target is not None and k[0] < target:
+        return f" The guard acts: the objective's k is {k[0]:.1f} instead of {target}."
+    return ""
+
+
+def _since(run: Run) -> int:
+    """The first look of the conflict that is open at the last one."""
+    step: int = run.looks[-1]["step"]
+    for look in reversed(run.looks):
+        if not look["open"]:
+            break
+        step = look["step"]
+    return step
