@@ -15,6 +15,7 @@ from trl_runs import held_out, make_trainer, same_weights
 import passk_guard.integrations
 from passk_guard import PassKGuardWarning
 from passk_guard.config import PassKGuardConfig
+from passk_guard.reporting.run import read_run
 
 ALARM = {"floor": 0.99}  # pass@1 is surely below it: an alarm at the first probe
 

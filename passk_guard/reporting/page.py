@@ -34,13 +34,18 @@ _LONGEST = 400  # characters of a prompt
 def page(run: Run) -> str:
     """The page. Whatever a prompt, a verifier's error or a file name holds is shown as text.
 
-    Jinja escapes every value; a content security policy forbids the page to load anything, and to
-    run any script but its own, which sorts tables and reads the heat map out.
+    Jinja escapes every value, and characters that HTML has no place for are spelt out. A content
+    security policy forbids the page to load anything, and to run any script but its own, which
+    sorts tables and reads the heat map out.
     """
     source = files("passk_guard.reporting")
     script = (source / "page.js").read_text(encoding="utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_spelt,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "number": _number,
@@ -60,6 +65,10 @@ def page(run: Run) -> str:
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _spelt(value: Any) -> Any:
+    return visible(value, len(value)) if type(value) is str else value  # not Markup
 
 
 def _snapshots(run: Run) -> list[Snapshot]:

@@ -15,7 +15,8 @@ def summary(run: Run) -> dict[str, Any]:
     """The run in figures, fit for JSON.
 
     ``verdict`` is ``"conflict"`` (open at the last look), ``"cleared"`` (there was one),
-    ``"healthy"``, ``"no signal"``, ``"lost"`` (no probe came through) or ``"empty"`` (none was
+    ``"falling"`` (probably, but not beyond the doubt that an alarm needs), ``"healthy"``,
+    ``"no signal"``, ``"lost"`` (no probe came through) or ``"empty"`` (none was
     taken yet); ``sentence`` says it in words. A value that is not known is ``None``.
     """
     looks, probes = run.looks, run.probes
@@ -72,20 +73,17 @@ def _verdict(run: Run) -> tuple[str, str]:
     last, alarms = run.looks[-1], run.alarms
     states = run.probes[-1]["states"] if run.probes else []
     if last["open"]:
-        return (
-            "conflict",
-            f"Training works against pass@1, since step {_since(run)}. {_change(last)}",
-        )
+        said = f"Training works against pass@1, since step {_since(run)}. {_change(last)}"
+        return "conflict", said + _remedy(run)
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
         said = f"There was a conflict (alarm at step {steps}); it has cleared. {_change(last)}"
         return "cleared", said
     if VANISHING_SIGNAL in states:
         share = run.probes[-1]["no_signal"]
-        said = (
-            f"No signal: {share:.0%} of the prompts are solved never or always, and tell nothing."
-        )
-        return "no signal", said
+        return "no signal", f"No signal: {share:.0%} of the prompts are solved never or always."
+    if last["change_high"] < -run.start.get("config", {}).get("pass1_tolerance", 0.0):
+        return "falling", f"No alarm yet, but pass@1 has probably fallen. {_change(last)}"
     count = f"{len(run.looks)} look{'s' if len(run.looks) > 1 else ''}"
     also = "".join(f" But note: {state}." for state in states)
     return "healthy", f"No conflict in {count}. {_change(last)}{also}"
@@ -101,12 +99,14 @@ def _change(last: Record) -> str:
 
 def _remedy(run: Run) -> str:
     """What the guard does about it, if it does."""
-    target = run.start.get("config", {}).get("k")
-    k, weight = ([p[name] for p in run.probes][-1:] or [None] for name in ("k", "pass1_weight"))
-    if weight[0]:
-        return f" The guard acts: λ, the share of pass@1 in the objective, is {weight[0]:.2f}."
-    if k[0] is not None and target is not None and k[0] < target:
-        return f" The guard acts: the objective's k is {k[0]:.1f} instead of {target}."
+    if not run.probes:
+        return ""
+    k, weight = run.probes[-1]["k"], run.probes[-1]["pass1_weight"]
+    target = run.start.get("config", {}).get("k", k)
+    if weight:
+        return f" The guard acts: λ, the share of pass@1 in the objective, is {weight:.2f}."
+    if k < target:
+        return f" The guard acts: the objective's k is {k:.1f} instead of {target}."
     return ""
 
 
