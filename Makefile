@@ -10,13 +10,17 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test lint lanes lane-lowest lane-core clean
+.PHONY: demo test docs lint lanes lane-lowest lane-core clean
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
 
 test: lint
 	$(PY) $(PYTEST)
+
+# The API reference, from docstrings, into build/docs.
+docs: .venv/.installed
+	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 
 lint: .venv/.installed
 	$(PY) -m ruff check .

@@ -1,13 +1,13 @@
 """The lines of a run's JSONL, as plain dicts: ``look`` says which kind each is.
 
-========= ======================================================================================
-``start``   settings, pool, trainer, time; again after each resume
-``probe``   scalars (:mod:`passk_guard.reporting.scalars`), the alarms that are open, the conflict,
-            and now and then a picture (:class:`~passk_guard.reporting.snapshot.Snapshot`)
-``rescore`` the same without what only a probe knows
-``lost``    a probe that failed, and why
-``end``     the run ended: what the guard cost, the last probe's picture
-========= ======================================================================================
+===========  ===================================================================================
+``start``    settings, pool, trainer, time; again after each resume
+``probe``    scalars (:mod:`passk_guard.reporting.scalars`), the alarms that are open, the
+             conflict, now and then a :class:`~passk_guard.reporting.snapshot.Snapshot`
+``rescore``  the same without what only a probe knows
+``lost``     a probe that failed, and why
+``end``      the run ended: what the guard cost, the last probe's picture
+===========  ===================================================================================
 
 Prompts appear by row id; by their text, as it is, only with ``log_prompts=True``.
 """

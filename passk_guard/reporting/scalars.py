@@ -1,45 +1,50 @@
 """What is logged of a probe, and of a re-scoring between probes.
 
-==============================  ================================================================
-key                             meaning
-==============================  ================================================================
-passk_guard/track               filtered pass@1, from all levels and paired increments so far
-passk_guard/track_low           lower bound of its 95 % interval
-passk_guard/track_high          upper bound
-passk_guard/change              filtered change of pass@1 since the reference at the start
-passk_guard/change_low          lower bound of its 95 % interval
-passk_guard/change_high         upper bound
-passk_guard/drift               paired change of pass@1 since the last probe or re-scoring
-passk_guard/drift_at_k          the same of pass@k
-passk_guard/alarm               1 while a conflict is open, else 0
-passk_guard/overhead            share of the run's time that the guard took so far
-passk_guard/seconds             that this probe or re-scoring took
-passk_guard/track/<group>       filtered pass@1 of one group, with ``group_by``
-passk_guard/change/<group>      its change since the reference
-------------------------------  ----------------------------------------------------------------
-*of a probe only*
-passk_guard/pass_at_1           pass@1 sampled on the probe's held-out prompts
-passk_guard/pass_at_k           pass@k sampled on them, at the target k
-passk_guard/pass_at_k_low       lower bound of its 95 % interval, over prompts
-passk_guard/pass_at_k_high      upper bound
-passk_guard/pass_at_1_served    pass@1 sampled on them at ``report_temperature``
-passk_guard/pass_at_1_training  pass@1 on the training batches since the last probe
-passk_guard/cosine              of the update in force with the pass@1 gradient, pooled over probes
-passk_guard/cosine_low          lower bound of its 95 % interval
-passk_guard/cosine_high         upper bound
-passk_guard/z                   of that inner product in this probe: estimate / standard error
-passk_guard/cosine_at_k         of the pass@k gradient with pass@1's, this probe: a diagnostic
-passk_guard/z_at_k              of that inner product
+================================  ==================================================================
+key                               meaning
+================================  ==================================================================
+passk_guard/track                 filtered pass@1, from all levels and paired increments so far
+passk_guard/track_low             lower bound of its 95 % interval
+passk_guard/track_high            upper bound
+passk_guard/change                filtered change of pass@1 since the reference at the start
+passk_guard/change_low            lower bound of its 95 % interval
+passk_guard/change_high           upper bound
+passk_guard/drift                 paired change of pass@1 since the last probe or re-scoring
+passk_guard/drift_at_k            the same of pass@k
+passk_guard/alarm                 1 while a conflict is open, else 0
+passk_guard/overhead              share of the run's time that the guard took so far
+passk_guard/seconds               that this probe or re-scoring took
+passk_guard/track/<group>         filtered pass@1 of one group, with ``group_by``
+passk_guard/change/<group>        its change since the reference
+================================  ==================================================================
+
+Of a probe only:
+
+================================  ==================================================================
+key                               meaning
+================================  ==================================================================
+passk_guard/pass_at_1             pass@1 sampled on the probe's held-out prompts
+passk_guard/pass_at_k             pass@k sampled on them, at the target k
+passk_guard/pass_at_k_low         lower bound of its 95 % interval, over prompts
+passk_guard/pass_at_k_high        upper bound
+passk_guard/pass_at_1_served      pass@1 sampled on them at ``report_temperature``
+passk_guard/pass_at_1_training    pass@1 on the training batches since the last probe
+passk_guard/cosine                of the update in force with the pass@1 gradient, pooled
+passk_guard/cosine_low            lower bound of its 95 % interval
+passk_guard/cosine_high           upper bound
+passk_guard/z                     of that inner product in this probe: estimate / standard error
+passk_guard/cosine_at_k           of the pass@k gradient with pass@1's, this probe: a diagnostic
+passk_guard/z_at_k                of that inner product
 passk_guard/normalised_agreement  E_w[a] / (E[w] ‖∇J_1‖²) under the weights in force
-passk_guard/weight_ratio        largest prompt weight in force, as a multiple of the mean
-passk_guard/hard_weight         share of the pass@k weight on prompts with at most one right rollout
-passk_guard/entropy             of the policy, nats per sampled token
-passk_guard/top1_mass           probability of a prompt's likeliest sampled rollout, mean
-passk_guard/k                   k that the objective uses
-passk_guard/pass1_weight        λ, the share of pass@1 that the objective uses
-passk_guard/no_signal           share of prompts with no or only right rollouts
-passk_guard/exploration_gap     pass@k less pass@1
-==============================  ================================================================
+passk_guard/weight_ratio          largest prompt weight in force, as a multiple of the mean
+passk_guard/hard_weight           share of the pass@k weight on prompts with one right rollout or none
+passk_guard/entropy               of the policy, nats per sampled token
+passk_guard/top1_mass             probability of a prompt's likeliest sampled rollout, mean
+passk_guard/k                     k that the objective uses
+passk_guard/pass1_weight          λ, the share of pass@1 that the objective uses
+passk_guard/no_signal             share of prompts with no or only right rollouts
+passk_guard/exploration_gap       pass@k less pass@1
+================================  ==================================================================
 
 A key is left out where it has no value, such as ``drift`` at the first probe.
 """
