@@ -33,11 +33,11 @@ passk_guard/cosine                of the update in force with the pass@1 gradien
 passk_guard/cosine_low            lower bound of its 95 % interval
 passk_guard/cosine_high           upper bound
 passk_guard/z                     of that inner product in this probe: estimate / standard error
-passk_guard/cosine_at_k           of the pass@k gradient with pass@1's, this probe: a diagnostic
+passk_guard/cosine_at_k           of the pass@k with the pass@1 gradient, this probe: a diagnostic
 passk_guard/z_at_k                of that inner product
 passk_guard/normalised_agreement  E_w[a] / (E[w] ‖∇J_1‖²) under the weights in force
 passk_guard/weight_ratio          largest prompt weight in force, as a multiple of the mean
-passk_guard/hard_weight           share of the pass@k weight on prompts with one right rollout or none
+passk_guard/hard_weight           share of the pass@k weight on prompts with at most one right
 passk_guard/entropy               of the policy, nats per sampled token
 passk_guard/top1_mass             probability of a prompt's likeliest sampled rollout, mean
 passk_guard/k                     k that the objective uses

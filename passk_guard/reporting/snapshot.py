@@ -24,7 +24,7 @@ class Snapshot:
     Attributes:
         step: optimizer steps done.
         k: that the objective uses.
-        curve: ``(n-1, 3)``: k, z and cosine of the pass@k gradient with pass@1's; NaN where a
+        curve: ``(n-1, 3)``: k, z and cosine of the pass@k with the pass@1 gradient; NaN where a
             cosine is not known. ``(0, 3)`` without signal.
         rows: ``(s,)`` ids in the held-out pool.
         pass_rates: ``(s,)`` share of right rollouts, ascending.
