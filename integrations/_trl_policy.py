@@ -141,11 +141,13 @@ class TRLPolicy:
                     *("reward_weights", "log_completions"),
                 )
             )
+            stack.enter_context(kept_attributes(trainer.args, "report_to"))
             self._set_up(trainer)
             yield
 
     def _set_up(self, trainer: Any) -> None:
         trainer.mask_truncated_completions = False
+        trainer.args.report_to = []  # TRL writes down the time that each call of its methods takes
         trainer.beta = 0.0  # spares the reference model; the KL term is no part of GRPO's reward
         if not any(func is self._verifier for func in trainer.reward_funcs):
             trainer.reward_funcs = [*trainer.reward_funcs, self._verifier]
