@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from passk_guard.actions import warn
+from passk_guard.integrations._mlflow import mlflow_keys
 from passk_guard.integrations._tensorboard import write_to_tensorboard
+from passk_guard.integrations._wandb import raise_alert
 from passk_guard.reporting.report import Report
 
 __all__ = ["LightningReporters"]
@@ -41,15 +43,18 @@ class LightningReporters:
         """Write a report. Nothing that goes wrong here reaches the run."""
         for logger in self._trainer.loggers:
             try:
-                logger.log_metrics(report.scalars, step=report.step)
-                self._show(logger, report)
+                to = getattr(logger, "experiment", None)
+                mlflow = hasattr(to, "log_batch")
+                values = mlflow_keys(report.scalars) if mlflow else report.scalars
+                logger.log_metrics(values, step=report.step)
+                raise_alert(to, report)
+                self._show(logger, to, report)
             except Exception as error:
                 self._complain(f"{type(logger).__name__}: {type(error).__name__}: {error}")
         self._laid_out = True
 
-    def _show(self, logger: Any, report: Report) -> None:
+    def _show(self, logger: Any, writer: Any, report: Report) -> None:
         """Draw only where somebody takes it: TensorBoard's writer, or a logger's ``log_image``."""
-        writer: Any = getattr(logger, "experiment", None)
         if hasattr(writer, "add_figure"):
             write_to_tensorboard(writer, report, None if self._laid_out else "")
         elif hasattr(logger, "log_image"):

@@ -43,6 +43,7 @@ class Report:
         texts: Markdown by key, safe to render.
         figures: functions that draw, by key; matplotlib is imported as one is called.
         record: one line of the run's JSONL.
+        alarm: what the alarm says that the look has raised, as it is; ``None`` without one.
     """
 
     step: int
@@ -50,6 +51,7 @@ class Report:
     texts: dict[str, str]
     figures: dict[str, Callable[[], Figure]]
     record: dict[str, Any]
+    alarm: str | None
 
 
 def begin_run(guard: PassKGuard, journal: Journal, step: int, trainer: str) -> None:
@@ -117,17 +119,17 @@ def report_of(found: Probe | Rescore, guard: PassKGuard) -> Report:
     rows = guard.pool.rows if guard.config.log_prompts else None
     values = all_scalars(found, guard)
     texts: dict[str, str] = {}
-    alarmed = found.alarm is not None
-    if found.alarm is not None:
-        texts["passk_guard/alarm"] = alarm_card(found.alarm.message)
-    due = alarmed or _turn(found, guard, _TABLE_EVERY)
+    alarm = None if found.alarm is None else found.alarm.message
+    if alarm is not None:
+        texts["passk_guard/alarm"] = alarm_card(alarm)
+    due = alarm is not None or _turn(found, guard, _TABLE_EVERY)
     if due and conflicts is not None and conflicts.steps:
         texts["passk_guard/conflicts"] = conflict_table(conflicts, rows)
     picture = None
-    if guard.history and (alarmed or _turn(found, guard, _FIGURES_EVERY)):
+    if guard.history and (alarm is not None or _turn(found, guard, _FIGURES_EVERY)):
         picture = Snapshot.of(guard.history[-1])  # an alarm between probes rests on the last
     record = look_record(found, values, conflicts, rows, picture, guard.states)
-    return Report(found.step, values, texts, _figures(found, picture), record)
+    return Report(found.step, values, texts, _figures(found, picture), record, alarm)
 
 
 def _turn(found: Probe | Rescore, guard: PassKGuard, every: int) -> bool:
