@@ -4,12 +4,16 @@ import importlib.util
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+# trackio asks for its folder as it is imported, which TRL does where it is installed.
+_TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
+os.environ["TRACKIO_DIR"] = _TRACKIO.name
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 # In the lane without any extra, only what needs torch and NumPy alone is collected.
@@ -27,10 +31,15 @@ collect_ignore = (
     if WITHOUT_EXTRAS
     else []
 )
+WITHOUT_TRACKERS = any(importlib.util.find_spec(m) is None for m in ("wandb", "trackio", "mlflow"))
+if WITHOUT_TRACKERS:
+    collect_ignore += ["test_reporters.py", "tracked.py"]
 
 
 def pytest_report_header():
     """Say what is left out."""
     if WITHOUT_EXTRAS:
         return f"no extras installed: {len(collect_ignore)} test files that need them are left out"
+    if WITHOUT_TRACKERS:
+        return "extra 'reporters' not installed: test_reporters.py is left out"
     return None
