@@ -14,30 +14,51 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import bandit
 
-from passk_guard import estimate_alignment
+from passk_guard import estimate_alignment, prompt_weight
+from passk_guard.cosine import PooledCosine
 
 K, PROBES = 8, 1500
 
 
 def probe(m, n):
-    """Inner product and pass@1 of one probe."""
+    """Alignment of one probe, its pass@1 and its share of prompts without signal."""
     rows = bandit.RNG.integers(len(bandit.X), size=m)
     p, g = bandit.gradients(bandit.THETA, bandit.X[rows], bandit.RIGHT[rows], n)
     solved = (p * n).round().astype(int)
     found = estimate_alignment(g @ g.T, solved, n, K)
-    return found.inner, p.mean(), np.mean((solved == 0) | (solved == n))
+    return found, p.mean(), np.mean((solved == 0) | (solved == n))
+
+
+def coverage(longest=12, runs=300):
+    """After each probe of 64 x 16: runs that have a cosine, and how many intervals are right."""
+    p, g = bandit.gradients(bandit.THETA, bandit.X, bandit.RIGHT)
+    one, many = g.mean(0), prompt_weight(p, K) @ g / len(p)
+    truth = one @ many / np.linalg.norm(one) / np.linalg.norm(many)
+    right = np.full((runs, longest), np.nan)
+    for run in range(runs):
+        pooled = PooledCosine()
+        for at in range(longest):
+            if cosine := pooled.update(probe(64, 2 * K)[0]):
+                right[run, at] = cosine.low <= truth <= cosine.high
+    return np.isfinite(right).mean(0), np.nanmean(right, 0)
 
 
 def main():
     print("   m     n  rollouts  inner / s.e.  s.e. of pass@1  no signal")
     same_cost = [(1024 // n, n) for n in (K + 1, 3 * K // 2, 2 * K, 4 * K, 8 * K)]
     for m, n in (*same_cost, *((m, 2 * K) for m in (16, 32, 128, 256))):
-        inner, level, silent = np.array([probe(m, n) for _ in range(PROBES)]).T
+        found, level, silent = map(
+            np.array, zip(*[probe(m, n) for _ in range(PROBES)], strict=True)
+        )
+        inner = np.array([alignment.inner for alignment in found])
         print(
             f"{m:4}{n:6}{m * n:10}{inner.mean() / inner.std():14.2f}"
             f"{level.std():16.3f}{silent.mean():11.2f}",
             flush=True,
         )
+    print("\nprobes  cosine known  interval covers the truth")
+    for at, (known, covers) in enumerate(zip(*coverage(), strict=True), 1):
+        print(f"{at:6}{known:14.2f}{covers:27.2f}")
 
 
 if __name__ == "__main__":
