@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from passk_guard import __version__
-from passk_guard.cli import report
+from passk_guard.cli import doctor, report
 
 __all__ = ["main"]
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"passk-guard {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (report,):
+    for command in (report, doctor):
         command.add(commands)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)

@@ -1,0 +1,80 @@
+"""Tables for the terminal: by rich where it is installed, aligned text elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import chain, zip_longest
+
+__all__ = ["print_line", "print_table", "signed"]
+
+# Words carry the meaning; signs and colours only repeat it.
+_SIGNS = {"good": "✓", "bad": "✗", "doubtful": "!"}
+_STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow"}
+_GAP = 2
+
+
+def signed(tone: str, text: str) -> str:
+    """A text behind the sign of its tone, ``"good"``, ``"bad"``, ``"doubtful"`` or ``""``."""
+    return f"{_SIGNS.get(tone, '-')} {text}"
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str]) -> None:
+    """Print rows no wider than the terminal: the last column is wrapped.
+
+    Args:
+        head: names of the columns.
+        rows: cells, which may have several lines.
+        tones: of each row, for its colour.
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    used = sum(widths[:-1]) + _GAP * len(widths)
+    last = max(shutil.get_terminal_size().columns - used, 24)
+    wrapped = [[*row[:-1], _wrapped(row[-1], last)] for row in rows]
+    if find_spec("rich"):
+        _by_rich(head, wrapped, tones)
+    else:
+        _as_text(head, wrapped)
+
+
+def print_line(text: str = "") -> None:
+    """Print, in whatever characters the terminal has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def _wrapped(cell: str, width: int) -> str:
+    """Each line as long as may be; what it goes on with is indented more."""
+    parts = []
+    for line in cell.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())] + "  "
+        parts += textwrap.wrap(line, width, subsequent_indent=indent)
+    return "\n".join(parts)
+
+
+def _by_rich(head: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row, tone in zip(rows, tones, strict=True):
+        # As Text: square brackets are no markup here.
+        table.add_row(*row[:1], *(Text(cell, _STYLES.get(tone, "")) for cell in row[1:]))
+    console = Console(file=sys.stdout, width=shutil.get_terminal_size().columns)
+    console.print(table)
+
+
+def _as_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    # Cells of several lines become lines of cells.
+    split = [zip_longest(*(cell.split("\n") for cell in row), fillvalue="") for row in rows]
+    lines = [tuple(head), *chain.from_iterable(split)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("─" * width for width in widths))
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print_line((" " * _GAP).join(cells).rstrip())
