@@ -48,7 +48,7 @@ lane-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python $(PYTEST) $(LOWEST)
 
 # What touches a trainer. The core does not depend on their releases.
-LOWEST := $(addprefix tests/test_,contract.py other_trainers.py faults.py killed.py hf_policy.py \
+LOWEST := $(addprefix tests/test_,contract.py doctor_trainers.py other_trainers.py faults.py killed.py hf_policy.py \
 	trl.py trl_actions.py trl_arguments.py trl_objective.py trl_rollouts.py)
 
 .venv-core/.installed: pyproject.toml constraints.txt

@@ -1,12 +1,13 @@
 """``passk-guard doctor`` trains for real, and finds what it is there to find."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,15 @@ def test_every_trainer_has_a_run_and_an_adapter():
 
 
 def test_the_whole_command_in_a_process_of_its_own_leaves_no_trace(tmp_path):
-    """Not in the folder, not in the home, not on the screen; and it takes less than a minute."""
+    """Not in the folder, not in the home, nor on the screen beside its own output."""
     here, home, temporary = (tmp_path / name for name in ("here", "home", "temporary"))
     for folder in (here, home, temporary):
         folder.mkdir()
-    began = time.perf_counter()
     result = subprocess.run(
         [sys.executable, "-m", "passk_guard", "doctor"],
         capture_output=True,
         text=True,
+        timeout=300,
         cwd=here,
         env={
             **{name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS")},
@@ -67,7 +68,6 @@ def test_the_whole_command_in_a_process_of_its_own_leaves_no_trace(tmp_path):
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "All is well" in result.stdout
     assert [str(p) for folder in (here, home, temporary) for p in folder.rglob("*")] == []
-    assert time.perf_counter() - began < 120  # several times of what it takes on a free machine
 
 
 @pytest.mark.parametrize("name", AS_INSTALLED)
@@ -82,17 +82,14 @@ def test_a_guard_that_disturbs_the_random_generators_is_found_out(name, only, mo
 
 
 def test_training_that_is_not_repeatable_is_said_and_is_no_failure(only, capsys):
-    seeds = iter(range(10))
+    runs = itertools.count()
 
     def run(out, how):
-        import torch
-
         found = tiny_runs.trainer(out, how)
-        noise = {name: w + torch.full_like(w, next(seeds)) for name, w in found.end.items()}
-        return tiny_runs.Trained(found.start, noise, found.guard)
+        noisy = {name: weight + next(runs) for name, weight in found.end.items()}
+        return replace(found, end=noisy)
 
     only("transformers.Trainer", run)
-    seeds = iter(range(1000))
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "! cannot tell" in out
@@ -100,7 +97,7 @@ def test_training_that_is_not_repeatable_is_said_and_is_no_failure(only, capsys)
     assert "where training is not repeatable, nothing can be told" in out
 
 
-def test_one_trainer_that_fails_does_not_keep_the_next_from_being_tried(only, monkeypatch, capsys):
+def test_one_trainer_that_fails_does_not_keep_the_next_from_being_tried(monkeypatch, capsys):
     def broken(out, how):
         raise RuntimeError("CUDA error: no kernel image is available")
 
@@ -156,6 +153,15 @@ def test_what_each_trainer_can_do_is_what_its_tests_rely_on():
     assert set(grpo.remedies) == set(plain.remedies) == {"mix", "adjust_k"}
     assert "anchor_prompts" in plain.remedies["mix"]
     assert grpo.remedies["mix"] == ""
+
+
+def test_a_batch_is_not_split_over_all_the_gpus_of_the_machine(tmp_path):
+    from transformers import TrainingArguments
+
+    args = TrainingArguments(str(tmp_path), use_cpu=True)
+    args._n_gpu = 8  # what it finds on a machine with eight
+    assert args.n_gpu == 8
+    assert tiny_runs._one_device(args).n_gpu == 1
 
 
 def test_lightning_alone_is_tried_on_a_model_in_plain_torch(tmp_path, monkeypatch):

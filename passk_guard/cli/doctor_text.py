@@ -29,16 +29,16 @@ _WORDS = {"too new": "too new: untested", "unknown": "supported range unknown"}
 
 def show_versions(versions: Sequence[Package], devices: Sequence[str]) -> None:
     """First part."""
-    rows, tones = [], []
+    rows = []
     for package in versions:
         tone = _TONES.get(package.mark, "")
         words = _WORDS.get(package.mark, package.mark)
         supported = "" if package.supported is None else package.supported or "any"
         rows.append([package.name, package.installed or "", supported, signed(tone, words)])
-        tones.append(tone)
     _title("Versions")
-    print_table(["package", "installed", "supported", ""], rows, tones)
+    print_table(["package", "installed", "supported", ""], rows)
     print_line()
+    _wrap("Accelerator: " + (_counted(devices) or "none, training runs on the CPU"))
     if any(package.mark == "unknown" for package in versions):
         _wrap(
             "passk-guard runs from a folder without being installed, so the releases that it "
@@ -49,28 +49,26 @@ def show_versions(versions: Sequence[Package], devices: Sequence[str]) -> None:
         for mend in dict.fromkeys(p.mend for p in versions if p.mark == "not installed"):
             names = ", ".join(p.name for p in versions if p.mend == mend)
             print_line(f"To add {names}: {mend}")
-    print_line("Accelerator: " + (_counted(devices) or "none, training runs on the CPU"))
 
 
 def show_trainers(trainers: Sequence[Support], writers: Sequence[str]) -> None:
     """Second part."""
-    rows, tones = [], []
+    alike: dict[str, list[str]] = {}
     for trainer in trainers:
         tone = "good" if trainer.usable else "bad" if trainer.installed else ""
-        rows.append([trainer.trainer, signed(tone, _abilities(trainer))])
-        tones.append(tone)
+        alike.setdefault(signed(tone, _abilities(trainer)), []).append(trainer.trainer)
+    rows = [["\n".join(names), abilities] for abilities, names in alike.items()]
     _title("What the guard can do here")
-    print_table(["trainer", ""], rows, tones)
+    print_table(["trainer", ""], rows)
     print_line()
     _wrap("Reporters: " + ", ".join([*writers, "passk_guard.jsonl (always)"]))
 
 
 def announce_identity(names: Sequence[str]) -> None:
     """Before the third part, which takes longest."""
-    _title("Is training with the guard the same, bit by bit?")
     if not names:
-        print_line("No trainer to try.")
         return
+    _title("Is training with the guard the same, bit by bit?")
     _wrap(
         f"Training a tiny model with dropout for {STEPS} steps on each trainer: twice without the "
         "guard, once watched, once with a remedy. This takes about half a minute."
@@ -80,9 +78,8 @@ def announce_identity(names: Sequence[str]) -> None:
 
 def show_identity(verdicts: Sequence[Verdict]) -> None:
     """Third part."""
-    rows, tones = [], []
+    rows = []
     for verdict in verdicts:
-        tone = _TONES[verdict.verdict] if verdict.sound else "bad"
         remedy = verdict.remedy or "not tried"
         rows.append(
             [
@@ -93,8 +90,7 @@ def show_identity(verdicts: Sequence[Verdict]) -> None:
                 f"{verdict.seconds:.1f} s",
             ]
         )
-        tones.append(tone)
-    print_table(["trainer", "on", "weights", 'action="mix"', "took"], rows, tones)
+    print_table(["trainer", "on", "weights", 'action="mix"', "took"], rows)
     for verdict in verdicts:
         if verdict.reason is not None and verdict.sound:  # else it is among the problems
             print_line()
@@ -108,7 +104,7 @@ def show_conclusion(
     if wrong:
         _title(f"{len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}")
         for problem in wrong:
-            _wrap(f"{signed('bad', problem)}")
+            _wrap(signed("bad", problem), "  ")
         return
     usable = [trainer.trainer for trainer in trainers if trainer.usable]
     identical = [v.trainer for v in verdicts or () if v.verdict == "identical"]
@@ -119,7 +115,7 @@ def show_conclusion(
     elif len(identical) < len(verdicts):
         said = "Nothing is wrong; but where training is not repeatable, nothing can be told."
     else:
-        said = f"All is well: with the guard, training is the same on {', '.join(identical)}."
+        said = "All is well: with the guard, training here is the same, bit by bit."
     print_line()
     _wrap(said)
 
@@ -147,6 +143,8 @@ def _title(text: str) -> None:
     print_line(f"\n{text}\n")
 
 
-def _wrap(text: str) -> None:
-    for line in textwrap.wrap(text, 80, break_long_words=False, break_on_hyphens=False):
+def _wrap(text: str, indent: str = "") -> None:
+    for line in textwrap.wrap(
+        text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ):
         print_line(line)

@@ -73,5 +73,6 @@ def alone() -> Iterator[None]:
             yield
         finally:
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            os.environ.clear()
+            for name in os.environ.keys() - kept.keys():
+                del os.environ[name]
             os.environ.update(kept)

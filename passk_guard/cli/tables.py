@@ -13,8 +13,8 @@ __all__ = ["print_line", "print_table", "signed"]
 
 # Words carry the meaning; signs and colours only repeat it.
 _SIGNS = {"good": "✓", "bad": "✗", "doubtful": "!"}
-_STYLES = {"good": "green", "bad": "bold red", "doubtful": "yellow"}
-_GAP = 2
+_STYLES = {"✓": "green", "✗": "bold red", "!": "yellow"}
+_GAP = 3
 
 
 def signed(tone: str, text: str) -> str:
@@ -22,20 +22,19 @@ def signed(tone: str, text: str) -> str:
     return f"{_SIGNS.get(tone, '-')} {text}"
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str]) -> None:
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows no wider than the terminal: the last column is wrapped.
 
     Args:
         head: names of the columns.
         rows: cells, which may have several lines.
-        tones: of each row, for its colour.
     """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    used = sum(widths[:-1]) + _GAP * len(widths)
+    columns = [*zip(head, *rows, strict=True)][:-1]
+    used = sum(max(map(len, "\n".join(column).split("\n"))) + _GAP for column in columns)
     last = max(shutil.get_terminal_size().columns - used, 24)
     wrapped = [[*row[:-1], _wrapped(row[-1], last)] for row in rows]
     if find_spec("rich"):
-        _by_rich(head, wrapped, tones)
+        _by_rich(head, wrapped)
     else:
         _as_text(head, wrapped)
 
@@ -55,18 +54,19 @@ def _wrapped(cell: str, width: int) -> str:
     return "\n".join(parts)
 
 
-def _by_rich(head: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str]) -> None:
+def _by_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*head, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for row, tone in zip(rows, tones, strict=True):
-        # As Text: square brackets are no markup here.
-        table.add_row(*row[:1], *(Text(cell, _STYLES.get(tone, "")) for cell in row[1:]))
-    console = Console(file=sys.stdout, width=shutil.get_terminal_size().columns)
-    console.print(table)
+    for row in rows:
+        cells = [Text(cell) for cell in row]  # square brackets are no markup here
+        for cell in cells:
+            cell.stylize(_STYLES.get(cell.plain[:1], ""), 0, 1)
+        table.add_row(*cells)
+    Console(file=sys.stdout, width=shutil.get_terminal_size().columns).print(table)
 
 
 def _as_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
