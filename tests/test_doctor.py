@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def nothing_to_train(monkeypatch):
     """No trainer is found, whatever is installed."""
-    monkeypatch.setattr(support, "find_spec", lambda name: None)
+    monkeypatch.setattr(support, "is_installed", lambda name: False)
 
 
 def test_without_metadata_ranges_are_unknown_and_said_to_be(monkeypatch, capsys, nothing_to_train):
@@ -134,6 +134,15 @@ def test_nothing_but_the_core_is_no_failure(capsys, nothing_to_train):
     assert out.endswith("The core works; no trainer is installed.\n")
 
 
+def test_a_folder_that_is_named_like_a_package_is_none(tmp_path, monkeypatch):
+    (tmp_path / "some_trainer").mkdir()
+    (tmp_path / "some_package").mkdir()
+    (tmp_path / "some_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not support.is_installed("some_trainer")
+    assert support.is_installed("some_package")
+
+
 def test_json_is_all_that_is_printed(capfd, nothing_to_train):
     assert main(["doctor", "--json"]) == 0
     out, err = capfd.readouterr()
@@ -183,7 +192,8 @@ def test_problems_are_shown_and_end_in_status_1(monkeypatch, capsys, nothing_to_
 def test_tables_are_no_wider_than_the_terminal(rich, monkeypatch, capsys):
     if rich:
         pytest.importorskip("rich")
-    monkeypatch.setattr(tables, "find_spec", lambda name: rich or None)
+    else:
+        monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.setenv("COLUMNS", "60")
     words = "see " + "one word after another " * 5
     tables.print_table(["a", "b"], [["x", words], ["y", "✗ [red]as it is"]])
@@ -194,15 +204,17 @@ def test_tables_are_no_wider_than_the_terminal(rich, monkeypatch, capsys):
     assert " ".join(" ".join(lines).split()).count("one word after another") == 5
 
 
-def test_a_terminal_without_signs_gets_something_readable(monkeypatch):
-    code = "from passk_guard.cli.tables import *; print_line(signed('good', 'identical'))"
+def test_a_terminal_without_signs_gets_something_readable():
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-m", "passk_guard", "doctor", "--quick"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
     )
-    assert result.stdout == "? identical\n"
+    assert result.returncode == 0, result.stderr
+    assert "passk-guard " in result.stdout
+    assert "+ ok" in result.stdout
+    assert "?" not in result.stdout
 
 
 def test_hushing_reaches_the_file_descriptors_and_ends(capfd):

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["Support", "one_line", "reporters", "supports"]
+__all__ = ["Support", "is_installed", "one_line", "reporters", "supports"]
 
 _TAKES = {
     "async rewards": "newer trl",
@@ -45,7 +45,7 @@ class Support:
 
 def supports() -> list[Support]:
     """Every trainer that there is an adapter for; those that are not installed say so."""
-    lightning = [name for name in ("lightning", "pytorch_lightning") if find_spec(name)]
+    lightning = [name for name in ("lightning", "pytorch_lightning") if is_installed(name)]
     return [
         _asked("TRL GRPOTrainer", ("trl",), lambda: _trl("GRPOTrainer")),
         _asked("TRL RLOOTrainer", ("trl",), lambda: _trl("RLOOTrainer")),
@@ -56,15 +56,21 @@ def supports() -> list[Support]:
 
 
 def reporters() -> list[str]:
-    """Where figures can go beside ``passk_guard.jsonl``, as far as transformers knows."""
-    if not find_spec("transformers"):
-        return []
+    """Where figures can go beside ``passk_guard.jsonl``: what transformers, or Lightning, knows."""
+    if not is_installed("transformers"):
+        return [name for name in ("mlflow", "tensorboard", "wandb") if is_installed(name)]
     try:
         from transformers.integrations import get_available_reporting_integrations
 
         return sorted(get_available_reporting_integrations())
     except Exception:  # transformers is broken, which its own row says
         return []
+
+
+def is_installed(module: str) -> bool:
+    """Whether there is such a module; a user's folder of that name, such as ``trl/``, is none."""
+    found = find_spec(module)
+    return found is not None and found.origin is not None
 
 
 def one_line(error: BaseException) -> str:
@@ -74,7 +80,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _asked(trainer: str, needs: tuple[str, ...], ask: Callable[[], dict[str, Any]]) -> Support:
-    missing = [name for name in needs if not find_spec(name)]
+    missing = [name for name in needs if not is_installed(name)]
     if missing:
         return Support(trainer, False, False, f"{' and '.join(missing)} not installed")
     try:

@@ -6,7 +6,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import chain, zip_longest
 
 __all__ = ["print_line", "print_table", "signed"]
@@ -14,6 +13,7 @@ __all__ = ["print_line", "print_table", "signed"]
 # Words carry the meaning; signs and colours only repeat it.
 _SIGNS = {"good": "✓", "bad": "✗", "doubtful": "!"}
 _STYLES = {"✓": "green", "✗": "bold red", "!": "yellow"}
+_PLAIN = str.maketrans("✓✗─", "+x-")
 _GAP = 3
 
 
@@ -33,16 +33,26 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     used = sum(max(map(len, "\n".join(column).split("\n"))) + _GAP for column in columns)
     last = max(shutil.get_terminal_size().columns - used, 24)
     wrapped = [[*row[:-1], _wrapped(row[-1], last)] for row in rows]
-    if find_spec("rich"):
-        _by_rich(head, wrapped)
-    else:
+    try:
+        show = _by_rich if _has_signs() else _as_text
+        show(head, wrapped)
+    except ImportError:
         _as_text(head, wrapped)
 
 
 def print_line(text: str = "") -> None:
     """Print, in whatever characters the terminal has."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    if not _has_signs():
+        text = text.translate(_PLAIN).encode("ascii", "replace").decode()
+    print(text, flush=True)
+
+
+def _has_signs() -> bool:
+    try:
+        "✓✗─".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _wrapped(cell: str, width: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from passk_guard.cli.support import is_installed
 from passk_guard.cli.tiny_task import (
     DIGITS,
     even,
@@ -89,7 +89,7 @@ def lightning(out: Path, how: How, package: str = "lightning.pytorch") -> Traine
     """A ``LightningModule`` in a ``Trainer``, with automatic optimisation."""
     from passk_guard.integrations.lightning import PassKGuardCallback
 
-    llm = find_spec("transformers") is not None
+    llm = is_installed("transformers")
     pl: Any = import_module(package)
     environments: Any = import_module(f"{package}.plugins.environments")
 
