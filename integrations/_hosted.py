@@ -127,7 +127,8 @@ def hosted_guard(
     if not isinstance(live, AnchorMix):
         return guard, None
     anchors = rows_from(given.anchor_prompts)
-    check_verifier(verifier, set(anchors[0]))
+    if verifier is not None:
+        check_verifier(verifier, set(anchors[0]))
     loss = AnchorLoss(
         policy,
         HeldOutPool(anchors, config.seed + 1),

@@ -71,6 +71,20 @@ def test_a_policy_that_is_no_language_model(tmp_path, kind):
     assert float(exact[-1].mean()) > float(exact[0].mean()) + 3 * error  # there was a change to see
 
 
+def test_anchors_of_a_policy_that_verifies_by_itself(tmp_path):
+    callback = PassKGuardCallback(
+        prompts=[f"{i}" for i in range(64)],
+        policy=lambda module: module.bandit,
+        anchor_prompts=[f"{i}" for i in range(32)],
+        action="mix",
+        floor=0.99,
+        **GUARD,
+    )
+    fit(tmp_path, bandit_module(BanditPolicy(64)), callback, steps=4)
+    assert not callback.guard.failures
+    assert callback.guard.pass1_weight > 0
+
+
 @pytest.mark.parametrize("package", [L, pytorch_lightning])
 def test_both_package_names(tmp_path, package):
     """One callback class serves them, saving and resuming included."""
