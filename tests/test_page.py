@@ -45,7 +45,7 @@ def test_the_page_of_a_conflict_has_everything(conflict):
     folder, html = conflict
     tree = parsed(html)
     (verdict,) = [p for p in tree.iter("p") if "verdict" in p.get("class", "")]
-    assert "".join(verdict.itertext()).startswith("Training works against pass@1, since step ")
+    assert "".join(verdict.itertext()).startswith("Pass@1 is below its floor, since step ")
     run = read_run(folder)
     courses = 2 + any(look.get("cosine") is not None for look in run.looks)
     at = {shown.step for shown in run.pictures if shown.step <= run.alarms[0]["step"]}

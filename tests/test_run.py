@@ -65,7 +65,7 @@ def test_a_conflict_that_is_open(conflict):
     found = summary(conflict)
     (alarm,) = conflict.alarms
     assert found["verdict"] == "conflict"
-    assert f"since step {alarm['step']}" in found["sentence"]
+    assert found["sentence"].startswith(f"Pass@1 is below its floor, since step {alarm['step']}.")
     assert [alarm["message"] for alarm in found["alarms"]] == [alarm["message"]]
     assert found["conflict"]["pairs"]
     assert found["state"] == "running, or killed"
@@ -127,6 +127,13 @@ def test_the_guard_that_acts_is_named(conflict, tmp_path):
     assert "The guard acts: λ" in summary(read_run(path))["sentence"]
     path.write_text(lines.replace('"k": 4.0', '"k": 2.5'))
     assert "k is 2.5 instead of 4" in summary(read_run(path))["sentence"]
+
+
+def test_an_update_that_works_against_pass_at_1_is_told_from_a_loss(conflict, tmp_path):
+    lines = conflict.path.read_text().replace('"open": ["level"]', '"open": ["alignment"]')
+    (tmp_path / FILE_NAME).write_text(lines)
+    said = summary(read_run(tmp_path))["sentence"]
+    assert said.startswith("Training works against pass@1, since step")
 
 
 def test_what_was_cut_off_or_is_foreign_is_left_out_and_counted(tmp_path):

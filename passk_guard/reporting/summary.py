@@ -73,8 +73,10 @@ def _verdict(run: Run) -> tuple[str, str]:
     last, alarms = run.looks[-1], run.alarms
     states = run.probes[-1]["states"] if run.probes else []
     if last["open"]:
-        said = f"Training works against pass@1, since step {_since(run)}. {_change(last)}"
-        return "conflict", said + _remedy(run)
+        what = "Training works against pass@1"
+        if "alignment" not in last["open"]:  # the update may have turned already
+            what = "Pass@1 is below its floor"
+        return "conflict", f"{what}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
         said = f"There was a conflict (alarm at step {steps}); it has cleared. {_change(last)}"
