@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from passk_guard.errors import ProbeError
 from passk_guard.processes import add_up, everywhere, world
+from passk_guard.progress import Progress, silent
 from passk_guard.rollouts import Policy, RolloutGroup
 from passk_guard.sharding import is_sharded, local_part, my_rollouts
 from passk_guard.sketch import SketchedGramian
@@ -89,6 +90,7 @@ def prompt_gramian(
     scales: Mapping[str, Tensor] | None = None,
     memory_limit: float = DEFAULT_MEMORY_LIMIT,
     seed: tuple[int, ...] = (0,),
+    progress: Progress = silent,
 ) -> Tensor:
     """Gramian of the per-prompt gradients ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
 
@@ -102,6 +104,7 @@ def prompt_gramian(
         scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
         memory_limit: bytes; where ``m`` gradients take more they are sketched.
         seed: of the sketch.
+        progress: told before each prompt, of this process's share.
 
     Returns:
         ``(m, m)`` float64, on the CPU. Off the diagonal a sketched one is unbiased, with the error
@@ -119,7 +122,9 @@ def prompt_gramian(
     rank, size = (0, 1) if sharded else world()  # every process does its part of every prompt
 
     def my_share() -> list[int]:
-        for row in range(len(signal))[rank::size]:
+        mine = range(len(signal))[rank::size]
+        for done, row in enumerate(mine):
+            progress("gradients", done, len(mine))
             group = groups[signal[row]]
             add_gradient(accumulator, row, policy, group, parameters, rollouts_per_backward, scales)
         return [group.correct for group in groups]

@@ -17,6 +17,7 @@ from passk_guard.objectives import LiveObjective, PassKObjective
 from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Failure, Probe, Rescore
 from passk_guard.prober import Prober
+from passk_guard.progress import Progress, harmless, silent
 from passk_guard.reporting.message import (
     few_probes_message,
     plan_message,
@@ -54,6 +55,7 @@ class PassKGuard:
             ``None``; only logged.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
         is_main: whether this process is the one that warns.
+        progress: told where a look stands, see :data:`~passk_guard.progress.Progress`.
 
     Attributes:
         history: completed probes, oldest first.
@@ -76,6 +78,7 @@ class PassKGuard:
         training_pass_at_1: Callable[[], float | None] = lambda: None,
         say: Callable[[str], None] = logger.info,
         is_main: bool = True,
+        progress: Progress = silent,
     ) -> None:
         if len(pool) < 4:
             raise ValueError(
@@ -95,7 +98,10 @@ class PassKGuard:
         self.total_steps: int | None = None
         self._isolation = isolation
         self._say = say
-        self._prober = Prober(policy, pool, config, micro_batch, optimizer, training_pass_at_1)
+        self._progress = harmless(progress)
+        self._prober = Prober(
+            policy, pool, config, micro_batch, optimizer, training_pass_at_1, self._progress
+        )
         if self._prober.exact_bytes > config.memory_limit:
             say(sketch_message(self._prober.exact_bytes, config.memory_limit))
         self._states = StateWatch()
@@ -165,7 +171,10 @@ class PassKGuard:
         seed = int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
         try:
             with self._isolation(seed):
-                return look()
+                try:
+                    return look()
+                finally:
+                    self._progress("", 0, 0)
         except Exception as error:
             self._lost(step, error)
         return None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from passk_guard.drift import score
 from passk_guard.floor import Floor
+from passk_guard.progress import Progress, silent
 from passk_guard.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
 from passk_guard.rollouts import Policy, RolloutGroup, counts
 from passk_guard.track import Pass1Track, Track, sampled_level
@@ -44,6 +45,7 @@ class Levels:
         label_of: group of a row, or ``None``.
         floor: under pass@1 of all prompts, see :class:`~passk_guard.floor.Floor`; each group's is
             where it began.
+        progress: told where scoring again stands.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Levels:
         micro_batch: int | None,
         label_of: Callable[[int], str] | None = None,
         floor: str | float = "start",
+        progress: Progress = silent,
     ) -> None:
         self._policy, self._micro_batch, self._label_of = policy, micro_batch, label_of
+        self._progress = progress
         self._store = RolloutStore(k, label_of)
         self._track = Pass1Track()
         self._floor = Floor(floor)
@@ -82,7 +86,7 @@ class Levels:
             scored: their log-probs, from :func:`~passk_guard.drift.score`.
             reference: keep them as reference.
         """
-        drifts = self._store.measure(self._policy, self._micro_batch)
+        drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
         self._store.add(list(zip(batches, scored, strict=True)), reference=reference)
         return self._update(step, drifts, [group for batch in batches for group in batch])
@@ -93,7 +97,8 @@ class Levels:
 
     def again(self, step: int) -> Reading:
         """Score stored rollouts again: forward passes only."""
-        return self._update(step, self._store.measure(self._policy, self._micro_batch), [])
+        drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
+        return self._update(step, drifts, [])
 
     def _update(
         self, step: int, drifts: Mapping[str, Drift], fresh: Sequence[RolloutGroup]

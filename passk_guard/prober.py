@@ -26,12 +26,15 @@ from passk_guard.objectives import LiveObjective
 from passk_guard.pool import HeldOutPool, row_labels
 from passk_guard.preconditioner import adam_scales
 from passk_guard.probe import Probe, Rescore
+from passk_guard.progress import Progress
 from passk_guard.reporting.message import alarm_message
 from passk_guard.rollout_store import Drift
 from passk_guard.rollouts import Policy, RolloutGroup, counts
 from passk_guard.sampling import Sampler
 
 __all__ = ["Prober"]
+
+_SAMPLING = "sampling and verifying"
 
 
 class Prober:
@@ -44,6 +47,7 @@ class Prober:
         micro_batch: rollouts per forward and backward.
         optimizer: gives the run's optimizer, for ``metric="adam"``.
         training_pass_at_1: gives pass@1 on recent training batches, or ``None``.
+        progress: told where a look stands.
 
     Attributes:
         levels: pass@1 over the run.
@@ -59,16 +63,17 @@ class Prober:
         micro_batch: int | None,
         optimizer: Callable[[], Any] | None,
         training_pass_at_1: Callable[[], float | None],
+        progress: Progress,
     ) -> None:
         self._policy, self._pool, self._config = policy, pool, config
         self._micro_batch, self._optimizer = micro_batch, optimizer
-        self._training_pass_at_1 = training_pass_at_1
+        self._training_pass_at_1, self._progress = training_pass_at_1, progress
         size = min(config.prompts_per_probe, len(pool))
         self.exact_bytes = exact_bytes(self._parameters(), size)
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
-        self.levels = Levels(policy, config.k, micro_batch, label_of, config.floor)
+        self.levels = Levels(policy, config.k, micro_batch, label_of, config.floor, progress)
         self.detector = ConflictDetector(
             config.false_alarms, config.pass1_tolerance, len(set(labels or []))
         )
@@ -84,7 +89,9 @@ class Prober:
         """
         start = time.perf_counter()
         k = self._config.k
+        self._progress(_SAMPLING, 0, 0)
         groups, drawn = self._sampler.batch()
+        self._progress("scoring", 0, 0)
         scores = self.levels.score(groups)
         gramian = self._gramian(groups, step)
         evidence = alignment_evidence(
@@ -94,6 +101,7 @@ class Prober:
             objective=objective,
             watch=self._config.watch,
         )
+        self._progress("scoring", 0, 0)
         silent = [group for group in groups if not group.has_signal]
         unscored = iter(score_all(self._policy, silent, self._micro_batch))
         log_probs = [next(unscored) if s is None else s for s in scores]
@@ -101,13 +109,17 @@ class Prober:
         rows = tuple(group.row for group in groups)
         served = None
         if self._config.report_temperature is not None:
+            self._progress(_SAMPLING, 0, 0)
             served = self._sampler.served(list(rows), self._config.report_temperature)
         # Where nothing can be compared yet, a reference would be costly and empty.
         began = time.perf_counter()
         first = not self.levels.has_rollouts and enough_signal(groups)
-        more = [
-            self._sampler.batch()[0] for _ in range(self._config.references - 1 if first else 0)
-        ]
+        count = self._config.references - 1 if first else 0
+        more = []
+        for i in range(count):
+            self._progress("reference batches", i, count)
+            more.append(self._sampler.batch()[0])
+        self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
         only_once = time.perf_counter() - began
         # fresh() scores before it changes anything, and nothing fails after: the filters see a
@@ -180,6 +192,7 @@ class Prober:
             scales=scales,
             memory_limit=self._config.memory_limit,
             seed=(self._config.seed, step),
+            progress=self._progress,
         )
 
     def _alarm(self, step: int, fired: tuple[str, ...], reading: Reading) -> Alarm | None:

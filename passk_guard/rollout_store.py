@@ -11,6 +11,7 @@ from torch import Tensor
 
 from passk_guard.drift import PairedChange, paired_change, score
 from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.progress import Progress, silent
 from passk_guard.rollouts import Policy, RolloutGroup, counts
 
 __all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
@@ -103,7 +104,12 @@ class RolloutStore:
             zeros = torch.zeros(len(groups), dtype=torch.float64)
             self._batches.append(_Batch(list(groups), list(log_probs), zeros, {}, reference))
 
-    def measure(self, policy: Policy, rollouts_per_forward: int | None = None) -> dict[str, Drift]:
+    def measure(
+        self,
+        policy: Policy,
+        rollouts_per_forward: int | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, Drift]:
         """Score everything again under the present weights.
 
         All or nothing: if scoring raises, the store is as it was.
@@ -114,10 +120,11 @@ class RolloutStore:
         """
         if not self._batches:
             return {}
-        changes = [
-            paired_change(b.groups, b.before, score(policy, b.groups, rollouts_per_forward))
-            for b in self._batches
-        ]
+        changes = []
+        for i, b in enumerate(self._batches):
+            progress("scoring again", i, len(self._batches))
+            after = score(policy, b.groups, rollouts_per_forward)
+            changes.append(paired_change(b.groups, b.before, after))
         latest = changes[-1]
         used: list[tuple[_Batch, PairedChange]] = []
         for batch, change in zip(self._batches, changes, strict=True):
