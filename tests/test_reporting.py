@@ -9,16 +9,20 @@ import pytest
 from test_guard import CONTEXTS, ascend, make_guard
 from tiny import BanditPolicy
 
-from passk_guard.reporting import course
+from passk_guard.levels import Reading
+from passk_guard.probe import Rescore
+from passk_guard.reporting import course, run_table
 from passk_guard.reporting.figures import (
     agreement_figure,
     alignment_curve_figure,
     interference_figure,
 )
 from passk_guard.reporting.record import look_record
+from passk_guard.reporting.run_table import run_summary
 from passk_guard.reporting.scalars import scalars
 from passk_guard.reporting.snapshot import Snapshot
-from passk_guard.reporting.table import history_table
+from passk_guard.reporting.table import history_table, selected
+from passk_guard.track import Track
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,56 @@ def test_table_shows_every_probe_and_the_alarm(history):
     assert len(lines) == len(history) + 2
     assert sum("ALARM: " in line for line in lines) == 1
     assert "pass@4" in lines[0]
+
+
+def test_of_a_long_run_the_alarms_the_ends_and_evenly_thinned_probes_are_shown(history):
+    calm = next(p for p in history if p.alarm is None)
+    alarm = next(p for p in history if p.alarm is not None).alarm
+    long = [replace(calm, step=i, alarm=alarm if i in (33, 34) else None) for i in range(100)]
+    between = [rescored(step=51, alarm=alarm), rescored(step=53, alarm=None)]
+    shown = selected(long, between)
+    steps = [look.step for look in shown]
+    assert len(steps) == 15
+    assert {0, 33, 34, 51, 99} <= set(steps)
+    assert 53 not in steps
+    assert steps == sorted(steps)
+    assert max(np.diff(steps)) <= 12  # evenly
+    assert selected(long[:15], []) == long[:15]
+    everywhere = [replace(probe, alarm=alarm) for probe in long]
+    assert selected(everywhere, []) == everywhere
+    assert "ALARM: " in history_table(shown).splitlines()[2 + steps.index(51)]
+
+
+def rescored(**values):
+    track = Track(0.5, 0.01, 0.48, 0.52, 0.6, -0.1, 0.01)
+    return Rescore(
+        **{"reading": Reading(track, {}, None, None), "conflicts": (), "cleared": False},
+        **{"seconds": 1.0, **values},
+    )
+
+
+def test_a_summary_names_what_it_leaves_out_and_where_there_is_more(history, tmp_path):
+    long = [replace(history[0], step=i, alarm=None) for i in range(20)]
+    journal = tmp_path / "a run" / "passk_guard.jsonl"
+    assert "More" not in run_summary(long, [], journal)  # nothing was written
+    journal.parent.mkdir()
+    journal.touch()
+    text = run_summary(long, [], journal)
+    assert "(5 of 20 probes are left out here.)" in text
+    assert f"More: passk-guard report '{journal.parent}'" in text
+    assert "left out" not in run_summary(history, [])
+    assert "\x1b" not in text  # pytest's stderr is no terminal
+
+
+@pytest.mark.parametrize("error", [ImportError, RuntimeError])
+def test_without_rich_the_table_is_plain(history, monkeypatch, error):
+    def missing():
+        raise error
+
+    monkeypatch.setattr(run_table, "is_terminal", lambda: True)
+    assert "\x1b[" in run_summary(history, [])
+    monkeypatch.setattr(run_table, "import_rich", missing)
+    assert run_summary(history, []).strip() == history_table(history)
 
 
 @pytest.mark.parametrize("name", ["levels", "change", "cosine", "remedy", "comparison"])

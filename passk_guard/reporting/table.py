@@ -4,38 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from passk_guard.probe import Probe
+import numpy as np
 
-__all__ = ["history_table"]
+from passk_guard.probe import Probe, Rescore
+
+__all__ = ["cells", "history_table", "selected"]
+
+_MOST = 15  # rows of a selection
 
 
-def history_table(history: Sequence[Probe]) -> str:
-    """One line per probe: sampled and filtered pass@1, pass@k, cosine with interval, z, alarm."""
-    k = history[0].k if history else 1
-    acted = any(probe.pass1_weight or probe.k != k for probe in history)
-    head = ["step", "pass@1", f"pass@{k}", "pass@1 change ± 95 %", "cosine [95 %]", "z"]
-    head += ["λ", "k"] if acted else []
-    head += ["alarm"]
-    rows = [head, *(_row(probe, acted=acted) for probe in history)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+def history_table(history: Sequence[Probe | Rescore]) -> str:
+    """One line per look: sampled and filtered pass@1, pass@k, cosine with interval, z, alarm."""
+    rows = cells(history)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["─" * width for width in widths])
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _row(probe: Probe, *, acted: bool) -> list[str]:
-    track, update, cosine = probe.track, probe.update_alignment, probe.cosine
-    if probe.alarm is not None:
-        alarm = "ALARM: " + " + ".join(probe.alarm.fired)
+def cells(history: Sequence[Probe | Rescore]) -> list[list[str]]:
+    """The head and one row per look."""
+    probes = [look for look in history if isinstance(look, Probe)]
+    k = probes[0].k if probes else 1
+    acted = any(probe.pass1_weight or probe.k != k for probe in probes)
+    head = ["step", "pass@1", f"pass@{k}", "pass@1 change ± 95 %", "cosine [95 %]", "z"]
+    head += ["λ", "k"] if acted else []
+    return [[*head, "alarm"], *(_row(look, acted=acted) for look in history)]
+
+
+def selected(
+    history: Sequence[Probe], rescores: Sequence[Rescore], most: int = _MOST
+) -> list[Probe | Rescore]:
+    """A run's looks to show, by step: every alarm, the last probe, and evenly thinned probes.
+
+    Args:
+        history: probes.
+        rescores: of these only what raised an alarm is shown.
+        most: rows, unless there are more alarms than that.
+    """
+    alarms = [look for look in rescores if look.alarm is not None]
+    must = {i for i, probe in enumerate(history) if probe.alarm is not None}
+    must |= {len(history) - 1} if history else set()
+    for count in range(min(len(history), most), 0, -1):
+        even = np.linspace(0, len(history) - 1, count).round().astype(int)
+        kept = sorted(must | set(even.tolist()))
+        if len(kept) + len(alarms) <= most:
+            break
     else:
-        alarm = "conflict" if probe.conflict else ""
+        kept = sorted(must)
+    looks: list[Probe | Rescore] = [*(history[i] for i in kept), *alarms]
+    return sorted(looks, key=lambda look: look.step)
+
+
+def _row(look: Probe | Rescore, *, acted: bool) -> list[str]:
+    track = look.track
+    change = f"{track.change:+.3f} ± {1.96 * track.change_se:.3f}"
+    if look.alarm is not None:
+        alarm = "ALARM: " + " + ".join(look.alarm.fired)
+    else:
+        alarm = "conflict" if look.conflict else ""
+    if not isinstance(look, Probe):
+        return [str(look.step), "", "", change, "", "", *(["", ""] if acted else []), alarm]
+    update, cosine = look.update_alignment, look.cosine
     return [
-        str(probe.step),
-        f"{probe.pass_at_1:.3f}",
-        f"{probe.pass_at_k:.3f}",
-        f"{track.change:+.3f} ± {1.96 * track.change_se:.3f}",
+        str(look.step),
+        f"{look.pass_at_1:.3f}",
+        f"{look.pass_at_k:.3f}",
+        change,
         "–" if cosine is None else f"{cosine.value:+.2f} [{cosine.low:+.2f}, {cosine.high:+.2f}]",
         "no signal" if update is None else f"{update.z:+.1f}",
-        *([f"{probe.pass1_weight:.2f}", f"{probe.k:.1f}"] if acted else []),
+        *([f"{look.pass1_weight:.2f}", f"{look.k:.1f}"] if acted else []),
         alarm,
     ]
