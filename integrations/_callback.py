@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ from passk_guard.integrations._parallel import refuse_unsupported
 from passk_guard.integrations._reporters import Reporters
 from passk_guard.integrations._state import take_up, whole_state
 from passk_guard.integrations._term import HostNorm, add_to_gradients
+from passk_guard.integrations._terminal import Terminal
 from passk_guard.preconditioner import check_adam
 from passk_guard.probe import Probe, Rescore
 from passk_guard.processes import decided_by_first
@@ -30,8 +30,6 @@ from passk_guard.reporting.report import begin_run, end_run, publish
 from passk_guard.schedule import Task
 
 __all__ = ["GuardCallback"]
-
-logger = logging.getLogger("passk_guard")
 
 
 class GuardCallback(TrainerCallback, ABC):
@@ -50,6 +48,8 @@ class GuardCallback(TrainerCallback, ABC):
         self._objective: Any = None  # puts a live objective into the trainer: install, remove
         self._sensor: Any = None  # reads the training rewards
         self._host_norm = HostNorm()
+        self._terminal = Terminal(self._shows_progress)
+        self._say = self._terminal.say
         self._clock = self._anchor_seconds = 0.0
         if trainer is not None:
             self._meet(trainer)
@@ -180,10 +180,10 @@ class GuardCallback(TrainerCallback, ABC):
             )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give the trainer its own advantages back, and say what the guard cost."""
-        self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
+        """Give the trainer its own advantages back, and sum the run up."""
         if state.is_world_process_zero:
             end_run(self.guard, self._journal, state.global_step)
+        self._terminal.conclude(self.guard, self._journal)
         if self._objective is not None:
             self._objective.remove()
 
@@ -221,13 +221,8 @@ class GuardCallback(TrainerCallback, ABC):
         if self._trainer.is_world_process_zero():
             publish(found, self.guard, self._journal, self._reporters.send)
 
-    def _say(self, text: str) -> None:
-        if self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm:
-            from tqdm.auto import tqdm
-
-            tqdm.write(text, file=sys.stderr)
-        else:
-            logger.info(text)
+    def _shows_progress(self) -> bool:
+        return bool(self._trainer.is_world_process_zero() and not self._trainer.args.disable_tqdm)
 
     def _refuse_second_guard(self) -> None:
         callbacks = self._trainer.callback_handler.callbacks

@@ -19,6 +19,7 @@ from passk_guard.isolation import isolated
 from passk_guard.objectives import AnchorMix, LiveObjective, PassKObjective
 from passk_guard.pool import HeldOutPool, rows_from
 from passk_guard.processes import world
+from passk_guard.progress import Progress
 from passk_guard.rollouts import Policy
 from passk_guard.verified_policy import VerifiedPolicy
 from passk_guard.verifier import check_verifier, choose_verifier
@@ -64,6 +65,7 @@ class Host:
         autocast: the trainer's mixed precision.
         state: what verifiers get as ``trainer_state``.
         say: takes messages.
+        progress: told where a look stands.
         why_no_mix: why its loss cannot take a pass@1 term, where it cannot.
     """
 
@@ -73,6 +75,7 @@ class Host:
     tokenizer: Any
     optimizer: Callable[[], Any]
     say: Callable[[str], None]
+    progress: Progress
     prompts: Any = None
     training_prompts: Any = None
     reward_funcs: Any = None
@@ -122,6 +125,7 @@ def hosted_guard(
         micro_batch=host.micro_batch,
         optimizer=host.optimizer,
         say=host.say,
+        progress=host.progress,
         is_main=rank == 0,
     )
     if not isinstance(live, AnchorMix):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 from passk_guard.integrations._hosted import Host
+from passk_guard.integrations._terminal import Terminal
 
 __all__ = ["module_host", "trainer_host"]
 
 
-def trainer_host(trainer: Any, say: Callable[[str], None], why_no_mix: str | None = None) -> Host:
+def trainer_host(trainer: Any, terminal: Terminal, why_no_mix: str | None = None) -> Host:
     """A ``transformers.Trainer``."""
     return Host(
         name=type(trainer).__name__,
@@ -19,7 +19,8 @@ def trainer_host(trainer: Any, say: Callable[[str], None], why_no_mix: str | Non
         model=trainer.model,
         tokenizer=trainer.processing_class,
         optimizer=lambda: trainer.optimizer,
-        say=say,
+        say=terminal.say,
+        progress=terminal.progress,
         prompts=trainer.eval_dataset,
         training_prompts=trainer.train_dataset,
         reward_funcs=getattr(trainer, "reward_funcs", None),
@@ -30,7 +31,7 @@ def trainer_host(trainer: Any, say: Callable[[str], None], why_no_mix: str | Non
     )
 
 
-def module_host(trainer: Any, module: Any, say: Callable[[str], None]) -> Host:
+def module_host(trainer: Any, module: Any, terminal: Terminal) -> Host:
     """A ``LightningModule`` in its trainer."""
     return Host(
         name=type(module).__name__,
@@ -38,6 +39,7 @@ def module_host(trainer: Any, module: Any, say: Callable[[str], None]) -> Host:
         model=getattr(module, "model", None),
         tokenizer=getattr(module, "tokenizer", None),
         optimizer=lambda: trainer.optimizers[0],
-        say=say,
+        say=terminal.say,
+        progress=terminal.progress,
         autocast=getattr(trainer.precision_plugin, "forward_context", nullcontext),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -20,6 +18,7 @@ from passk_guard.integrations._hosts import module_host
 from passk_guard.integrations._lightning_report import LightningReporters
 from passk_guard.integrations._state import take_up, whole_state
 from passk_guard.integrations._term import add_to_gradients, averaged
+from passk_guard.integrations._terminal import Terminal
 from passk_guard.objectives import PassKObjective
 from passk_guard.preconditioner import check_adam
 from passk_guard.processes import decided_by_first, world
@@ -45,8 +44,6 @@ else:
     Callback = type("Callback", tuple(_found), {})
 
 __all__ = ["PassKGuardCallback"]
-
-logger = logging.getLogger("passk_guard")
 
 _UNSUPPORTED = ("FSDPStrategy", "DeepSpeedStrategy")  # ModelParallelStrategy is FSDP2
 
@@ -126,6 +123,8 @@ class PassKGuardCallback(Callback):
         self._anchors: AnchorTerm | None = None
         self._restored: dict[str, Any] = {}
         self._trainer: Any = None
+        self._terminal = Terminal(self._shows_progress)
+        self._say = self._terminal.say
         self._seen = -1  # optimizer steps at the last look
         self._clock = self._anchor_seconds = 0.0
 
@@ -158,7 +157,7 @@ class PassKGuardCallback(Callback):
                 "gradients of their own: one process, DDP and ModelParallelStrategy (FSDP2) work."
             )
         self._trainer = trainer
-        host = module_host(trainer, pl_module, self._say)
+        host = module_host(trainer, pl_module, self._terminal)
         self._guard, self._anchors = hosted_guard(host, self._given, self.config)
         self._reporters = LightningReporters(trainer)
         self._journal = Journal(None if trainer.fast_dev_run else trainer.default_root_dir)
@@ -218,10 +217,10 @@ class PassKGuardCallback(Callback):
         self._grant_requests(trainer, step)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Say what the guard cost."""
-        self._say(f"passk-guard: took {100 * self.guard.overhead:.1f} % of the run's time.")
+        """Sum the run up."""
         if world()[0] == 0:
             end_run(self.guard, self._journal, trainer.global_step)
+        self._terminal.conclude(self.guard, self._journal)
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
@@ -262,10 +261,6 @@ class PassKGuardCallback(Callback):
                 f"for and an alarm was raised. A checkpoint is saved: {path}"
             )
 
-    def _say(self, text: str) -> None:
-        if world()[0] == 0 and self._trainer.progress_bar_callback is not None:
-            from tqdm.auto import tqdm
-
-            tqdm.write(text, file=sys.stderr)
-        else:
-            logger.info(text)
+    def _shows_progress(self) -> bool:
+        bar = self._trainer.progress_bar_callback
+        return world()[0] == 0 and bar is not None and getattr(bar, "is_enabled", True)

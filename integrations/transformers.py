@@ -105,5 +105,5 @@ class PassKGuardCallback(GuardCallback):
             )
 
     def _build(self) -> None:
-        host = trainer_host(self._trainer, self._say)
+        host = trainer_host(self._trainer, self._terminal)
         self._guard, self._anchors = hosted_guard(host, self._given, self.config)

@@ -166,6 +166,7 @@ class PassKGuardCallback(GuardCallback):
             optimizer=lambda: trainer.optimizer,
             training_pass_at_1=self._sensor.pass_at_1,
             say=self._say,
+            progress=self._terminal.progress,
             is_main=trainer.is_world_process_zero(),
         )
 
@@ -188,7 +189,7 @@ class PassKGuardCallback(GuardCallback):
             max_completion_length=getattr(trainer.args, "max_completion_length", None)
             or getattr(trainer.args, "max_new_tokens", None),
         )
-        host = trainer_host(trainer, self._say, why_no_mix=why)
+        host = trainer_host(trainer, self._terminal, why_no_mix=why)
         self._guard, _ = hosted_guard(host, given, self.config)
         self._say(
             f"passk-guard: {name} shows no advantages, so the guard only watches, and tests the "
