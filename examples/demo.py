@@ -1,8 +1,9 @@
 """The demo: pass@8 training of a tiny Llama with the real TRL GRPOTrainer, twice.
 
 Once the guard only watches: pass@8 goes up, pass@1 goes down, and it says so. Once it acts: it
-mixes a pass@1 term back in, and pass@1 keeps its floor. Ends with a table, a picture of both and
-the TensorBoard command. About three minutes on two cores.
+mixes a pass@1 term back in, and pass@1 keeps its floor. Each ends with the guard's table, the demo
+with the true values, a picture of both and the TensorBoard command. About three minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
 from passk_guard.reporting.course import comparison_figure
 from passk_guard.reporting.run import read_run
-from passk_guard.reporting.table import history_table
 
 
 class Bar(ProgressCallback):
@@ -93,9 +93,7 @@ def main() -> None:
         "guarded": read_run(options.out / "guarded").looks,
     }
     comparison_figure(runs, title).savefig(picture)
-    print('\n4/4  What the guard saw and did, with action="mix":\n')
-    print(history_table(guarded.history))
-    print("\nTrue values, by enumeration of all answers:\n")
+    print("\n4/4  True values, by enumeration of all answers:\n")
     for name, (one, eight) in (
         ("start", before),
         ("end, watched only", lost),

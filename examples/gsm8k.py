@@ -27,7 +27,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.reporting.table import history_table
 
 DATA = Path(__file__).parent / "data" / "gsm8k" / "test-200.jsonl"
 ASK = "\nThink step by step and give the final answer behind ####.\n"
@@ -112,7 +111,6 @@ def main() -> None:
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
-    print(history_table(callback.guard.history))
     share = callback.guard.schedule.share
     print(f"\n{seconds:.0f} s of training, {100 * share:.0f} % of it in probes.")
 

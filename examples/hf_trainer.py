@@ -22,7 +22,6 @@ from transformers import Trainer, TrainingArguments
 
 from passk_guard import HFPolicy, PassKObjective
 from passk_guard.integrations.transformers import PassKGuardCallback
-from passk_guard.reporting.table import history_table
 
 
 class PassKTrainer(Trainer):
@@ -89,7 +88,6 @@ def main() -> None:
     )
     trainer.add_callback(callback)
     trainer.train()
-    print(history_table(callback.guard.history))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from passk_guard import HFPolicy, PassKObjective
 from passk_guard.integrations.lightning import PassKGuardCallback
-from passk_guard.reporting.table import history_table
 
 
 class PassKModule(L.LightningModule):
@@ -81,7 +80,6 @@ def main() -> None:
         enable_model_summary=False,
     )
     trainer.fit(module, loader())
-    print(history_table(callback.guard.history))
 
 
 if __name__ == "__main__":
