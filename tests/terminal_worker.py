@@ -52,6 +52,9 @@ def lightning(out, bar, *, guarded=True, shown=True):
 def thrice(run):
     from trl_runs import same_weights
 
+    from passk_guard.reporting import progress
+
+    progress._SECONDS = 0.005  # no stage of so small a model is missed
     alone = run(guarded=False)
     print(MARK, flush=True)
     guarded = run()

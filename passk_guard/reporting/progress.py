@@ -37,7 +37,7 @@ class TerminalProgress:
         self._wanted = wanted
         self._line: Progress | None = None
         self._screen = ExitStack()
-        self._stage, self._drawn = "", 0.0
+        self._drawn = 0.0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Say so; an empty stage ends the display."""
@@ -58,12 +58,12 @@ class TerminalProgress:
         task, now = self._line.tasks[0], time.monotonic()
         task.description = f"{stage} {done}/{total}" if total else stage
         task.completed, task.total = done, total or None
-        if stage != self._stage or now - self._drawn > _SECONDS:
-            self._stage, self._drawn = stage, now
+        if now - self._drawn > _SECONDS:  # within a host's display no thread of rich's does
+            self._drawn = now
             self._line.refresh()
 
     def _clear(self) -> None:
-        self._line, self._stage = None, ""
+        self._line, self._drawn = None, 0.0
         self._screen.close()
 
 
