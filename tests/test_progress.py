@@ -148,4 +148,4 @@ def test_a_verifier_may_use_tqdm_on_another_thread_and_random_numbers_stay(tmp_p
     found = lines(screen(written))
     assert "all is well" in found, written
     assert re.search("passk-guard: gradients [1-7]/8", written)
-    assert [line[:10] for line in found if line] == ["host: 100%", "all is wel"]
+    assert [line[:10] for line in found[:3]] == ["host: 100%", "all is wel", ""]
