@@ -103,6 +103,7 @@ def display():
                 time.sleep(0.05)
             show("", 0, 0)
     assert random.getstate() == state
+    time.sleep(1)  # rich does not wait for its threads to see that they are done
     assert threading.active_count() <= 2  # tqdm's monitor
     print("all is well")
 
