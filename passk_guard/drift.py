@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from passk_guard.gradients import micro_batches
 from passk_guard.processes import shared
-from passk_guard.rollouts import Policy, RolloutGroup
+from passk_guard.rollouts import Policy, RolloutGroup, stacked
 
 __all__ = ["PairedChange", "paired_change", "score", "score_all"]
 
@@ -125,14 +124,11 @@ def score_all(
     """``(n, L)`` log-probs of every prompt, with a signal or not; processes share them out."""
 
     def of_pack(pack: list[int]) -> list[Tensor]:
-        width = max(groups[i].input_ids.shape[1] for i in pack)
-        tokens = [
-            torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
-            for tensors in zip(*(groups[i].tokens for i in pack), strict=True)
-        ]
+        tokens = stacked([groups[i] for i in pack])
+        n, width = tokens[0].shape
         rows = [
             policy.log_probs(*(t[which] for t in tokens)).float().cpu()
-            for which in micro_batches(len(tokens[0]), rollouts_per_forward, width)
+            for which in micro_batches(n, rollouts_per_forward, width)
         ]
         parts = torch.cat(rows).split([groups[i].n for i in pack])
         return [

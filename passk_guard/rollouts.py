@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Policy", "RolloutGroup", "counts", "packed"]
+__all__ = ["Policy", "RolloutGroup", "counts", "packed", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,26 @@ def packed(
     masks = [torch.tensor([0] * len(p) + m) for p, m in zip(prompts, sampled, strict=True)]
     present = [torch.ones_like(t) for t in tokens]
     ids, attention, mask = (pad_sequence(t, batch_first=True) for t in (tokens, present, masks))
+    return ids, attention, mask
+
+
+def stacked(groups: Sequence[RolloutGroup]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and completion mask of several prompts' rollouts, as one batch.
+
+    Prompts need not be of one length: shorter ones are padded on the right.
+
+    >>> import torch
+    >>> one, two = torch.ones(1, 2), torch.ones(1, 3)
+    >>> groups = [RolloutGroup(0, x, x, x, torch.ones(1)) for x in (one, two)]
+    >>> stacked(groups)[0]
+    tensor([[1., 1., 0.],
+            [1., 1., 1.]])
+    """
+    width = max(group.input_ids.shape[1] for group in groups)
+    ids, attention, mask = (
+        torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
+        for tensors in zip(*(group.tokens for group in groups), strict=True)
+    )
     return ids, attention, mask
 
 
