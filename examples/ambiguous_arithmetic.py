@@ -9,7 +9,6 @@ probability to the hard kind. With ``products=0`` every row wants the sum: a hea
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,10 +17,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from trl import GRPOConfig, GRPOTrainer
-
-from passk_guard import HFPolicy, PassKObjective
-from passk_guard.scoring import token_log_probs
 
 ANSWER_TOKENS = 2
 
@@ -121,8 +116,10 @@ def make_trainer(
     products: float = 0.3,
     seed: int = 0,
     **settings: Any,
-) -> GRPOTrainer:
+) -> Any:
     """A real GRPO run: 32 prompts x 16 rollouts a step."""
+    from trl import GRPOConfig, GRPOTrainer  # the task itself does without
+
     return GRPOTrainer(
         model=model,
         reward_funcs=right_answer,
@@ -143,34 +140,6 @@ def make_trainer(
         train_dataset=make_rows(4096, products=products, seed=seed),
         processing_class=tokenizer,
     )
-
-
-def passk_loss(
-    policy: HFPolicy,
-    rows: list[dict[str, Any]],
-    n: int,
-    objective: PassKObjective,
-    verify: Callable[..., list[float]] = right_answer,
-    wrapped: Any = None,
-) -> torch.Tensor:
-    """A policy-gradient loss of one's own: sample, verify, weigh by pass@k advantages.
-
-    On several processes gradients are averaged only through the trainer's wrapper of the model:
-    pass it as ``wrapped`` where it is at hand.
-    """
-    model = policy.model
-    model.eval()  # rollouts come from the policy itself, not from a thinned-out one
-    groups = policy.generate(rows, range(len(rows)), n)
-    model.train()
-    completions = [c for group in groups for c in group.completions or ()]
-    rewards = verify(completions=completions, answer=[r["answer"] for r in rows for _ in range(n)])
-    advantages = objective(torch.tensor(rewards).view(-1, n)).flatten()
-    # Prompts are of one length here, and so are answers: rollouts can be stacked.
-    ids, mask, sampled = (
-        torch.cat(parts) for parts in zip(*(g.tokens for g in groups), strict=True)
-    )
-    scores = token_log_probs(wrapped or model, ids, mask, sampled).sum(-1)
-    return -(advantages.to(scores) * scores).mean()
 
 
 @torch.no_grad()

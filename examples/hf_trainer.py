@@ -1,23 +1,20 @@
 """passk-guard in a plain ``transformers.Trainer`` with a loss of its own.
 
-    python examples/hf_trainer.py --steps 100
+    python examples/hf_trainer.py
+    python examples/hf_trainer.py --model Qwen/Qwen2.5-0.5B-Instruct
 
-The trainer optimises pass@8 on ambiguous arithmetic by a policy gradient that it computes itself.
-The guard cannot reach into that loss: ``action="mix"`` adds a pass@1 loss on anchor prompts. (Where
-you can, pass your ``PassKObjective`` as ``objective=`` instead: steering it costs nothing.)
+The trainer optimises pass@8 by a policy gradient that it computes itself. The guard does not reach
+into that loss: ``action="mix"`` adds a pass@1 loss on anchor prompts. (Where your loss has a
+``PassKObjective``, pass it as ``objective=`` instead: steering it costs nothing.)
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: much faster for tiny models
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-import ambiguous_arithmetic as task
+import tasks
 import torch
+from passk_loss import passk_loss
 from transformers import Trainer, TrainingArguments
 
 from passk_guard import HFPolicy, PassKObjective
@@ -25,66 +22,51 @@ from passk_guard.integrations.transformers import PassKGuardCallback
 
 
 class PassKTrainer(Trainer):
-    """Pass@k policy gradient, 16 rollouts per prompt."""
+    """Pass@8 policy gradient, 16 rollouts per prompt."""
 
     objective: PassKObjective
-    verify = staticmethod(task.right_answer)
+    verify: Any
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any
     ) -> torch.Tensor:
         """Sample with the weights of the moment, verify, weigh."""
-        policy = HFPolicy(self.model, self.processing_class, max_completion_length=2)
-        return task.passk_loss(policy, inputs["rows"], 16, self.objective, self.verify, model)
-
-
-def make_trainer(
-    model: Any, out: str, *, steps: int, seed: int = 0, **settings: Any
-) -> PassKTrainer:
-    """32 prompts a step, Adam at a rate at which a guard has time to act."""
-    defaults = {
-        "per_device_train_batch_size": 32,
-        "learning_rate": 1e-5,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 1.0,
-    }
-    trainer = PassKTrainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=out,
-            max_steps=steps,
-            seed=seed,
-            use_cpu=True,
-            remove_unused_columns=False,
-            **{"save_strategy": "no", "report_to": "none", **defaults, **settings},
-        ),
-        train_dataset=task.make_rows(4096, seed=seed),
-        data_collator=lambda rows: {"rows": rows},
-        processing_class=task.make_tokenizer(),
-    )
-    trainer.objective = PassKObjective(k=8)
-    return trainer
+        policy = HFPolicy(self.model, self.processing_class)
+        return passk_loss(policy, inputs["rows"], self.objective, self.verify, wrapped=model)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--warm-up", type=int, default=1500)
-    parser.add_argument("--out", default="runs/hf_trainer")
-    options = parser.parse_args()
-    tokenizer = task.make_tokenizer()
-    model = task.make_model(tokenizer)
-    task.warm_up(model, tokenizer, steps=options.warm_up)
-    trainer = make_trainer(model, options.out, steps=options.steps, disable_tqdm=False)
+    options = tasks.options(__doc__, steps=100, out="runs/hf_trainer")
+    task = tasks.load(options.model, options.warm_up)
+    trainer = PassKTrainer(
+        model=task.model,
+        processing_class=task.tokenizer,
+        args=TrainingArguments(
+            output_dir=options.out,
+            max_steps=options.steps,
+            learning_rate=task.learning_rate,
+            lr_scheduler_type="constant",
+            per_device_train_batch_size=task.prompts_at_once,
+            gradient_accumulation_steps=task.accumulate,
+            bf16=options.bf16,
+            use_cpu=not options.real,
+            remove_unused_columns=False,
+            report_to="none",
+            save_strategy="no",
+        ),
+        train_dataset=task.training,
+        data_collator=lambda rows: {"rows": rows},
+    )
+    trainer.objective, trainer.verify = PassKObjective(k=8), task.verify
     callback = PassKGuardCallback(
         trainer,
-        prompts=task.make_rows(1024, seed=1),
-        reward_funcs=task.right_answer,
+        prompts=task.held_out,
+        reward_funcs=task.verify,
         k=8,
+        prompts_per_probe=task.prompts_per_probe,
         every=10,
-        max_completion_length=2,
         action=["warn", "mix"],
-        anchor_prompts=task.make_rows(1024, seed=2),
+        anchor_prompts=task.training,
     )
     trainer.add_callback(callback)
     trainer.train()

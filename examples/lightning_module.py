@@ -1,43 +1,40 @@
 """passk-guard in Lightning, with a module whose loss is its own.
 
-    python examples/lightning_module.py --steps 100
+    python examples/lightning_module.py
+    python examples/lightning_module.py --model Qwen/Qwen2.5-0.5B-Instruct
 
-The module optimises pass@8 on ambiguous arithmetic through a ``PassKObjective``. The same object is
-given to the guard, which then steers it: no anchor prompts, no extra cost.
+The module optimises pass@8 through a ``PassKObjective``. The same object is given to the guard,
+which then steers it: no anchor prompts, no extra cost.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: much faster for tiny models
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-import ambiguous_arithmetic as task
 import lightning as L
+import tasks
 import torch
+from passk_loss import passk_loss
 from torch.utils.data import DataLoader
 
 from passk_guard import HFPolicy, PassKObjective
 from passk_guard.integrations.lightning import PassKGuardCallback
+from passk_guard.reporting.table import history_table
 
 
 class PassKModule(L.LightningModule):
-    """Pass@k policy gradient, 16 rollouts per prompt; the guard finds ``model``, ``tokenizer``."""
+    """Pass@8 policy gradient, 16 rollouts per prompt; the guard finds model and tokenizer."""
 
-    verify = staticmethod(task.right_answer)
-
-    def __init__(self, model: Any, tokenizer: Any, learning_rate: float = 1e-5) -> None:
+    def __init__(self, model: Any, tokenizer: Any, verify: Any, learning_rate: float) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.learning_rate = model, tokenizer, learning_rate
+        self.model, self.tokenizer = model, tokenizer
+        self.verify, self.learning_rate = verify, learning_rate
         self.objective = PassKObjective(k=8)
 
     def training_step(self, rows: list[dict[str, Any]], batch_idx: int) -> torch.Tensor:
         """Sample with the weights of the moment, verify, weigh."""
-        policy = HFPolicy(self.model, self.tokenizer, max_completion_length=2)
-        loss = task.passk_loss(policy, rows, 16, self.objective, self.verify)
+        policy = HFPolicy(self.model, self.tokenizer)
+        loss = passk_loss(policy, rows, self.objective, self.verify)
         self.log("loss", loss, batch_size=len(rows))
         return loss
 
@@ -46,40 +43,32 @@ class PassKModule(L.LightningModule):
         return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
 
 
-def loader(seed: int = 0, batch: int = 32) -> DataLoader[Any]:
-    """Training rows."""
-    rows = task.make_rows(4096, seed=seed).to_list()
-    return DataLoader(rows, batch, shuffle=True, collate_fn=list)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--warm-up", type=int, default=1500)
-    parser.add_argument("--out", default="runs/lightning")
-    options = parser.parse_args()
-    tokenizer = task.make_tokenizer()
-    model = task.make_model(tokenizer)
-    task.warm_up(model, tokenizer, steps=options.warm_up)
-    module = PassKModule(model, tokenizer)
+    options = tasks.options(__doc__, steps=100, out="runs/lightning")
+    task = tasks.load(options.model, options.warm_up)
+    module = PassKModule(task.model, task.tokenizer, task.verify, task.learning_rate)
     callback = PassKGuardCallback(
-        prompts=task.make_rows(1024, seed=1),
-        reward_funcs=task.right_answer,
+        prompts=task.held_out,
+        reward_funcs=task.verify,
         k=8,
+        prompts_per_probe=task.prompts_per_probe,
         every=10,
-        max_completion_length=2,
         objective=module.objective,
         action=["warn", "mix"],
     )
     trainer = L.Trainer(
         max_steps=options.steps,
-        accelerator="cpu",
+        accumulate_grad_batches=task.accumulate,
+        accelerator="auto" if options.real else "cpu",
+        devices=1,
+        precision="bf16-mixed" if options.bf16 else "32-true",
         callbacks=[callback],
         default_root_dir=options.out,
         enable_checkpointing=False,
-        enable_model_summary=False,
     )
-    trainer.fit(module, loader())
+    rows = task.training.to_list()
+    trainer.fit(module, DataLoader(rows, task.prompts_at_once, shuffle=True, collate_fn=list))
+    print(history_table(callback.guard.history))
 
 
 if __name__ == "__main__":

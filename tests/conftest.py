@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 # In the lane without any extra, only what needs torch and NumPy alone is collected.
 WITHOUT_EXTRAS = importlib.util.find_spec("transformers") is None
 _NEEDS_EXTRAS = re.compile(
-    r"\b(trl|trl_runs|hosts|hf_trainer|lightning|transformers|tiny_llama|ambiguous_arithmetic"
+    r"\b(trl|trl_runs|hosts|own_loss|lightning|transformers|tiny_llama|ambiguous_arithmetic"
     r"|matplotlib|examples|figures|ddp_worker)\b"
 )
 collect_ignore = (

@@ -60,12 +60,12 @@ def lightning(out, guard):
 
 
 def transformers(out, guard):
-    import hf_trainer
+    import own_loss
     from hosts import model
 
     from passk_guard.integrations.transformers import PassKGuardCallback
 
-    trainer = hf_trainer.make_trainer(
+    trainer = own_loss.make_trainer(
         model(),
         str(out),
         steps=4,

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import ambiguous_arithmetic as task
-import hf_trainer
 import lightning as L
-import lightning_module
+import own_loss
 import torch
 from trl_runs import GUARD, held_out, losses, make_trainer, near_answer, weights
 
@@ -94,7 +93,7 @@ class Transformers:
         before=(),
         at=(),
     ) -> Result:
-        trainer = hf_trainer.make_trainer(
+        trainer = own_loss.make_trainer(
             model(),
             str(out),
             steps=steps,
@@ -136,7 +135,7 @@ class Lightning:
         if guard is not None and verify is not near_answer:
             guard = {**guard, "reward_funcs": verify}
         callback = self.callback(**guard) if guard is not None else None
-        module = _Module(model(), task.make_tokenizer(), 1e-3)
+        module = _Module(model(), task.make_tokenizer(), 1e-3, near_answer)
         callbacks = [_Losses(), _At(before), *([callback] if callback else []), _At(at)]
         if save:
             callbacks.append(
@@ -181,9 +180,7 @@ def module_weights(module: Any) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
-class _Module(lightning_module.PassKModule):
-    verify = staticmethod(near_answer)
-
+class _Module(own_loss.Module):
     def training_step(self, rows, batch_idx):
         part = batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(self.global_step * 100 + part)  # Lightning does not keep the state

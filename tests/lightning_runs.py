@@ -8,7 +8,7 @@ import ambiguous_arithmetic as task
 import lightning as L
 import torch
 from hosts import lightning_trainer, model
-from lightning_module import PassKModule
+from own_loss import Module
 from trl_runs import GUARD, held_out, near_answer
 
 from passk_guard.integrations.lightning import PassKGuardCallback
@@ -17,11 +17,9 @@ ALARM = {"floor": 0.99}  # pass@1 is surely below it: an alarm at the first prob
 MIX = {"action": "mix", "anchor_prompts": task.make_rows(64), "anchor_batch_size": 4}
 
 
-class Automatic(PassKModule):
-    verify = staticmethod(near_answer)
-
+class Automatic(Module):
     def __init__(self):
-        super().__init__(model(), task.make_tokenizer(), 1e-3)
+        super().__init__(model(), task.make_tokenizer(), 1e-3, near_answer)
 
 
 def batches():

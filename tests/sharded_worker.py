@@ -58,11 +58,11 @@ def trl(out, guard):
 
 
 def transformers(out, guard):
-    import hf_trainer
+    import own_loss
 
     from passk_guard.integrations.transformers import PassKGuardCallback
 
-    trainer = hf_trainer.make_trainer(
+    trainer = own_loss.make_trainer(
         sharded(out),
         str(out),
         steps=4,

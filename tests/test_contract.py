@@ -6,7 +6,7 @@ import pkgutil
 import re
 import warnings
 
-import hf_trainer
+import own_loss
 import pytest
 import torch
 from hosts import HOSTS, SAVE, lightning_trainer, model, settings
@@ -186,7 +186,7 @@ def two_guards(host, out):
         return
     trainer = make_trainer(out)
     if host is HOSTS["transformers"]:
-        trainer = hf_trainer.make_trainer(model(), str(out), steps=1)
+        trainer = own_loss.make_trainer(model(), str(out), steps=1)
     trainer.add_callback(host.callback(trainer, **settings(host)))
     host.callback(trainer, **settings(host))
 

@@ -1,11 +1,10 @@
 """Other TRL trainers are watched; the wrong class for a trainer names the right import."""
 
 import ambiguous_arithmetic as task
-import hf_trainer
+import own_loss
 import pytest
 from hosts import HOSTS, lightning_trainer, model
 from hosts import settings as guard_settings
-from lightning_module import PassKModule, loader
 from trl import SFTConfig, SFTTrainer
 from trl_runs import GUARD, held_out, make_trainer, near_answer, same_weights, weights
 
@@ -92,11 +91,11 @@ REFUSED = r"use passk_guard.integrations.lightning|Expected a parent"
 
 def fit_with(callback, out):
     trainer = lightning_trainer(out, [callback], max_steps=1)
-    trainer.fit(PassKModule(model(), task.make_tokenizer()), loader())
+    trainer.fit(own_loss.Module(model(), task.make_tokenizer()), own_loss.loader())
 
 
 def test_the_wrong_class_names_the_right_import(tmp_path):
-    plain = hf_trainer.make_trainer(model(), str(tmp_path), steps=1)
+    plain = own_loss.make_trainer(model(), str(tmp_path), steps=1)
     with pytest.raises(TypeError, match=r"Use passk_guard.integrations.transformers"):
         for_trl.PassKGuardCallback(plain, **KEYWORDS)
     with pytest.raises(TypeError, match=r"use passk_guard.integrations.trl"):

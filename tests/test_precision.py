@@ -1,6 +1,6 @@
 """Half-precision weights, autocast, compiled models, adapters: the same Gramian, no trace left."""
 
-import hf_trainer
+import own_loss
 import pytest
 import torch
 from hosts import HOSTS, lightning_trainer, module_weights, settings
@@ -55,7 +55,7 @@ def test_a_lora_s_gramian_is_by_its_adapters_alone():
 
 
 def bf16_trainer(out, guarded):
-    trainer = hf_trainer.make_trainer(
+    trainer = own_loss.make_trainer(
         small_model(),
         str(out),
         steps=4,

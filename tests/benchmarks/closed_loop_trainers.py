@@ -21,13 +21,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "examples")]
 warnings.simplefilter("ignore")
 
 import ambiguous_arithmetic as task
-import hf_trainer
 import lightning as L
-import lightning_module
+import own_loss
 from arithmetic_loop import warmed_up
 from transformers import TrainerCallback
 
@@ -92,7 +91,7 @@ def train(host: str, action: str, seed: int, steps: int, out: Path, look: Any) -
     own = {"reward_funcs": task.right_answer, "max_completion_length": 2}
     quiet = {"report_to": "none", "disable_tqdm": True, "logging_steps": 10_000}
     if host == "lightning":
-        module = lightning_module.PassKModule(model, tokenizer, LR)
+        module = own_loss.Module(model, tokenizer, LR)
         callback = for_lightning.PassKGuardCallback(
             **own, **settings(action, seed, module.objective)
         )
@@ -105,7 +104,7 @@ def train(host: str, action: str, seed: int, steps: int, out: Path, look: Any) -
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        ).fit(module, lightning_module.loader(seed))
+        ).fit(module, own_loss.loader(seed))
         return callback.guard
     if host == "trl":
         trainer = task.make_trainer(
@@ -120,7 +119,7 @@ def train(host: str, action: str, seed: int, steps: int, out: Path, look: Any) -
         )
         callback = for_trl.PassKGuardCallback(trainer, **settings(action, seed, "pkpo"))
     else:
-        trainer = hf_trainer.make_trainer(
+        trainer = own_loss.make_trainer(
             model, str(out / "trainer"), steps=steps, seed=seed, learning_rate=LR, **quiet
         )
         callback = for_trainer.PassKGuardCallback(
