@@ -62,7 +62,7 @@ def _arithmetic(warm_up: int) -> Task:
         verify=ambiguous_arithmetic.right_answer,
         prompts_at_once=32,
         accumulate=1,
-        prompts_per_probe=32,
+        prompts_per_probe=64,
         learning_rate=1e-5,
     )
 

@@ -33,7 +33,7 @@ def score(completions: list[Any], row: list[int], **_: Any) -> list[float]:
 
 
 def main() -> None:
-    options = tasks.options(__doc__, steps=50, warm_up=300, out="runs/trl_reasoning_gym")
+    options = tasks.options(__doc__, steps=50, warm_up=500, out="runs/trl_reasoning_gym")
     questions = [entry["question"] + ASK for entry in GYM]
     answers = [f"<answer>{entry['answer']}</answer>" for entry in GYM]
     model, tokenizer = models.load(options.model, [*questions, *answers])

@@ -103,7 +103,7 @@ def test_two_processes_share_the_work_and_have_one_table(tmp_path):
     assert steps_in_table(result.stdout) == steps  # once: the first process alone prints
     said = re.findall(r"Process (\d) verified (\d+) held-out rollouts, and has (.*)", result.stdout)
     # The reference's seven further batches, and a probe at each step.
-    share = str((7 + len(steps)) * 32 * 16 // 2)
+    share = str((7 + len(steps)) * 64 * 16 // 2)
     assert said == [("0", share, "the same table."), ("1", share, "the same table.")]
 
 
@@ -117,7 +117,7 @@ def folder(tmp_path_factory):
     asked = [p["question"][-20:] + gsm8k.ASK + "\n" for p in problems]
     answers = Counter(p["answer"].split("####")[-1] for p in problems)
     told = [f"####{answer}" for answer, _ in answers.most_common(6)] * len(problems)
-    models.teach(model, tokenizer, asked, told[: len(asked)], steps=60)
+    models.teach(model, tokenizer, asked, told[: len(asked)], steps=150)
     out = tmp_path_factory.mktemp("model")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
