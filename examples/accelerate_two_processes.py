@@ -67,7 +67,6 @@ def main() -> None:
     history = history_table(callback.guard.history)
     seen = everywhere(lambda: (verified, history))  # from every process, to every process
     if trainer.is_world_process_zero():
-        print(history)
         for process, (count, theirs) in enumerate(seen):
             same = "the same" if theirs == history else "ANOTHER"
             print(f"Process {process} verified {count} held-out rollouts, and has {same} table.")

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 
 from passk_guard import HFPolicy, PassKObjective
 from passk_guard.integrations.lightning import PassKGuardCallback
-from passk_guard.reporting.table import history_table
 
 
 class PassKModule(L.LightningModule):
@@ -68,7 +67,6 @@ def main() -> None:
     )
     rows = task.training.to_list()
     trainer.fit(module, DataLoader(rows, task.prompts_at_once, shuffle=True, collate_fn=list))
-    print(history_table(callback.guard.history))
 
 
 if __name__ == "__main__":

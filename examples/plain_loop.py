@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from passk_guard import HeldOutPool, HFPolicy, PassKGuard, PassKGuardConfig, PassKObjective
 from passk_guard.isolation import isolated
 from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.report import Report, publish
+from passk_guard.reporting.report import Report, begin_run, end_run, publish
 from passk_guard.reporting.table import history_table
 from passk_guard.verified_policy import VerifiedPolicy
 
@@ -44,17 +44,15 @@ def main() -> None:
         say=print,
     )
     journal, board = Journal(options.out), SummaryWriter(options.out)
-    journal.begin(0)
+    begin_run(guard, journal, 0, "plain loop")
 
     def send(report: Report) -> None:
         for name, value in report.scalars.items():
             board.add_scalar(name, value, report.step)
 
     def look(step: int) -> None:
-        due = guard.due(step)
-        found = None if due is None else guard.run(due, step)
-        if found is not None:
-            publish(found, guard, journal, send)
+        if (due := guard.due(step)) is not None:
+            publish(guard.run(due, step), guard, journal, send)
 
     training = task.training.to_list()
     look(0)
@@ -69,8 +67,10 @@ def main() -> None:
         optimizer.zero_grad()
         guard.schedule.trained(time.perf_counter() - began)
         look(step)
+    end_run(guard, journal, options.steps)
     board.close()
     print(history_table(guard.history))
+    print(f"More: passk-guard report {options.out}")
 
 
 if __name__ == "__main__":

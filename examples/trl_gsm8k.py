@@ -15,7 +15,6 @@ import tasks
 from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.reporting.table import history_table
 
 
 def main() -> None:
@@ -45,8 +44,6 @@ def main() -> None:
     callback = PassKGuardCallback(trainer, prompts=held_out, k=4, prompts_per_probe=12)
     trainer.add_callback(callback)
     trainer.train()
-    print(history_table(callback.guard.history))
-    print(f"\nThe guard took {100 * callback.guard.overhead:.0f} % of the run's time.")
 
 
 if __name__ == "__main__":

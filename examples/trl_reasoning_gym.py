@@ -19,7 +19,6 @@ from reasoning_gym.utils import extract_answer
 from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.reporting.table import history_table
 
 ASK = "\nGive the final answer between <answer> and </answer>."
 # One data set, cut in two: two of nearby seeds share rows, since row i comes from seed + i.
@@ -72,7 +71,6 @@ def main() -> None:
     )
     trainer.add_callback(callback)
     trainer.train()
-    print(history_table(callback.guard.history))
 
 
 if __name__ == "__main__":

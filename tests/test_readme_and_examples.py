@@ -49,8 +49,9 @@ def run(*arguments, timeout=300):
 def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
     result = run("examples/demo.py", "--steps", 20, "--warm-up", 100, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "pass@1 change" in result.stdout
+    assert result.stderr.count("pass@1 change") == 2  # the guard's own table, of each run
     assert "tensorboard --logdir" in result.stdout
+    assert "passk-guard report" in result.stdout
     assert (tmp_path / "passk_guard.png").read_bytes().startswith(b"\x89PNG")
     for name in ("watched", "guarded"):
         assert list((tmp_path / "tensorboard" / name).glob("events.out*"))
