@@ -51,12 +51,12 @@ def test_of_a_long_run_the_alarms_the_ends_and_evenly_thinned_probes_are_shown(h
     between = [rescored(step=51, alarm=alarm), rescored(step=53, alarm=None)]
     shown = selected(long, between)
     steps = [look.step for look in shown]
-    assert len(steps) == 15
+    assert len(steps) == 20
     assert {0, 33, 34, 51, 99} <= set(steps)
     assert 53 not in steps
     assert steps == sorted(steps)
-    assert max(np.diff(steps)) <= 12  # evenly
-    assert selected(long[:15], []) == long[:15]
+    assert max(np.diff(steps)) <= 9  # evenly
+    assert selected(long[:20], []) == long[:20]
     everywhere = [replace(probe, alarm=alarm) for probe in long]
     assert selected(everywhere, []) == everywhere
     assert "ALARM: " in history_table(shown).splitlines()[2 + steps.index(51)]
@@ -71,13 +71,13 @@ def rescored(**values):
 
 
 def test_a_summary_names_what_it_leaves_out_and_where_there_is_more(history, tmp_path):
-    long = [replace(history[0], step=i, alarm=None) for i in range(20)]
+    long = [replace(history[0], step=i, alarm=None) for i in range(25)]
     journal = tmp_path / "a run" / "passk_guard.jsonl"
     assert "More" not in run_summary(long, [], journal)  # nothing was written
     journal.parent.mkdir()
     journal.touch()
     text = run_summary(long, [], journal)
-    assert "(5 of 20 probes are left out here.)" in text
+    assert "(5 of 25 probes are left out here.)" in text
     assert f"More: passk-guard report '{journal.parent}'" in text
     assert "left out" not in run_summary(history, [])
     assert "\x1b" not in text  # pytest's stderr is no terminal

@@ -10,7 +10,7 @@ from passk_guard.probe import Probe, Rescore
 
 __all__ = ["cells", "history_table", "selected"]
 
-_MOST = 15  # rows of a selection
+_MOST = 20  # rows of a selection
 
 
 def history_table(history: Sequence[Probe | Rescore]) -> str:
