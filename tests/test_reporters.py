@@ -6,8 +6,8 @@ import math
 import socketserver
 import threading
 
-import hf_trainer
 import mlflow
+import own_loss
 import pytest
 import trackio
 import wandb
@@ -66,17 +66,17 @@ def grpo(folder, **config):
     return make_trainer(folder, dropout=0.1, **config)
 
 
-def own_loss(folder, **config):
+def plain_trainer(folder, **config):
     settings = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "logging_steps": 1}
     config = {"steps": 4, "disable_tqdm": True, **settings, **config}
-    trainer = hf_trainer.make_trainer(model(), str(folder), **config)
+    trainer = own_loss.make_trainer(model(), str(folder), **config)
     trainer.verify = near_answer
     return trainer
 
 
 TRAINERS = {
     "trl": (grpo, for_trl.PassKGuardCallback, {}),
-    "transformers": (own_loss, for_transformers.PassKGuardCallback, own_loss_settings()),
+    "transformers": (plain_trainer, for_transformers.PassKGuardCallback, own_loss_settings()),
 }
 
 

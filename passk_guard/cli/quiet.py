@@ -22,6 +22,8 @@ _OFFLINE = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRL_EXPERIMENTAL_SILENCE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it would also leave a file in the home directory
+    "DO_NOT_TRACK": "true",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's matrix products are not repeatable
 }
 
