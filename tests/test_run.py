@@ -38,6 +38,7 @@ def test_a_healthy_run(tmp_path):
     assert found["verdict"] == "healthy"
     assert found["sentence"].startswith("No conflict in 4 looks. Pass@1 has changed by +0.0 points")
     assert (found["state"], found["trainer"], found["probes"]) == ("ended", "Loop", 4)
+    assert found["step"] == 20  # where it ended, not where it was last looked at
     track, probe = guard.history[-1].track, guard.history[-1]
     assert found["pass_at_1"]["now"] == track.pass_at_1
     assert found["pass_at_1"]["start"] == pytest.approx(track.reference)

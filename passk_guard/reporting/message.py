@@ -153,9 +153,13 @@ def few_probes_message(probes: int, config: PassKGuardConfig) -> str:
             f"Raise max_overhead={config.max_overhead or 0.02:g}, lower prompts_per_probe="
             f"{config.prompts_per_probe}, or give every= to fix the interval whatever it costs"
         )
-    return f"this run will see {probes} probes; below ten an alarm comes late or never. {mend}."
+    return f"this run will see {_counted(probes)}; below ten an alarm comes late or never. {mend}."
 
 
 def _in_all(probes: int, config: PassKGuardConfig) -> str:
     chance = 1 - (1 - config.false_alarms) ** probes
-    return f"{probes} probes in all, false-alarm chance {100 * chance:.1f} % per run"
+    return f"{_counted(probes)} in all, false-alarm chance {100 * chance:.1f} % per run"
+
+
+def _counted(probes: int) -> str:
+    return f"{probes} probe{'' if probes == 1 else 's'}"
