@@ -119,7 +119,7 @@ def test_a_run_whose_probes_are_all_lost_says_why(tmp_path):
     assert found["verdict"] == "lost"
     reason = "RuntimeError: the verifier fell over"
     assert found["lost"] == [{"step": 0, "reason": reason}, {"step": 5, "reason": reason}]
-    assert found["step"] == 5
+    assert found["step"] == 10
 
 
 def test_the_guard_that_acts_is_named(conflict, tmp_path):
