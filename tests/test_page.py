@@ -15,12 +15,15 @@ from test_report import HOSTILE
 from test_run import Broken, run_bandit
 from tiny import BanditPolicy
 
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
 from passk_guard.cli.main import main
-from passk_guard.reporting.journal import FILE_NAME
+from passk_guard.reporting.journal import FILE_NAME, Journal
 from passk_guard.reporting.markdown import visible
 from passk_guard.reporting.page import page
+from passk_guard.reporting.report import publish
 from passk_guard.reporting.run import read_run
 from passk_guard.reporting.snapshot import Snapshot
+from passk_guard.reporting.summary import summary
 
 
 def parsed(html):
@@ -134,6 +137,20 @@ def test_hostile_text_is_shown_and_never_run(conflict, tmp_path):
     for script in texts(tree, "script")[:-1]:
         json.loads(script)
     assert set(json.loads(texts(tree, "script")[-2]).values()) <= shown
+
+
+def test_groups_have_a_table_and_their_labels_are_text(tmp_path):
+    policy = BanditPolicy(64, dim=3, seed=5)
+    labels = ("<b>easy</b>", "a | b")
+    rows = [{"prompt": str(i), "kind": labels[i % 2]} for i in range(64)]
+    config = PassKGuardConfig(k=4, prompts_per_probe=16, every=5, group_by="kind")
+    guard = PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated)
+    publish(guard.probe(0), guard, Journal(tmp_path), lambda report: None)
+    found = summary(read_run(tmp_path))["groups"]
+    groups = guard.history[0].groups
+    assert found == {label: {"now": groups[label].pass_at_1, "change": 0.0} for label in labels}
+    table = next(parsed(page(read_run(tmp_path))).iter("table"))
+    assert texts(table, "td")[::3] == list(found)
 
 
 @pytest.mark.filterwarnings("ignore:passk-guard. step .* this probe is lost")

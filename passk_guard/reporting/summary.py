@@ -41,6 +41,14 @@ def summary(run: Run) -> dict[str, Any]:
             **{end: last.get(f"track_{end}") for end in ("low", "high")},
             **{name: last.get(name) for name in ("change", "change_low", "change_high")},
         },
+        "groups": {
+            key.removeprefix("track/"): {
+                "now": value,
+                "change": last.get(f"change/{key.removeprefix('track/')}"),
+            }
+            for key, value in last.items()
+            if key.startswith("track/")
+        },
         "pass_at_k": {
             "k": config.get("k"),
             "start": probes[0].get("pass_at_k") if probes else None,
