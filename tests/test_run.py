@@ -130,11 +130,17 @@ def test_the_guard_that_acts_is_named(conflict, tmp_path):
     assert "k is 2.5 instead of 4" in summary(read_run(path))["sentence"]
 
 
-def test_an_update_that_works_against_pass_at_1_is_told_from_a_loss(conflict, tmp_path):
-    lines = conflict.path.read_text().replace('"open": ["level"]', '"open": ["alignment"]')
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ('"alignment", "level"', "Training works against pass@1, since step"),
+        ('"level of math", "level of code"', "Pass@1 of math, code is below its floor, since"),
+    ],
+)
+def test_the_sentence_says_what_is_open(conflict, tmp_path, names, said):
+    lines = conflict.path.read_text().replace('"open": ["level"]', f'"open": [{names}]')
     (tmp_path / FILE_NAME).write_text(lines)
-    said = summary(read_run(tmp_path))["sentence"]
-    assert said.startswith("Training works against pass@1, since step")
+    assert summary(read_run(tmp_path))["sentence"].startswith(said)
 
 
 def test_what_was_cut_off_or_is_foreign_is_left_out_and_counted(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from passk_guard.reporting.record import Record
@@ -81,10 +82,8 @@ def _verdict(run: Run) -> tuple[str, str]:
     last, alarms = run.looks[-1], run.alarms
     states = run.probes[-1]["states"] if run.probes else []
     if last["open"]:
-        what = "Training works against pass@1"
-        if "alignment" not in last["open"]:  # the update may have turned already
-            what = "Pass@1 is below its floor"
-        return "conflict", f"{what}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
+        said = f"{_what(last['open'])}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
+        return "conflict", said
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
         said = f"There was a conflict (alarm at step {steps}); it has cleared. {_change(last)}"
@@ -97,6 +96,15 @@ def _verdict(run: Run) -> tuple[str, str]:
     count = f"{len(run.looks)} look{'s' if len(run.looks) > 1 else ''}"
     also = "".join(f" But note: {state}." for state in states)
     return "healthy", f"No conflict in {count}. {_change(last)}{also}"
+
+
+def _what(conflicts: Sequence[str]) -> str:
+    if "alignment" in conflicts:
+        return "Training works against pass@1"
+    if "level" in conflicts:  # the update may have turned already
+        return "Pass@1 is below its floor"
+    groups = ", ".join(name.removeprefix("level of ") for name in conflicts)
+    return f"Pass@1 of {groups} is below its floor"
 
 
 def _change(last: Record) -> str:
