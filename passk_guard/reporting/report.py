@@ -140,8 +140,9 @@ def _turn(found: Probe | Rescore, guard: PassKGuard, every: int) -> bool:
 def _figures(found: Probe | Rescore, picture: Snapshot | None) -> dict[str, Callable[[], Figure]]:
     drawn: dict[str, Callable[[], Figure]] = {}
     if isinstance(found, Probe) and found.curve:
-        curve = Snapshot.of(found)
-        drawn["passk_guard/alignment_curve"] = lambda: _draw("alignment_curve_figure", curve)
+        drawn["passk_guard/alignment_curve"] = lambda: _draw(
+            "alignment_curve_figure", Snapshot.of(found)
+        )
     if picture is not None and len(picture.rows):
         drawn["passk_guard/interference"] = lambda: _draw("interference_figure", picture)
         drawn["passk_guard/agreement"] = lambda: _draw("agreement_figure", picture)
