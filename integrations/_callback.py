@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ from transformers import TrainerCallback
 from passk_guard.actions import warn
 from passk_guard.anchors import AnchorTerm, norm
 from passk_guard.config import PassKGuardConfig
+from passk_guard.errors import survived
 from passk_guard.guard import PassKGuard
+from passk_guard.integrations._harmless import Harmless, harmless
+from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.integrations._parallel import refuse_unsupported
 from passk_guard.integrations._reporters import Reporters
-from passk_guard.integrations._state import take_up, whole_state
+from passk_guard.integrations._state import FILE_NAME, resumed_folder, take_up, whole_state
 from passk_guard.integrations._term import HostNorm, add_to_gradients
 from passk_guard.integrations._terminal import Terminal
 from passk_guard.preconditioner import check_adam
 from passk_guard.probe import Probe, Rescore
-from passk_guard.processes import decided_by_first
+from passk_guard.processes import decided_by_first, everywhere
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.message import start_message, where_message
 from passk_guard.reporting.report import begin_run, end_run, publish
@@ -31,8 +35,16 @@ from passk_guard.schedule import Task
 
 __all__ = ["GuardCallback"]
 
+NEEDS = (
+    Need("callback_handler.callbacks", None, "find reporters and other guards"),
+    Need("is_world_process_zero", 0, "warn and write on one process only"),
+    Need("accelerator.autocast", 0, "compute in the run's precision"),
+    Need("accelerator.state", None, "see how the model is shared out"),
+    Need("is_deepspeed_enabled", None, "see how the model is shared out"),
+)
 
-class GuardCallback(TrainerCallback, ABC):
+
+class GuardCallback(TrainerCallback, Harmless, ABC):
     """The events; an adapter says how it attaches to a trainer and builds its guard.
 
     Attributes:
@@ -65,9 +77,10 @@ class GuardCallback(TrainerCallback, ABC):
 
     def _meet(self, trainer: Any) -> None:
         self._check(trainer)
+        check_needs(trainer, NEEDS, "transformers", ">=4.56.2,<6")
         refuse_unsupported(trainer)
         self._trainer = trainer
-        self._reporters = Reporters(trainer)
+        self._reporters = Reporters(trainer, self.config.strict)
         self._refuse_second_guard()
 
     @property
@@ -122,15 +135,12 @@ class GuardCallback(TrainerCallback, ABC):
         if self._objective is not None:
             self._objective.install()
         if state.global_step > 0:
-            path = _checkpoint(args, state)
-            take_up(
-                lambda: torch.load(path, map_location="cpu", weights_only=True),
-                self.guard,
-                self._anchors,
-            )
+            folder = resumed_folder(self._trainer) or _checkpoint(args, state)
+            take_up(lambda: _loaded(folder / FILE_NAME), self.guard, self._anchors)
         self._maybe_probe(state.global_step)
         self._clock = time.perf_counter()
 
+    @harmless
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the pass@1 term before the trainer's own backward: clipping and averaging see it."""
         if self._anchors is None or not self._anchors.due():
@@ -145,6 +155,7 @@ class GuardCallback(TrainerCallback, ABC):
             add_to_gradients(self._anchors.parameters(), gradient, factor)
         self._anchor_seconds += time.perf_counter() - began
 
+    @harmless
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Probe when one is due. ``control`` is touched only by ``"checkpoint"`` and ``"stop"``."""
         schedule, now = self.guard.schedule, time.perf_counter()
@@ -153,7 +164,8 @@ class GuardCallback(TrainerCallback, ABC):
         self._anchor_seconds = 0.0
         before = schedule.spent
         if self._sensor is not None:
-            self._sensor.observe()
+            with survived(self.config.strict, self._blind_to_training):
+                self._sensor.observe()
         if self._anchors is not None and self._host_norm.watching:
             host, own = self._host_norm.read()
             self._anchors.match(host / self._loss_scale(), own)
@@ -166,35 +178,33 @@ class GuardCallback(TrainerCallback, ABC):
         """Put the guard's state into the checkpoint."""
         if not self._trainer.is_world_process_zero():
             return
-        path = _checkpoint(args, state)
-        try:
+        path = _checkpoint(args, state) / FILE_NAME
+        with survived(self.config.strict, _not_saved):
             state_file = io.BytesIO()  # torch's own writer hides what went wrong with the disk
             torch.save(whole_state(self.guard, self._anchors), state_file)
             # A run that is killed meanwhile leaves no half-written file behind.
             path.with_suffix(".tmp").write_bytes(state_file.getvalue())
             path.with_suffix(".tmp").replace(path)
-        except Exception as error:
-            warn(
-                f"the guard's state was not saved ({type(error).__name__}: {error}). Training goes "
-                "on; a run resumed from this checkpoint starts its guard afresh."
-            )
 
+    @harmless
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the trainer its own advantages back, and sum the run up."""
+        if self._objective is not None:
+            self._objective.remove()
+        self.guard.end()
         if state.is_world_process_zero:
             end_run(self.guard, self._journal, state.global_step)
         self._terminal.conclude(self.guard, self._journal)
-        if self._objective is not None:
-            self._objective.remove()
 
     # Parts ----------------------------------------------------------------------------------
 
     def _maybe_probe(self, step: int) -> None:
-        if self._objective is not None and self._objective.failed:
-            self.guard.objective = None  # the trainer's own advantages are in force
         task = self._agreed(self.guard.due(step))
         if task is None:
             return
+        if self._objective is not None and any(everywhere(lambda: self._objective.failed)):
+            self._objective.failed = True
+            self.guard.objective = None  # the trainer's own advantages are in force
         self._report(self.guard.run(task, step))
 
     def _grant_requests(self, control: Any, step: int) -> None:
@@ -207,6 +217,14 @@ class GuardCallback(TrainerCallback, ABC):
                 f"passk-guard: step {step}: training stops here, because action='stop' was asked "
                 "for and an alarm was raised. A checkpoint is saved."
             )
+
+    def _blind_to_training(self, error: Exception) -> None:
+        """Pass@1 on the training batches is only logged."""
+        self._sensor = None
+        self._say(
+            "passk-guard: pass@1 on the training batches can no longer be read "
+            f"({type(error).__name__}: {error}). No alarm rests on it."
+        )
 
     def _loss_scale(self) -> float:
         """What float16 training multiplies its loss with."""
@@ -255,4 +273,18 @@ def _calling_trainer() -> Any:
 
 
 def _checkpoint(args: Any, state: Any) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "passk_guard.pt"
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def _loaded(path: Path) -> Mapping[str, Any] | None:
+    if not path.exists():
+        return None
+    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _not_saved(error: Exception) -> None:
+    warn(
+        f"the guard's state was not saved ({type(error).__name__}: {error}). Training goes on; a "
+        "run resumed from this checkpoint starts its guard afresh."
+    )

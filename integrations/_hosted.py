@@ -22,7 +22,7 @@ from passk_guard.processes import world
 from passk_guard.progress import Progress
 from passk_guard.rollouts import Policy
 from passk_guard.verified_policy import VerifiedPolicy
-from passk_guard.verifier import check_verifier, choose_verifier
+from passk_guard.verifier import check_verifier, choose_verifier, verifier_name
 
 __all__ = ["Given", "Host", "hosted_guard"]
 
@@ -66,6 +66,7 @@ class Host:
         state: what verifiers get as ``trainer_state``.
         say: takes messages.
         progress: told where a look stands.
+        samples_per_step: gives the sequences that an optimizer step trains on, where known.
         why_no_mix: why its loss cannot take a pass@1 term, where it cannot.
     """
 
@@ -82,6 +83,7 @@ class Host:
     micro_batch: int | None = None
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     state: Any = None
+    samples_per_step: Callable[[], int | None] = lambda: None
     why_no_mix: str | None = None
 
 
@@ -127,6 +129,13 @@ def hosted_guard(
         say=host.say,
         progress=host.progress,
         is_main=rank == 0,
+        sampling={
+            "verifier": None if verifier is None else verifier_name(verifier),
+            "success_threshold": given.success_threshold,
+            "temperature": given.temperature,
+            "max_completion_length": given.max_completion_length,
+        },
+        rollouts_per_step=host.samples_per_step,
     )
     if not isinstance(live, AnchorMix):
         return guard, None
@@ -141,7 +150,7 @@ def hosted_guard(
         isolation,
         host.micro_batch,
     )
-    return guard, AnchorTerm(loss, live, config.seed)
+    return guard, AnchorTerm(loss, live, config.seed, config.strict)
 
 
 def _policy(host: Host, given: Given) -> Policy:

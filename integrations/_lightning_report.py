@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from passk_guard.actions import warn
+from passk_guard.errors import survived
 from passk_guard.integrations._mlflow import mlflow_keys
 from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert
@@ -21,8 +23,8 @@ class LightningReporters:
     and the like.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: Any, strict: bool = False) -> None:
+        self._trainer, self._strict = trainer, strict
         self._complained = self._laid_out = False
 
     def tell(self, module: Any, values: dict[str, float]) -> None:
@@ -33,24 +35,20 @@ class LightningReporters:
                 before the first.
             values: by key.
         """
-        try:
-            if module is not None:
+        if module is not None:
+            with survived(self._strict, partial(self._complain, "pl_module.log")):
                 module.log_dict(values, logger=False, on_step=True, on_epoch=False)
-        except Exception as error:
-            self._complain(f"pl_module.log: {type(error).__name__}: {error}")
 
     def send(self, report: Report) -> None:
         """Write a report. Nothing that goes wrong here reaches the run."""
         for logger in self._trainer.loggers:
-            try:
+            with survived(self._strict, partial(self._complain, type(logger).__name__)):
                 to = getattr(logger, "experiment", None)
                 mlflow = hasattr(to, "log_batch")
                 values = mlflow_keys(report.scalars) if mlflow else report.scalars
                 logger.log_metrics(values, step=report.step)
                 raise_alert(to, report)
                 self._show(logger, to, report)
-            except Exception as error:
-                self._complain(f"{type(logger).__name__}: {type(error).__name__}: {error}")
         self._laid_out = True
 
     def _show(self, logger: Any, writer: Any, report: Report) -> None:
@@ -61,7 +59,10 @@ class LightningReporters:
             for name, draw in report.figures.items():
                 logger.log_image(key=name, images=[draw()], step=report.step)
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, what: str, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            warn(f"a logger failed, which is said only once. Training goes on. {reason}")
+            warn(
+                "a logger failed, which is said only once. Training goes on. "
+                f"{what}: {type(error).__name__}: {error}"
+            )

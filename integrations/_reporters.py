@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from passk_guard.actions import warn
+from passk_guard.errors import survived
 from passk_guard.integrations._mlflow import mlflow_keys
 from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert, wandb_images
@@ -25,8 +26,8 @@ class Reporters:
     which MLflow's has none.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: Any, strict: bool = False) -> None:
+        self._trainer, self._strict = trainer, strict
         self._complained = self._laid_out = False
 
     def _callbacks(self) -> list[Any]:
@@ -70,12 +71,14 @@ class Reporters:
     @contextmanager
     def _safely(self, name: str) -> Iterator[None]:
         """Nothing that goes wrong here reaches the run, and the rest is written."""
-        try:
-            yield
-        except Exception as error:
+
+        def complain(error: Exception) -> None:
             if not self._complained:
                 self._complained = True
                 warn(
                     "a reporter failed, which is said only once. Training goes on. "
                     f"{name}: {type(error).__name__}: {error}"
                 )
+
+        with survived(self._strict, complain):
+            yield

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from passk_guard.actions import warn
 from passk_guard.advantages import leave_one_out_advantages
+from passk_guard.errors import survived
 from passk_guard.integrations._trl_policy import restore_method, tapped_rewards
 from passk_guard.objectives import PassKObjective, TrainerMix
 from passk_guard.verifier import decide_success
@@ -19,6 +21,10 @@ __all__ = ["TRLObjective"]
 # Extra columns of a generation batch. TRL shuffles and splits them like its own, so that λ stays
 # live while a batch is used for several optimizer steps.
 _PASS1, _PASSK, _REST = "passk_guard_pass1", "passk_guard_passk", "passk_guard_rest"
+_OWN = "passk_guard_own"
+# What TRL may come to offer (huggingface/trl 7291, 7298): called with the advantages of all
+# processes before they are logged, so that the log shows what is trained on.
+_HOOK = "_transform_advantages"
 
 
 class TRLObjective:
@@ -31,11 +37,18 @@ class TRLObjective:
     and says so. With :class:`~passk_guard.objectives.TrainerMix` it is ``(1-λ) A_trainer + λ A_1``,
     A_1 the centred success on the trainer's own scale, and nothing is touched while λ = 0.
 
+    All of it is computed from what is gathered from all processes, alike on each. Whatever goes
+    wrong here costs the objective, never the run: it goes on with the trainer's own advantages.
+
     Args:
         trainer: a ``GRPOTrainer`` or ``RLOOTrainer``.
         objective: live; λ may change at any time, k between generation batches.
         verifier: decides "right", for ``TrainerMix``.
         threshold: reward from which a rollout is right.
+        strict: raise what goes wrong instead.
+
+    Attributes:
+        failed: whether the trainer's own advantages are back for good.
     """
 
     def __init__(
@@ -44,10 +57,12 @@ class TRLObjective:
         objective: PassKObjective | TrainerMix,
         verifier: Any,
         threshold: float,
+        strict: bool = False,
     ) -> None:
         self._trainer = trainer
         self._objective = objective
         self._threshold = threshold
+        self._strict = strict
         funcs = trainer.reward_funcs
         self._index = next((i for i, func in enumerate(funcs) if func is verifier), None)
         self._originals: dict[str, Any] = {}
@@ -80,29 +95,84 @@ class TRLObjective:
         original = self._originals["_generate_and_score_completions"]
         if not self._trainer.model.training or self.failed:  # evaluation, or the guard's own probe
             return original(inputs)
-        with tapped_rewards(self._trainer) as tapped:
+        columns: dict[str, Tensor] = {}
+        with tapped_rewards(self._trainer) as tapped, self._hooked(tapped, columns):
             output = original(inputs)
-        parts = self._parts(tapped[-1], output["advantages"])
-        return output if parts is None else {**output, **parts}
+        with survived(self._strict, self._give_up):
+            mine = output["advantages"]
+            if not columns and not self.failed:  # TRL has no hook
+                columns.update(self._parts(tapped, self._trainer.accelerator.gather(mine)))
+            start = self._trainer.accelerator.process_index * len(mine)
+            output = {**output, **{k: v[start : start + len(mine)] for k, v in columns.items()}}
+        return output
+
+    @contextmanager
+    def _hooked(self, tapped: list[Tensor], columns: dict[str, Tensor]) -> Iterator[None]:
+        """Within, TRL's own hook replaces the advantages, where the release has one."""
+        original = getattr(self._trainer, _HOOK, None)
+        if original is None:
+            yield
+            return
+
+        def transform(advantages: Tensor) -> Tensor:
+            advantages = original(advantages)
+            with survived(self._strict, self._give_up):
+                if parts := self._parts(tapped, advantages):
+                    columns.update({**parts, _OWN: advantages})
+                    advantages = self._mixed(columns)
+            return advantages
+
+        setattr(self._trainer, _HOOK, transform)
+        try:
+            yield
+        finally:
+            restore_method(self._trainer, _HOOK, original)
 
     def _prepare(self, generation_batch: Any) -> Any:
         inputs = self._originals["_prepare_inputs"](generation_batch)
-        weight = self._objective.pass1_weight
-        if not self._trainer.model.training or self.failed or _PASS1 not in inputs:
+        if not self._trainer.model.training or _PASS1 not in inputs:
             return inputs
-        untouched = 0.0 if isinstance(self._objective, TrainerMix) else 1.0
-        if weight == untouched:
-            return inputs
-        mixed = weight * inputs[_PASS1] + (1 - weight) * inputs[_PASSK] + inputs[_REST]
-        return {**inputs, "advantages": mixed}
+        advantages = inputs.get(_OWN, inputs["advantages"])
+        if not self.failed:
+            with survived(self._strict, self._give_up):
+                advantages = self._mixed(inputs)
+        return {**inputs, "advantages": advantages}
 
-    def _parts(self, per_function: Tensor, own: Tensor) -> Mapping[str, Tensor] | None:
-        """What to mix, this process's slice; ``None`` where the trainer is not understood."""
+    def _mixed(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """The advantages at the present λ; where that asks for the trainer's own, just these."""
+        weight = self._objective.pass1_weight
+        if weight == (0.0 if isinstance(self._objective, TrainerMix) else 1.0):
+            own: Tensor = columns[_OWN if _OWN in columns else "advantages"]
+            return own
+        return weight * columns[_PASS1] + (1 - weight) * columns[_PASSK] + columns[_REST]
+
+    def _give_up(self, error: Exception) -> None:
+        self.failed = True
+        if not self._trainer.is_world_process_zero():
+            return
+        warn(
+            "the guard's objective failed, so the run goes on with the trainer's own advantages, "
+            f"and the guard only watches. Reason: {type(error).__name__}: {error}"
+        )
+
+    def _parts(self, tapped: list[Tensor], own: Tensor) -> Mapping[str, Tensor]:
+        """What to mix, for all processes; empty where the trainer is not understood.
+
+        Args:
+            tapped: the gathered rewards, by reward function.
+            own: the trainer's own advantages, of all processes.
+        """
+        if not tapped or len(tapped[-1]) != len(own):
+            seen = f"{len(tapped[-1])} rewards" if tapped else "no rewards"
+            raise LookupError(
+                f"{type(self._trainer).__name__} computed {seen} for {len(own)} rollouts"
+            )
+        per_function = tapped[-1]
         if isinstance(self._objective, TrainerMix):
             assert self._index is not None
             success = decide_success(per_function[:, self._index].float(), self._threshold)
             centred = leave_one_out_advantages(success.view(-1, self._trainer.num_generations))
-            pass1 = self._local(centred, own)
+            pass1 = _flat(centred, own)
             ratio = float(own.norm()) / max(float(pass1.norm()), 1e-6)
             if bool(pass1.any()) and bool(own.any()):
                 self._objective.scale += 0.1 * (ratio - self._objective.scale)
@@ -117,14 +187,14 @@ class TRLObjective:
             n = (~rewards.isnan()).sum(-1, keepdim=True)
             scale = scale * (n - 1) / n.clamp(min=1)
         pass1 = scale * leave_one_out_advantages(rewards)
-        expected = self._local(pass1, own)
+        expected = _flat(pass1, own)
         if not self._checked and not self._same(expected, own):
-            return None
+            return {}
         passk = scale * self._objective.passk(rewards)
         rest = own - expected  # what the trainer put in beside the rewards, such as a KL penalty
         if not self._penalised:  # free of rounding, so that no advantage stays exactly none
             rest = torch.where(_close(own, expected), 0.0, rest)
-        return {_PASS1: expected, _PASSK: self._local(passk, own), _REST: rest}
+        return {_PASS1: expected, _PASSK: _flat(passk, own), _REST: rest}
 
     def _group_rewards(self, per_function: Tensor) -> Tensor:
         trainer = self._trainer
@@ -150,17 +220,9 @@ class TRLObjective:
             return ones / (_nan_std(rewards.reshape(1, -1)) + 1e-4), False
         return 1 / (_nan_std(rewards) + 1e-4), False
 
-    def _local(self, advantages: Tensor, own: Tensor) -> Tensor:
-        """This process's slice; unscorable rollouts get 0, as TRL gives them."""
-        start = self._trainer.accelerator.process_index * len(own)
-        return advantages.flatten()[start : start + len(own)].nan_to_num(nan=0.0).to(own)
-
     def _same(self, expected: Tensor, own: Tensor) -> bool:
-        # All processes look at the same moment and agree; an all-zero batch proves nothing.
-        flags = torch.tensor([[self._understood(expected, own), bool(expected.any())]])
-        flags = self._trainer.accelerator.gather(flags.to(own.device))
-        self._checked = bool(flags[:, 1].any())
-        if bool(flags[:, 0].all()):
+        self._checked = bool(expected.any())  # an all-zero batch proves nothing
+        if self._understood(expected, own):
             return True
         self.failed = True
         if self._trainer.is_world_process_zero():
@@ -179,13 +241,18 @@ class TRLObjective:
         return not hasattr(self._trainer, "scale_rewards") and self._trainer.beta != 0.0
 
     def _understood(self, expected: Tensor, own: Tensor) -> bool:
-        if expected.shape != own.shape or bool(_close(own, expected).all()):
-            return expected.shape == own.shape
+        if bool(_close(own, expected).all()):
+            return True
         if not self._penalised or self._trainer.normalize_advantages:
             return False
         # The KL penalty inside the rewards is not seen here; what is known is that it is centred.
-        rest, n = own - expected, self._trainer.num_generations
-        return bool(len(rest) % n) or bool((rest.view(-1, n).sum(1).abs() < 1e-3).all())
+        rest = (own - expected).view(-1, self._trainer.num_generations)
+        return bool((rest.sum(1).abs() < 1e-3).all())
+
+
+def _flat(advantages: Tensor, own: Tensor) -> Tensor:
+    """As the trainer has them; unscorable rollouts get 0, as TRL gives them."""
+    return advantages.flatten().nan_to_num(nan=0.0).to(own)
 
 
 def _close(own: Tensor, expected: Tensor) -> Tensor:

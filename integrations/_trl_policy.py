@@ -118,7 +118,7 @@ class TRLPolicy:
         groups = []
         for i, row in enumerate(row_ids):
             mine = slice(i * n, (i + 1) * n)
-            groups.append(_group(row, rollouts[mine], success[mine]))
+            groups.append(_group(row, rollouts[mine], success[mine], rewards[mine]))
         return groups
 
     @contextmanager
@@ -223,10 +223,12 @@ def _unpadded(output: Mapping[str, Tensor]) -> list[_Rollout]:
     return rollouts
 
 
-def _group(row: int, rollouts: Sequence[_Rollout], success: Tensor) -> RolloutGroup:
+def _group(
+    row: int, rollouts: Sequence[_Rollout], success: Tensor, rewards: Tensor
+) -> RolloutGroup:
     prompts, completions, sampled, advantages = zip(*rollouts, strict=True)
     tokens = packed(prompts, completions, sampled)
-    return RolloutGroup(row, *tokens, success, torch.tensor(advantages))
+    return RolloutGroup(row, *tokens, success, torch.tensor(advantages), rewards)
 
 
 @contextmanager

@@ -6,26 +6,48 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from passk_guard.config import PassKGuardConfig
+from passk_guard.integrations._needs import Need, check_needs
+from passk_guard.objectives import ESTIMATORS
+from passk_guard.training_weight import TrainingGroups
 from passk_guard.verifier import check_verifier, choose_verifier
 from passk_guard.watchdog import is_async
 
-__all__ = ["check_trainer", "pick_verifier"]
+__all__ = ["check_trainer", "pick_verifier", "training_groups"]
+
+_NEEDS = (
+    Need("_generate_and_score_completions", 1, "sample as the trainer does, and mix advantages"),
+    Need("_prepare_inputs", 1, "mix advantages while a batch is used"),
+    Need("_calculate_rewards", None, "see which rollouts are right"),
+    Need("reward_funcs", None, "find the verifier"),
+    Need("reward_func_names", None, "find the verifier"),
+    Need("reward_processing_classes", None, "add a verifier to a probe"),
+    Need("reward_weights", None, "add a verifier to a probe"),
+    Need("num_generations", None, "know the groups"),
+    Need("temperature", None, "score what was sampled"),
+    Need("max_completion_length", None, "say what was sampled"),
+    Need("args.generation_batch_size", None, "sample no more at once than training does"),
+    Need("accelerator.gather", 1, "see all processes' advantages"),
+)
 
 
 def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | None) -> None:
     """Refuse a trainer that the guard cannot serve, or not with these settings.
 
     Raises:
-        ValueError: groups smaller than k, a temperature of 0, or sampling that
-            cannot be made neutral.
+        ValueError: groups smaller than the objective can do with, a temperature of 0, or sampling
+            that cannot be made neutral.
+        RuntimeError: this release of TRL lacks something that the guard needs.
     """
-    has_k = config.objective in ("pkpo", "analytic")
-    if config.objective is not None and trainer.num_generations < max(config.k if has_k else 2, 2):
-        raise ValueError(
-            f"objective={config.objective!r} with k={config.k} needs groups of at least "
-            f"{config.k} rollouts, but the trainer has num_generations="
-            f"{trainer.num_generations}. Raise it in GRPOConfig, or lower k."
-        )
+    check_needs(trainer, _NEEDS, "trl", ">=0.22.2,<2")
+    if config.objective is not None:
+        least = ESTIMATORS[config.objective].least_group(config.k)
+        if trainer.num_generations < least:
+            raise ValueError(
+                f"objective={config.objective!r} with k={config.k} needs groups of at least "
+                f"{least} rollouts, but the trainer has num_generations="
+                f"{trainer.num_generations}: in smaller ones every advantage is 0, or undefined. "
+                f"Raise it to {least} or more in the trainer's config, or lower k."
+            )
     if temperature is not None and not temperature > 0:
         raise ValueError(
             f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
@@ -42,6 +64,12 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
                 "here, which the probe cannot change: its scores would not belong to its rollouts. "
                 "Remove them from GRPOConfig, and the temperatures from the callback."
             )
+
+
+def training_groups(trainer: Any) -> TrainingGroups:
+    """The groups that the trainer trains on, and whether it scales each by its own rewards."""
+    how = getattr(trainer, "scale_rewards", "none")  # RLOO has none, or scales whole batches
+    return TrainingGroups(trainer.num_generations, scaled=how not in ("none", "batch", False))
 
 
 def pick_verifier(

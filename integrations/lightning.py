@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from passk_guard.actions import warn
 from passk_guard.anchors import AnchorTerm, norm
 from passk_guard.config import Actions, PassKGuardConfig
+from passk_guard.errors import survived
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
+from passk_guard.integrations._harmless import Harmless, harmless
 from passk_guard.integrations._hosted import Given, hosted_guard
 from passk_guard.integrations._hosts import module_host
 from passk_guard.integrations._lightning_report import LightningReporters
+from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.integrations._state import take_up, whole_state
 from passk_guard.integrations._term import add_to_gradients, averaged
 from passk_guard.integrations._terminal import Terminal
@@ -45,10 +48,16 @@ else:
 
 __all__ = ["PassKGuardCallback"]
 
+_NEEDS = (
+    Need("strategy.reduce", 1, "average the pass@1 term over processes"),
+    Need("loggers", None, "log"),
+    Need("optimizers", None, "see Adam's moments"),
+    Need("save_checkpoint", 1, "save where action='checkpoint' asks for it"),
+)
 _UNSUPPORTED = ("FSDPStrategy", "DeepSpeedStrategy")  # ModelParallelStrategy is FSDP2
 
 
-class PassKGuardCallback(Callback):
+class PassKGuardCallback(Harmless, Callback):
     """Guards pass@1 in a ``lightning.Trainer`` (or ``pytorch_lightning.Trainer``)::
 
         L.Trainer(callbacks=[PassKGuardCallback(prompts=held_out, reward_funcs=verify, k=8)])
@@ -114,6 +123,7 @@ class PassKGuardCallback(Callback):
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
         log_prompts: bool = False,
+        on_error: str | None = None,
         seed: int = 0,
     ) -> None:
         keywords = {**locals()}
@@ -157,9 +167,10 @@ class PassKGuardCallback(Callback):
                 "gradients of their own: one process, DDP and ModelParallelStrategy (FSDP2) work."
             )
         self._trainer = trainer
+        check_needs(trainer, _NEEDS, "lightning", ">=2.4")
         host = module_host(trainer, pl_module, self._terminal)
         self._guard, self._anchors = hosted_guard(host, self._given, self.config)
-        self._reporters = LightningReporters(trainer)
+        self._reporters = LightningReporters(trainer, self.config.strict)
         self._journal = Journal(None if trainer.fast_dev_run else trainer.default_root_dir)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -181,6 +192,7 @@ class PassKGuardCallback(Callback):
         self._seen = step
         self._clock = time.perf_counter()
 
+    @harmless
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Add the pass@1 term: gradients are complete and unscaled here, and not yet clipped."""
         if self._anchors is None or not self._anchors.due():
@@ -199,6 +211,7 @@ class PassKGuardCallback(Callback):
             add_to_gradients(named, gradient, self._anchors.objective.factor)
         self._anchor_seconds += time.perf_counter() - began
 
+    @harmless
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -216,8 +229,10 @@ class PassKGuardCallback(Callback):
         schedule.also(self._clock - now - (schedule.spent - before))
         self._grant_requests(trainer, step)
 
+    @harmless
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Sum the run up."""
+        self.guard.end()
         if world()[0] == 0:
             end_run(self.guard, self._journal, trainer.global_step)
         self._terminal.conclude(self.guard, self._journal)
@@ -250,10 +265,8 @@ class PassKGuardCallback(Callback):
             return
         folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
         path = Path(folder) / f"passk_guard-step={step}.ckpt"
-        try:
+        with survived(self.config.strict, _not_saved):
             trainer.save_checkpoint(path)
-        except Exception as error:
-            warn(f"the checkpoint that was asked for was not saved: {error}")
         if "stop" in requests:
             trainer.should_stop = True
             self._say(
@@ -264,3 +277,7 @@ class PassKGuardCallback(Callback):
     def _shows_progress(self) -> bool:
         bar = self._trainer.progress_bar_callback
         return world()[0] == 0 and bar is not None and getattr(bar, "is_enabled", True)
+
+
+def _not_saved(error: Exception) -> None:
+    warn(f"the checkpoint that was asked for was not saved: {error}")

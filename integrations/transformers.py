@@ -84,6 +84,7 @@ class PassKGuardCallback(GuardCallback):
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
         log_prompts: bool = False,
+        on_error: str | None = None,
         seed: int = 0,
     ) -> None:
         keywords = {**locals()}

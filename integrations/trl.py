@@ -14,14 +14,15 @@ from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._callback import GuardCallback
 from passk_guard.integrations._hosted import Given, hosted_guard
-from passk_guard.integrations._hosts import trainer_host
+from passk_guard.integrations._hosts import samples_per_step, trainer_host
 from passk_guard.integrations._rows import held_out_rows
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
 from passk_guard.integrations._trl_sensor import TrainingRewards
-from passk_guard.integrations._trl_setup import check_trainer, pick_verifier
+from passk_guard.integrations._trl_setup import check_trainer, pick_verifier, training_groups
 from passk_guard.objectives import PassKObjective, TrainerMix
 from passk_guard.pool import HeldOutPool
+from passk_guard.verifier import verifier_name
 
 __all__ = ["PassKGuardCallback"]
 
@@ -68,6 +69,7 @@ class PassKGuardCallback(GuardCallback):
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
         log_prompts: let prompt text, not only row ids, into alarms, tables and the JSONL.
+        on_error: ``"continue"``, or ``"raise"`` for development.
         seed: of the guard's own draws.
 
     Attributes:
@@ -106,6 +108,7 @@ class PassKGuardCallback(GuardCallback):
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
         log_prompts: bool = False,
+        on_error: str | None = None,
         seed: int = 0,
     ) -> None:
         self.config = PassKGuardConfig.from_keywords(locals())
@@ -150,7 +153,7 @@ class PassKGuardCallback(GuardCallback):
         elif "mix" in config.actions:
             live = TrainerMix(config.k)
         if live is not None:
-            self._objective = TRLObjective(trainer, live, verifier, self._threshold)
+            self._objective = TRLObjective(trainer, live, verifier, self._threshold, config.strict)
         self._guard = PassKGuard(
             policy,
             HeldOutPool(
@@ -168,6 +171,14 @@ class PassKGuardCallback(GuardCallback):
             say=self._say,
             progress=self._terminal.progress,
             is_main=trainer.is_world_process_zero(),
+            sampling={
+                "verifier": verifier_name(verifier),
+                "success_threshold": self._threshold,
+                "temperature": temperature,
+                "max_completion_length": trainer.max_completion_length,
+            },
+            training=training_groups(trainer),
+            rollouts_per_step=lambda: samples_per_step(trainer),
         )
 
     def _build_monitor(self) -> None:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from passk_guard.controller import FloorController
-from passk_guard.errors import PassKGuardWarning
-from passk_guard.objectives import LiveObjective, PassKObjective
+from passk_guard.errors import PassKGuardWarning, survived
+from passk_guard.objectives import ESTIMATORS, LiveObjective, PassKObjective
+from passk_guard.processes import everywhere, world
 
 if TYPE_CHECKING:
     from passk_guard.config import Action
     from passk_guard.guard import PassKGuard
     from passk_guard.probe import Probe, Rescore
 
-__all__ = ["Remedy", "check_remedy", "run_actions", "warn"]
+__all__ = ["Remedy", "check_remedy", "load_remedy", "remedy_state", "run_actions", "warn"]
 
 
 def run_actions(actions: list[Action], probe: Probe | Rescore, guard: PassKGuard) -> None:
     """Run every action on the probe that raised an alarm, in order.
 
-    ``"warn"`` emits one :class:`PassKGuardWarning` per episode, on the main process, and never
-    changes training. ``"checkpoint"`` and ``"stop"`` are left in ``guard.requests`` for the
+    ``"warn"`` emits a :class:`PassKGuardWarning`, on the main process, and never changes training.
+    ``"checkpoint"`` and ``"stop"`` are left in ``guard.requests`` for the
     trainer. A callable gets ``(probe, guard)``, on every process (``guard.is_main`` tells which);
     if it raises, that is said, and training goes on. ``"mix"`` and ``"adjust_k"`` work at every
     look, not at the alarm only: see :class:`Remedy`.
@@ -29,14 +32,27 @@ def run_actions(actions: list[Action], probe: Probe | Rescore, guard: PassKGuard
     assert probe.alarm is not None
     for action in actions:
         if callable(action):
-            try:
+            with survived(guard.config.strict, partial(_action_failed, action)):
                 action(probe, guard)
-            except Exception as error:
-                warn(f"the action {action!r} raised {type(error).__name__}: {error}")
         elif action in ("checkpoint", "stop"):
             guard.requests.add(action)
         elif action == "warn" and guard.is_main:
             warn(probe.alarm.message)
+    _agree(guard)
+
+
+def _agree(guard: PassKGuard) -> None:
+    """An action of the user's own may do one thing here and another on the next process."""
+    if world()[1] == 1:
+        return
+    told = everywhere(lambda: (guard.requests, guard.k, guard.pass1_weight))
+    guard.requests = set().union(*(requests for requests, _, _ in told))
+    if guard.objective is not None:
+        _, guard.objective.k, guard.objective.pass1_weight = told[0]
+
+
+def _action_failed(action: Action, error: Exception) -> None:
+    warn(f"the action {action!r} raised {type(error).__name__}: {error}")
 
 
 class Remedy:
@@ -70,6 +86,24 @@ class Remedy:
         return "the remedy is off again" if before > 0.0 == now else None
 
 
+def remedy_state(objective: LiveObjective | None, remedy: Remedy | None) -> dict[str, Any]:
+    """k, λ and what the controller knows, for a checkpoint."""
+    return {
+        "objective": None if objective is None else objective.state_dict(),
+        "controller": None if remedy is None else remedy.controller.state_dict(),
+    }
+
+
+def load_remedy(
+    objective: LiveObjective | None, remedy: Remedy | None, state: Mapping[str, Any]
+) -> None:
+    """Take over what :func:`remedy_state` gave, as far as there is something to take it."""
+    if objective is not None and state["objective"] is not None:
+        objective.load_state_dict(state["objective"])
+    if remedy is not None and state["controller"] is not None:
+        remedy.controller.load_state_dict(state["controller"])
+
+
 def check_remedy(actions: list[Action], objective: LiveObjective | None) -> str | None:
     """Which remedy the actions ask for, if any.
 
@@ -83,7 +117,7 @@ def check_remedy(actions: list[Action], objective: LiveObjective | None) -> str 
     if how == "mix" and objective is None:
         raise ValueError("action='mix' needs objective=: the live objective that it is mixed into.")
     if how == "adjust_k" and not (
-        isinstance(objective, PassKObjective) and objective.estimator in ("pkpo", "analytic")
+        isinstance(objective, PassKObjective) and ESTIMATORS[objective.estimator].has_k
     ):
         raise ValueError(
             "action='adjust_k' lowers the k of a pass@k objective that the guard has installed. "

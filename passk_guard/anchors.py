@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.actions import warn
+from passk_guard.errors import survived
 from passk_guard.gradients import add_gradient, select_parameters
 from passk_guard.objectives import AnchorMix
 from passk_guard.pool import HeldOutPool
@@ -98,10 +100,13 @@ class AnchorTerm:
         loss: on the anchor prompts.
         objective: λ and the scale, live.
         seed: of the sampling.
+        strict: raise a fault.
     """
 
-    def __init__(self, loss: AnchorLoss, objective: AnchorMix, seed: int) -> None:
-        self.loss, self.objective, self._seed = loss, objective, seed
+    def __init__(
+        self, loss: AnchorLoss, objective: AnchorMix, seed: int, strict: bool = False
+    ) -> None:
+        self.loss, self.objective, self._seed, self._strict = loss, objective, seed, strict
         self.matched = False  # whether the scale is known
         self._complained = False
 
@@ -118,12 +123,11 @@ class AnchorTerm:
     def gradient(self, step: int) -> dict[str, Tensor] | None:
         """``∇L_1`` on this process, neither weighed nor scaled; ``None`` where it failed."""
         seed = int(np.random.SeedSequence([self._seed, step, 1]).generate_state(1)[0])
-        found: dict[str, Tensor] = {}
-        try:
-            everywhere(lambda: found.update(self.loss.gradient(seed)))
-        except Exception as error:
-            self._complain(step, error)
-            return None
+        found: dict[str, Tensor] | None = None
+        with survived(self._strict, partial(self._complain, step)):
+            mine: list[dict[str, Tensor]] = []
+            everywhere(lambda: mine.append(self.loss.gradient(seed)))
+            found = mine[0]  # not before all of them have theirs
         return found
 
     def _complain(self, step: int, error: Exception) -> None:
@@ -143,11 +147,14 @@ class AnchorTerm:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume; λ and the scale are the guard's to keep."""
-        return {"pool": self.loss.pool.state_dict(), "matched": self.matched}
+        pool = self.loss.pool
+        return {"prompts": pool.fingerprint, "pool": pool.state_dict(), "matched": self.matched}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
-        self.loss.pool.load_state_dict(state["pool"])
+        pool = self.loss.pool
+        if state.get("prompts", pool.fingerprint) == pool.fingerprint:  # else other anchor prompts
+            pool.load_state_dict(state["pool"])
         self.matched = state["matched"]
 
 

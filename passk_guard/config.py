@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -35,6 +36,8 @@ else:
 _ACTIONS = ("warn", "mix", "adjust_k", "checkpoint", "stop")
 _WATCHES = ("update", "target_k")
 _METRICS = ("euclidean", "adam")
+_ON_ERROR = ("continue", "raise")
+_ON_ERROR_VARIABLE = "PASSK_GUARD_ON_ERROR"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class PassKGuardConfig:
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
         log_prompts: let prompt text, not only row ids, into alarms, tables and the JSONL.
+        on_error: what becomes of a fault of the guard, of the verifier or of a reporter while
+            training: ``"continue"``: it costs that probe (or entry), and is said; ``"raise"``: it
+            ends the run, for tests and for development. ``None`` reads the environment variable
+            ``PASSK_GUARD_ON_ERROR``, and is ``"continue"`` where that is not set.
         seed: of the guard's own draws.
     """
 
@@ -96,6 +103,7 @@ class PassKGuardConfig:
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     verifier_timeout: float = 300.0
     log_prompts: bool = False
+    on_error: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -112,6 +120,10 @@ class PassKGuardConfig:
                 _at_least(name, getattr(self, name), 1)
         _one_of("watch", self.watch, _WATCHES)
         _one_of("metric", self.metric, _METRICS)
+        if self.on_error is not None:
+            _one_of("on_error", self.on_error, _ON_ERROR, or_none=True)
+        elif variable := os.environ.get(_ON_ERROR_VARIABLE):
+            _one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
         if self.objective is not None:
             _one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
         _between("false_alarms", self.false_alarms, 0.0, 0.5)
@@ -146,6 +158,11 @@ class PassKGuardConfig:
     def actions(self) -> list[Action]:
         """The actions as a list."""
         return list(self.action) if isinstance(self.action, (list, tuple)) else [self.action]
+
+    @property
+    def strict(self) -> bool:
+        """Whether a fault while training is raised."""
+        return (self.on_error or os.environ.get(_ON_ERROR_VARIABLE)) == "raise"
 
     @property
     def references(self) -> int:

@@ -8,7 +8,7 @@ than the tolerance. Both share the false-alarm chance that the user sets.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -25,11 +25,11 @@ _VARIANCE_DECAY = 0.15
 
 @dataclass(frozen=True)
 class Alarm:
-    """A conflict between what is trained and pass@1, raised once per episode.
+    """A conflict between what is trained and pass@1; each kind is raised once per episode.
 
     Attributes:
         step: optimizer steps done.
-        fired: which alarms did: ``"alignment"``, ``"level"``, ``"level of <group>"``.
+        fired: which alarms are new: ``"alignment"``, ``"level"``, ``"level of <group>"``.
         message: one line with the figures, fit for a log.
         pass1_lost: filtered estimate of pass@1 lost since the reference, with its standard error.
         prompts: row ids that carry the conflict, most negative agreement x weight first.
@@ -101,7 +101,8 @@ class AlignmentCusum:
 
 
 class ConflictDetector:
-    """Both alarms, and the episodes: raised once, then quiet until the conflict has cleared.
+    """Both alarms, and the episodes: each kind of alarm is raised once, then it is quiet until the
+    whole conflict has cleared. A level alarm after a leading one is news: the loss is real.
 
     An alignment alarm clears when its CUSUM is back at zero, a level alarm when the estimated
     loss is within the tolerance again.
@@ -118,6 +119,7 @@ class ConflictDetector:
         self.z = level_threshold(false_alarms / 2 / (1 + groups))
         self.tolerance = pass1_tolerance
         self.active: set[str] = set()
+        self._raised: set[str] = set()  # in this episode
 
     def update(
         self,
@@ -133,8 +135,8 @@ class ConflictDetector:
             groups: pass@1 by group.
 
         Returns:
-            Which alarms fired, empty unless an episode begins with this probe: ``"alignment"``,
-            ``"level"``, ``"level of <group>"``; and whether an episode ended with it.
+            Which kinds of alarm are raised with this probe for the first time in the episode:
+            ``"alignment"``, ``"level"``, ``"level of <group>"``; and whether it ended the episode.
         """
         before = bool(self.active)
         score = self.cusum.update(alignment)
@@ -142,7 +144,8 @@ class ConflictDetector:
         self._level("level", track)
         for label, own in (groups or {}).items():
             self._level(f"level of {label}", own)
-        fired = tuple(sorted(self.active)) if self.active and not before else ()
+        fired = tuple(sorted(self.active - self._raised))
+        self._raised = self._raised | self.active if self.active else set()
         return fired, before and not self.active
 
     def _level(self, name: str, track: Track) -> None:
@@ -157,9 +160,13 @@ class ConflictDetector:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return {"cusum": self.cusum.state_dict(), "active": sorted(self.active)}
+        return {"active": sorted(self.active), "raised": sorted(self._raised)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.cusum.load_state_dict(state["cusum"])
-        self.active = set(state["active"])
+        """Take over what :meth:`state_dict` gave: the episode; the CUSUM is restored apart."""
+        self.active, self._raised = set(state["active"]), set(state["raised"])
+
+    def forget(self, kind: Callable[[str], bool]) -> None:
+        """Close the alarms whose evidence is gone, by name."""
+        self.active = {name for name in self.active if not kind(name)}
+        self._raised = {name for name in self._raised if not kind(name)} if self.active else set()

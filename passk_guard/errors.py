@@ -1,6 +1,11 @@
-"""The one warning class and the one error class of the package."""
+"""The package's own warning and error, and what becomes of a fault in a run."""
 
-__all__ = ["PassKGuardWarning", "ProbeError"]
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["PassKGuardWarning", "ProbeError", "survived"]
 
 
 class PassKGuardWarning(UserWarning):
@@ -9,3 +14,23 @@ class PassKGuardWarning(UserWarning):
 
 class ProbeError(RuntimeError):
     """A probe could not be completed. It is lost; training goes on."""
+
+
+@contextmanager
+def survived(strict: bool, otherwise: Callable[[Exception], object]) -> Iterator[None]:
+    """Within, an error costs what ``otherwise`` says instead of the run.
+
+    Args:
+        strict: raise it, which ``on_error="raise"`` asks for.
+        otherwise: takes the error, and says what is lost.
+
+    >>> with survived(False, print):
+    ...     raise ValueError("it failed")
+    it failed
+    """
+    try:
+        yield
+    except Exception as error:
+        if strict:
+            raise
+        otherwise(error)

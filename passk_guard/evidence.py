@@ -13,6 +13,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.objectives import LiveObjective
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts import RolloutGroup, counts
+from passk_guard.training_weight import TrainingGroups, host_prompt_weight
 
 __all__ = [
     "AlignmentEvidence",
@@ -38,6 +39,14 @@ class AlignmentEvidence:
     target: Alignment | None
     update: Alignment | None
     weights: np.ndarray = field(repr=False)
+
+    @property
+    def carriers(self) -> list[int]:
+        """Prompts whose agreement x weight is most negative, worst first, ten at most."""
+        if self.update is None:
+            return []
+        contribution = self.update.agreement * self.weights
+        return [int(i) for i in np.argsort(contribution)[:10] if contribution[i] < 0]
 
 
 def enough_signal(groups: Sequence[RolloutGroup]) -> bool:
@@ -70,6 +79,7 @@ def alignment_evidence(
     k: int,
     objective: LiveObjective | None,
     watch: str,
+    training: TrainingGroups | None = None,
 ) -> AlignmentEvidence:
     """Alignment for every k and for the update in force.
 
@@ -79,15 +89,15 @@ def alignment_evidence(
         k: the target.
         objective: the live one that the guard installed, if any.
         watch: ``"update"`` or ``"target_k"``.
+        training: the groups that the run trains on, where they are known.
     """
     correct, n = counts(groups)
     weights = np.asarray(unbiased_prompt_weight(correct, n, k))
     if watch == "update":
         hosts = [_host_weight(group) for group in groups]
         if objective is not None or all(host is not None for host in hosts):
-            weights = np.array(
-                [_in_force(*pair, objective) for pair in zip(groups, hosts, strict=True)]
-            )
+            pairs = zip(groups, hosts, strict=True)
+            weights = np.array([_in_force(*pair, objective, training) for pair in pairs])
     if gramian is None or not enough_signal(groups):
         return AlignmentEvidence([], None, None, weights)
     curve = alignment_curve(gramian, correct, n)
@@ -96,17 +106,24 @@ def alignment_evidence(
     )
 
 
-def _in_force(group: RolloutGroup, host: float | None, objective: LiveObjective | None) -> float:
+def _in_force(
+    group: RolloutGroup,
+    host: float | None,
+    objective: LiveObjective | None,
+    training: TrainingGroups | None,
+) -> float:
     """Weight of a prompt in training; without a signal its gradient is zero and it has none."""
     if not group.has_signal:
         return 0.0
     if objective is None:
-        return 0.0 if host is None else host
-    return objective.prompt_weight(group.success, host)
+        if host is None:
+            return 0.0
+        return host_prompt_weight(host, training, group.correct, group.n)
+    return objective.prompt_weight(group.correct, group.n, host, training)
 
 
 def _host_weight(group: RolloutGroup) -> float | None:
-    """The prompt weight that the host trainer's own advantages amount to, where they are known.
+    """The prompt weight that the host trainer's own advantages amount to in a probe's groups.
 
     With two-valued rewards and centred advantages the trainer's gradient on a prompt is
     ``(n-1)/n (A_right - A_wrong) ĝ``. With shaped rewards the means over right and over wrong

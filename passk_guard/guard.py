@@ -6,33 +6,38 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from passk_guard.actions import Remedy, check_remedy, run_actions, warn
+from passk_guard.actions import (
+    Remedy,
+    check_remedy,
+    load_remedy,
+    remedy_state,
+    run_actions,
+    warn,
+)
 from passk_guard.config import PassKGuardConfig
-from passk_guard.objectives import LiveObjective, PassKObjective
+from passk_guard.errors import survived
+from passk_guard.objectives import LiveObjective
 from passk_guard.pool import HeldOutPool
 from passk_guard.probe import Failure, Probe, Rescore
 from passk_guard.prober import Prober
 from passk_guard.progress import Progress, harmless, silent
-from passk_guard.reporting.message import (
-    few_probes_message,
-    plan_message,
-    sketch_message,
-    state_message,
-)
+from passk_guard.remarks import Remarks
+from passk_guard.reporting.message import sketch_message, state_message
+from passk_guard.resume import Piece, current_form, run_settings, save_pieces, take_up_pieces
 from passk_guard.rollouts import Policy
 from passk_guard.schedule import Schedule, Task
 from passk_guard.states import StateWatch
+from passk_guard.training_weight import TrainingGroups
 
 __all__ = ["PassKGuard"]
 
 logger = logging.getLogger("passk_guard")
-
-_FEW_PROBES = 10
 
 
 class PassKGuard:
@@ -56,12 +61,17 @@ class PassKGuard:
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
         is_main: whether this process is the one that warns.
         progress: told where a look stands, see :data:`~passk_guard.progress.Progress`.
+        sampling: whatever else decides what pass@1 means, by name, such as the verifier's name,
+            its threshold and the temperature: plain values. A run resumed with others starts its
+            levels afresh.
+        training: the groups of rollouts that the run trains on, where they are known.
+        rollouts_per_step: gives the rollouts that an optimizer step trains on, where known: they
+            tell what a step will cost before there was one.
 
     Attributes:
         history: completed probes, oldest first.
         rescores: stored rollouts scored again between probes, oldest first.
         failures: lost probes, with their reason.
-        total_steps: of the run, where known; for the plan that is said at the start.
         requests: ``"checkpoint"`` or ``"stop"``, for the trainer to see to and discard.
     """
 
@@ -79,6 +89,9 @@ class PassKGuard:
         say: Callable[[str], None] = logger.info,
         is_main: bool = True,
         progress: Progress = silent,
+        sampling: Mapping[str, Any] | None = None,
+        training: TrainingGroups | None = None,
+        rollouts_per_step: Callable[[], int | None] = lambda: None,
     ) -> None:
         if len(pool) < 4:
             raise ValueError(
@@ -95,12 +108,29 @@ class PassKGuard:
         self.failures: list[Failure] = []
         self.schedule = Schedule(config.every, config.max_overhead)
         self.is_main = is_main
-        self.total_steps: int | None = None
         self._isolation = isolation
+        self._sampling = dict(sampling or {})
         self._say = say
-        self._progress = harmless(progress)
+        self._progress = harmless(progress, config.strict)
+        self._remarks = Remarks(
+            config,
+            self.schedule,
+            say=say,
+            is_main=is_main,
+            rollouts=config.n * min(config.prompts_per_probe, len(pool)),
+            rollouts_per_step=rollouts_per_step,
+            threshold=self._sampling.get("success_threshold"),
+        )
         self._prober = Prober(
-            policy, pool, config, micro_batch, optimizer, training_pass_at_1, self._progress
+            policy,
+            pool,
+            config,
+            micro_batch,
+            optimizer,
+            training_pass_at_1,
+            self._progress,
+            training,
+            self._remarks.references,
         )
         if self._prober.exact_bytes > config.memory_limit:
             say(sketch_message(self._prober.exact_bytes, config.memory_limit))
@@ -109,7 +139,16 @@ class PassKGuard:
         self._remedy: Remedy | None = None
         if (how := check_remedy(config.actions, objective)) and objective is not None:
             self._remedy = Remedy(how, objective, config.pass1_tolerance)
-        self._planned = False
+        _ = self._settings  # as the user wrote them, before anything steers the objective
+
+    @property
+    def total_steps(self) -> int | None:
+        """Of the run, where known; for the plan that is said at the start."""
+        return self._remarks.total_steps
+
+    @total_steps.setter
+    def total_steps(self, steps: int | None) -> None:
+        self._remarks.total_steps = steps
 
     @property
     def k(self) -> float:
@@ -133,6 +172,7 @@ class PassKGuard:
 
     def due(self, step: int) -> Task | None:
         """What should be done now that ``step`` optimizer steps are done, if anything."""
+        self._remarks.stepped()
         task = self.schedule.due(step)
         return None if task == "rescore" and not self._prober.levels.has_rollouts else task
 
@@ -144,7 +184,8 @@ class PassKGuard:
         """Probe the policy now on fresh prompts, and act on an alarm.
 
         Whatever goes wrong inside costs this probe only: it is noted in ``failures`` and said, and
-        ``None`` is returned. Ctrl-C passes through, with the training run's state restored.
+        ``None`` is returned (with ``on_error="raise"`` it is raised). Ctrl-C passes through, with
+        the training run's state restored.
         """
         start = time.perf_counter()
         probe: Probe | None = self._survive(step, lambda: self._prober.probe(step, self.objective))
@@ -154,6 +195,7 @@ class PassKGuard:
             self.history.append(probe)
             for state in self._states.update(probe):
                 self._say(state_message(state, probe, self._states.gap_at_start))
+            self._remarks.looked(probe)
             self._conclude(probe)
         return probe
 
@@ -169,20 +211,19 @@ class PassKGuard:
 
     def _survive(self, step: int, look: Callable[[], Any]) -> Any:
         seed = int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
-        try:
-            with self._isolation(seed):
-                try:
-                    return look()
-                finally:
-                    self._progress("", 0, 0)
-        except Exception as error:
-            self._lost(step, error)
-        return None
+        found = None
+        with survived(self.config.strict, partial(self._lost, step)), self._isolation(seed):
+            try:
+                found = look()
+            finally:
+                self._progress("", 0, 0)
+        return found
 
     def _conclude(self, found: Probe | Rescore) -> None:
         if found.cleared:
             self._say(f"passk-guard: step {found.step}: the conflict has cleared.")
-        self._say_plan(found)
+        if (drift := found.drift) is not None and drift.usable:
+            self._remarks.plan(partial(self._prober.visible_loss, drift))
         if found.alarm is not None:
             if "warn" not in self.config.actions:
                 self._say(f"passk-guard: {found.alarm.message}")
@@ -192,18 +233,9 @@ class PassKGuard:
             if said is not None:
                 self._say(f"passk-guard: step {found.step}: {said}.")
 
-    def _say_plan(self, found: Probe | Rescore) -> None:
-        """Once costs and precision are known: what to expect of this run."""
-        if self._planned or found.drift is None or not found.drift.usable:
-            return
-        forecast = self.schedule.forecast(self.total_steps)
-        if forecast is None:
-            return
-        self._planned = True
-        visible = self._prober.visible_loss(found.drift, forecast.probes)
-        self._say(plan_message(forecast, visible, self.config))
-        if forecast.probes is not None and forecast.probes < _FEW_PROBES and self.is_main:
-            warn(few_probes_message(forecast.probes, self.config))
+    def end(self) -> None:
+        """The run is over."""
+        self._remarks.end(self.history)
 
     def _lost(self, step: int, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
@@ -218,26 +250,49 @@ class PassKGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return {
-            "pool": self.pool.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "prober": self._prober.state_dict(),
-            "states": self._states.state_dict(),
-            "k": self.k,
-            "pass1_weight": self.pass1_weight,
-            "mix_scale": getattr(self.objective, "scale", None),
-            "remedy": None if self._remedy is None else self._remedy.controller.state_dict(),
-        }
+        return save_pieces(self._pieces(), self._settings)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.pool.load_state_dict(state["pool"])
-        self.schedule.load_state_dict(state["schedule"])
-        self._prober.load_state_dict(state["prober"])
-        self._states.load_state_dict(state["states"])
-        if self.objective is not None:
-            self.objective.k, self.objective.pass1_weight = state["k"], state["pass1_weight"]
-            if not isinstance(self.objective, PassKObjective) and state["mix_scale"] is not None:
-                self.objective.scale = state["mix_scale"]
-        if self._remedy is not None and state["remedy"] is not None:
-            self._remedy.controller.load_state_dict(state["remedy"])
+        """Take over what :meth:`state_dict` gave, as far as it rests on settings that still hold.
+
+        What starts afresh because a setting is another one is said, as a warning.
+        """
+        taken = take_up_pieces(self._pieces(), self._settings, current_form(state))
+        if taken.message is not None and self.is_main:
+            warn(taken.message)
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        """What pieces of the state may depend on."""
+        return run_settings(self.config, self.pool, self.objective, self._sampling)
+
+    def _pieces(self) -> list[Piece]:
+        about = ("prompts", "weight_by", *self._sampling)
+        return [
+            *self._prober.pieces(about),
+            Piece(
+                "held-out order",
+                ("prompts", "weight_by", "seed"),
+                self.pool.state_dict,
+                self.pool.load_state_dict,
+            ),
+            Piece("schedule", (), self.schedule.state_dict, self.schedule.load_state_dict),
+            Piece(
+                "_costs",
+                ("num_generations", "prompts_per_probe"),
+                lambda: self.schedule.costs,
+                lambda costs: setattr(self.schedule, "costs", costs),
+            ),
+            Piece(
+                "named states",
+                (*about, "k"),
+                self._states.state_dict,
+                self._states.load_state_dict,
+            ),
+            Piece(
+                "remedy",
+                ("k", "objective", "pass1_weight", "remedy"),
+                partial(remedy_state, self.objective, self._remedy),
+                partial(load_remedy, self.objective, self._remedy),
+            ),
+        ]

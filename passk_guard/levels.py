@@ -46,6 +46,9 @@ class Levels:
         floor: under pass@1 of all prompts, see :class:`~passk_guard.floor.Floor`; each group's is
             where it began.
         progress: told where scoring again stands.
+
+    Attributes:
+        floor: under pass@1 of all prompts.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Levels:
         self._progress = progress
         self._store = RolloutStore(k, label_of)
         self._track = Pass1Track()
-        self._floor = Floor(floor)
+        self.floor = Floor(floor)
         self._groups: dict[str, Pass1Track] = {}
         self._last_step = 0
 
@@ -119,7 +122,7 @@ class Levels:
                 own = drift  # it says why there is none
             if (now := filter_.update(_level(by_label.get(label, [])), own, steps)) is not None:
                 tracks[label] = now
-        return Reading(self._floor.under(track), tracks, drift, drifts.get(PASS_AT_K))
+        return Reading(self.floor.under(track), tracks, drift, drifts.get(PASS_AT_K))
 
     def visible_loss(
         self, drift: Drift, updates: int, z: float, tolerance: float, prompts: int
@@ -141,21 +144,32 @@ class Levels:
         return {
             "store": self._store.state_dict(),
             "track": self._track.state_dict(),
-            "floor": self._floor.state_dict(),
-            "groups": {label: track.state_dict() for label, track in self._groups.items()},
             "last_step": self._last_step,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Take over what :meth:`state_dict` gave: all but floor and groups."""
         self._store.load_state_dict(state["store"])
         self._track.load_state_dict(state["track"])
-        self._floor.load_state_dict(state["floor"])
-        self._groups = {}
-        for label, track in state["groups"].items():
-            self._groups[label] = Pass1Track()
-            self._groups[label].load_state_dict(track)
         self._last_step = state["last_step"]
+
+    def groups_state(self) -> dict[str, Any]:
+        """The tracks of the groups."""
+        return {label: track.state_dict() for label, track in self._groups.items()}
+
+    def load_groups(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`groups_state` gave."""
+        self._groups = {label: Pass1Track() for label in state}
+        for label, track in state.items():
+            self._groups[label].load_state_dict(track)
+
+    def forget_groups(self) -> None:
+        """Other groups than before: what was summed up for them is void, the rollouts are not."""
+        self._store.forget(lambda name: name in (PASS_AT_1, PASS_AT_K))
+
+    def forget_pass_at_k(self) -> None:
+        """Another k than before."""
+        self._store.forget(lambda name: name != PASS_AT_K)
 
 
 def _level(groups: Sequence[RolloutGroup]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -15,8 +17,30 @@ from passk_guard.advantages import (
     pkpo_advantages,
 )
 from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.training_weight import (
+    TrainingGroups,
+    host_prompt_weight,
+    training_prompt_weight,
+    unscaled,
+)
 
-__all__ = ["ESTIMATORS", "AnchorMix", "LiveObjective", "PassKObjective", "TrainerMix"]
+__all__ = ["ESTIMATORS", "AnchorMix", "Estimator", "LiveObjective", "PassKObjective", "TrainerMix"]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A way from rewards to pass@k advantages.
+
+    Attributes:
+        advantages: ``f(rewards, k)``, see :mod:`passk_guard.advantages`.
+        least_group: the smallest group, by k, in which it can tell one rollout from another; in a
+            smaller one every advantage is 0.
+        has_k: whether k plays a part.
+    """
+
+    advantages: Callable[[Tensor, int], Tensor]
+    least_group: Callable[[int], int]
+    has_k: bool = True
 
 
 class PassKObjective:
@@ -31,6 +55,12 @@ class PassKObjective:
         pass1_weight: λ in [0, 1]; may be set at any time.
         estimator: ``"pkpo"``, ``"analytic"``, ``"best_minus_second"`` or ``"maxrl"``, see
             :mod:`passk_guard.advantages`. The last two have no k of their own.
+        group_size: rollouts per training group. Noted at each call; give it where the guard looks
+            before the first one and the estimator is not ``"pkpo"``, whose prompt weights do not
+            depend on it.
+
+    Raises:
+        ValueError: an argument is unusable, or groups are smaller than the estimator can do with.
 
     >>> import torch
     >>> objective = PassKObjective(k=2)
@@ -39,7 +69,13 @@ class PassKObjective:
             [0.6700, 0.6700, 0.6700, 0.0000]])
     """
 
-    def __init__(self, k: int, pass1_weight: float = 0.0, estimator: str = "pkpo") -> None:
+    def __init__(
+        self,
+        k: int,
+        pass1_weight: float = 0.0,
+        estimator: str = "pkpo",
+        group_size: int | None = None,
+    ) -> None:
         if estimator not in ESTIMATORS:
             raise ValueError(
                 f"estimator={estimator!r} is not known. Choose one of: {', '.join(ESTIMATORS)}."
@@ -47,6 +83,9 @@ class PassKObjective:
         self.estimator = estimator
         self.k = k
         self.pass1_weight = pass1_weight
+        self.group_size = group_size
+        if group_size is not None:
+            self._check_group(group_size)
 
     @property
     def k(self) -> float:
@@ -72,6 +111,27 @@ class PassKObjective:
 
     def __call__(self, rewards: Tensor) -> Tensor:
         """Advantages of ``(groups, n)`` rewards; NaN marks an unscorable rollout, which gets 0."""
+        if rewards.ndim == 2:
+            self._check_group(rewards.shape[-1])
+            self.group_size = rewards.shape[-1]
+        return self._mixed(rewards)
+
+    @property
+    def least_group(self) -> int:
+        """The smallest group of rollouts that the estimator can learn from at the present k."""
+        return ESTIMATORS[self.estimator].least_group(math.ceil(self.k))
+
+    def _check_group(self, size: int) -> None:
+        least = self.least_group
+        if size < least:
+            what = f" with k={self.k:g}" if ESTIMATORS[self.estimator].has_k else ""
+            raise ValueError(
+                f"estimator={self.estimator!r}{what} needs groups of at least {least} rollouts, "
+                f"got {size}: in smaller ones every advantage is 0. Raise num_generations to "
+                f"{least} or more{', or lower k' if what else ''}."
+            )
+
+    def _mixed(self, rewards: Tensor) -> Tensor:
         if self.pass1_weight == 1.0:
             return leave_one_out_advantages(rewards)
         passk = self.passk(rewards)
@@ -82,7 +142,7 @@ class PassKObjective:
 
     def passk(self, rewards: Tensor) -> Tensor:
         """``A_k`` alone, at the present k."""
-        estimator = ESTIMATORS[self.estimator]
+        estimator = ESTIMATORS[self.estimator].advantages
         lower = math.floor(self.k)
         advantages = estimator(rewards, lower)
         if lower < self.k:
@@ -90,36 +150,54 @@ class PassKObjective:
             advantages = (1 - part) * advantages + part * estimator(rewards, lower + 1)
         return advantages
 
-    def prompt_weight(self, success: Tensor, host: float | None) -> float:
+    def prompt_weight(
+        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+    ) -> float:
         """The weight on ĝ that training gives to a prompt, for two-valued rewards.
 
-        ``(1-λ) W_k + λ``, times the trainer's own scale. For advantages that are centred in each
-        group W_k is ``(n-1)/n (A_right - A_wrong)``, exactly; those of PKPO are not, and have the
-        expectation of ``ŵ_k(c) ĝ`` (of ``ŵ_{n-1}`` for ``"best_minus_second"``, nearly).
+        That of ``(1-λ) A_k + λ A_1`` in groups as the run trains on, see
+        :mod:`passk_guard.training_weight`.
 
         Args:
-            success: ``(n,)`` 1.0 right, 0.0 wrong, one of each at least.
-            host: the same of the trainer's own pass@1 advantages, which carries its scale.
+            correct: right rollouts of a probe, one at least and not all.
+            n: all of them.
+            host: the weight that the trainer's own pass@1 advantages amount to in the probe, which
+                carries its scale.
+            training: the training groups; those of :attr:`group_size` where ``None``, and as
+                large as the probe's where that is not known either.
         """
-        share = self.pass1_weight
-        weight = (1 - share) * self._passk_weight(success) + share
-        return weight if host is None else host * weight
+        training = training or TrainingGroups(self.group_size or n)
+        weight = training_prompt_weight(self._mixed, training, correct, n)
+        return weight if host is None else weight * unscaled(host, training, correct, n)
 
-    def _passk_weight(self, success: Tensor) -> float:
-        n, correct = len(success), int(success.sum())
-        if self.estimator in ("pkpo", "best_minus_second"):
-            k = min(self.k, n - 1) if self.estimator == "pkpo" else n - 1
-            lower = math.floor(k)
-            weight, part = unbiased_prompt_weight(correct, n, lower), k - lower
-            if part:
-                weight += part * (unbiased_prompt_weight(correct, n, lower + 1) - weight)
-            return float(weight)
-        advantages = self.passk(success[None].double())[0]
-        right = success > 0.5
-        return (n - 1) / n * float(advantages[right].mean() - advantages[~right].mean())
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {"k": self.k, "pass1_weight": self.pass1_weight, "group_size": self.group_size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.k, self.pass1_weight = state["k"], state["pass1_weight"]
+        self.group_size = state.get("group_size", self.group_size)
 
 
-class TrainerMix:
+class _Scaled:
+    """λ and a scale, live."""
+
+    def __init__(self, k: float) -> None:
+        self.k = k
+        self.pass1_weight = 0.0
+        self.scale = 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {"pass1_weight": self.pass1_weight, "scale": self.scale}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.pass1_weight, self.scale = state["pass1_weight"], state.get("scale", self.scale)
+
+
+class TrainerMix(_Scaled):
     """``(1-λ) A_trainer + λ A_1``: the trainer's own advantages, with a pass@1 term mixed in.
 
     Args:
@@ -131,18 +209,15 @@ class TrainerMix:
             are of one size.
     """
 
-    def __init__(self, k: float) -> None:
-        self.k = k
-        self.pass1_weight = 0.0
-        self.scale = 1.0
-
-    def prompt_weight(self, success: Tensor, host: float | None) -> float:
+    def prompt_weight(
+        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+    ) -> float:
         """The weight on ĝ that training gives to a prompt, as in :class:`PassKObjective`."""
-        own = 0.0 if host is None else host
+        own = 0.0 if host is None else host_prompt_weight(host, training, correct, n)
         return (1 - self.pass1_weight) * own + self.pass1_weight * self.scale
 
 
-class AnchorMix:
+class AnchorMix(_Scaled):
     """``L_host + λ/(1-λ) s L_1``: a pass@1 loss beside a loss that the guard cannot reach into.
 
     Up to the step's size, which Adam and clipping level out, ``(1-λ) L_host + λ s L_1``.
@@ -157,29 +232,35 @@ class AnchorMix:
 
     _most = 0.95  # a host loss with no share at all would not be the user's run any more
 
-    def __init__(self, k: float) -> None:
-        self.k = k
-        self.pass1_weight = 0.0
-        self.scale = 1.0
+    @property
+    def _share(self) -> float:
+        return min(self.pass1_weight, self._most)
 
     @property
     def factor(self) -> float:
         """What the gradient of ``L_1`` is multiplied with."""
-        share = min(self.pass1_weight, self._most)
-        return share / (1 - share) * self.scale
+        return self._share / (1 - self._share) * self.scale
 
-    def prompt_weight(self, success: Tensor, host: float | None) -> float:
-        """The weight on ĝ, taking the host's loss for a pass@k one: it cannot be seen."""
-        n = len(success)
-        weight = float(unbiased_prompt_weight(int(success.sum()), n, int(self.k)))
-        return (1 - self.pass1_weight) * (weight if host is None else host) + self.pass1_weight
+    def prompt_weight(
+        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+    ) -> float:
+        """The weight on ĝ of the step that is applied, ``(1-λ) W_host + λ s``, λ as capped.
+
+        The host's loss cannot be seen. It is taken for a pass@k one in the units of
+        :class:`PassKObjective`, the mean over rollouts of ``-A Σ_t log π``: a loss in other units
+        has its scale in s.
+        """
+        weight = float(unbiased_prompt_weight(correct, n, int(self.k)))
+        own = weight if host is None else host
+        return (1 - self._share) * own + self._share * self.scale
 
 
 LiveObjective = PassKObjective | TrainerMix | AnchorMix
 
-ESTIMATORS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "pkpo": pkpo_advantages,
-    "analytic": analytic_advantages,
-    "best_minus_second": best_minus_second_advantages,
-    "maxrl": maxrl_advantages,
+ESTIMATORS: dict[str, Estimator] = {
+    "pkpo": Estimator(pkpo_advantages, lambda k: max(k, 2)),
+    # The best of the only k-subset of k rollouts is worth as much as the mean over subsets.
+    "analytic": Estimator(analytic_advantages, lambda k: k + 1),
+    "best_minus_second": Estimator(best_minus_second_advantages, lambda k: 2, has_k=False),
+    "maxrl": Estimator(maxrl_advantages, lambda k: 2, has_k=False),
 }

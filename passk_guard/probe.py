@@ -89,6 +89,7 @@ class Probe(Rescore):
         correct: ``(m,)`` right rollouts.
         scored: ``(m,)`` rollouts that have a verdict.
         weights: ``(m,)`` prompt weights in force.
+        rewards: lowest and highest score that the verifier gave, where they are seen.
         gramian: ``(m, m)`` inner products of per-prompt gradients: the interference kernel.
         only_once: seconds that went into the reference, once per run.
     """
@@ -112,6 +113,7 @@ class Probe(Rescore):
     correct: tuple[int, ...] = field(repr=False)
     scored: tuple[int, ...] = field(repr=False)
     weights: np.ndarray = field(repr=False)
+    rewards: tuple[float, float] | None = field(repr=False)
     gramian: np.ndarray | None = field(repr=False)
     only_once: float = field(repr=False)
 
@@ -119,6 +121,12 @@ class Probe(Rescore):
     def prompts(self) -> int:
         """Prompts measured."""
         return len(self.row_ids)
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing could be compared: fewer than two prompts with right and wrong ones."""
+        signal = [0 < c < n for c, n in zip(self.correct, self.scored, strict=True)]
+        return sum(signal) < 2
 
     @property
     def pass_rates(self) -> np.ndarray:

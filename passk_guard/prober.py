@@ -15,7 +15,6 @@ from passk_guard.detection import Alarm, ConflictDetector
 from passk_guard.diagnostics import diagnose
 from passk_guard.drift import score_all
 from passk_guard.evidence import (
-    AlignmentEvidence,
     alignment_evidence,
     enough_signal,
     sampled_pass_at_k,
@@ -28,9 +27,11 @@ from passk_guard.preconditioner import adam_scales
 from passk_guard.probe import Probe, Rescore
 from passk_guard.progress import Progress
 from passk_guard.reporting.message import alarm_message
+from passk_guard.resume import Piece
 from passk_guard.rollout_store import Drift
-from passk_guard.rollouts import Policy, RolloutGroup, counts
+from passk_guard.rollouts import Policy, RolloutGroup, counts, reward_range
 from passk_guard.sampling import Sampler
+from passk_guard.training_weight import TrainingGroups
 
 __all__ = ["Prober"]
 
@@ -48,6 +49,9 @@ class Prober:
         optimizer: gives the run's optimizer, for ``metric="adam"``.
         training_pass_at_1: gives pass@1 on recent training batches, or ``None``.
         progress: told where a look stands.
+        training: the groups that the run trains on, where they are known.
+        references: ``f(first, more)`` that gives the number of reference batches, from the seconds
+            that the first look has taken so far, and those that each further batch will take.
 
     Attributes:
         levels: pass@1 over the run.
@@ -64,7 +68,10 @@ class Prober:
         optimizer: Callable[[], Any] | None,
         training_pass_at_1: Callable[[], float | None],
         progress: Progress,
+        training: TrainingGroups | None,
+        references: Callable[[float, float], int],
     ) -> None:
+        self._training, self._references = training, references
         self._policy, self._pool, self._config = policy, pool, config
         self._micro_batch, self._optimizer = micro_batch, optimizer
         self._training_pass_at_1, self._progress = training_pass_at_1, progress
@@ -93,6 +100,7 @@ class Prober:
         groups, drawn = self._sampler.batch()
         self._progress("scoring", 0, 0)
         scores = self.levels.score(groups)
+        one_batch = time.perf_counter() - start
         gramian = self._gramian(groups, step)
         evidence = alignment_evidence(
             gramian,
@@ -100,6 +108,7 @@ class Prober:
             k=k,
             objective=objective,
             watch=self._config.watch,
+            training=self._training,
         )
         self._progress("scoring", 0, 0)
         silent = [group for group in groups if not group.has_signal]
@@ -114,7 +123,7 @@ class Prober:
         # Where nothing can be compared yet, a reference would be costly and empty.
         began = time.perf_counter()
         first = not self.levels.has_rollouts and enough_signal(groups)
-        count = self._config.references - 1 if first else 0
+        count = self._references(began - start, one_batch) - 1 if first else 0
         more = []
         for i in range(count):
             self._progress("reference batches", i, count)
@@ -127,7 +136,7 @@ class Prober:
         reading = self.levels.fresh(step, batches, scored, reference=first)
         cosine = None if evidence.update is None else self._cosine.update(evidence.update)
         fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
-        self._carriers = _carriers(rows, evidence)
+        self._carriers = tuple(rows[i] for i in evidence.carriers)
         correct, n = counts(groups)
         pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
         return Probe(
@@ -155,6 +164,7 @@ class Prober:
             correct=tuple(correct),
             scored=tuple(n),
             weights=evidence.weights,
+            rewards=reward_range(groups),
             gramian=None if gramian is None else gramian.float().numpy(),
             seconds=time.perf_counter() - start,
             only_once=only_once,
@@ -221,26 +231,66 @@ class Prober:
             drift, (probes or 10) - 1, self.detector.z, self.detector.tolerance, self._sampler.size
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume, for ``torch.save``."""
+    def pieces(self, about: tuple[str, ...]) -> list[Piece]:
+        """The parts of its state, see :mod:`passk_guard.resume`.
+
+        Args:
+            about: the settings that say which pass@1 is meant.
+        """
+        levels, detector = self.levels, self.detector
+        evidence = (
+            *about,
+            *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
+            *("num_generations", "prompts_per_probe"),
+        )
+        return [
+            Piece("open alarms", (), detector.state_dict, detector.load_state_dict),
+            Piece(
+                "pass@1 and its reference",
+                about,
+                levels.state_dict,
+                levels.load_state_dict,
+                lambda: detector.forget(lambda name: name == "level"),
+            ),
+            Piece(
+                "_floor",
+                (*about, "floor"),
+                levels.floor.state_dict,
+                levels.floor.load_state_dict,
+            ),
+            Piece(
+                "pass@1 of the groups",
+                (*about, "group_by"),
+                levels.groups_state,
+                levels.load_groups,
+                self._forget_groups,
+            ),
+            Piece("_drift of pass@k", (*about, "k"), dict, _ignore, levels.forget_pass_at_k),
+            Piece(
+                "alignment",
+                evidence,
+                self._alignment_state,
+                self._load_alignment,
+                lambda: detector.forget(lambda name: name == "alignment"),
+            ),
+        ]
+
+    def _forget_groups(self) -> None:
+        self.levels.forget_groups()
+        self.detector.forget(lambda name: name.startswith("level of "))
+
+    def _alignment_state(self) -> dict[str, Any]:
         return {
-            "levels": self.levels.state_dict(),
-            "detector": self.detector.state_dict(),
+            "cusum": self.detector.cusum.state_dict(),
             "cosine": self._cosine.state_dict(),
             "carriers": list(self._carriers),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.levels.load_state_dict(state["levels"])
-        self.detector.load_state_dict(state["detector"])
+    def _load_alignment(self, state: Mapping[str, Any]) -> None:
+        self.detector.cusum.load_state_dict(state["cusum"])
         self._cosine.load_state_dict(state["cosine"])
         self._carriers = tuple(state["carriers"])
 
 
-def _carriers(rows: tuple[int, ...], evidence: AlignmentEvidence) -> tuple[int, ...]:
-    """Rows whose agreement x weight is most negative, worst first."""
-    if evidence.update is None:
-        return ()
-    contribution = evidence.update.agreement * evidence.weights
-    return tuple(rows[i] for i in np.argsort(contribution)[:10] if contribution[i] < 0)
+def _ignore(state: Any) -> None:
+    """Nothing to take up: the sums lie in the stored rollouts."""

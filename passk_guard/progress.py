@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from passk_guard.errors import survived
+
 __all__ = ["Progress", "harmless", "silent"]
 
 logger = logging.getLogger("passk_guard")
@@ -21,18 +23,23 @@ def silent(stage: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def harmless(progress: Progress) -> Progress:
-    """The same, but what it raises is noted and ends the showing, not the look."""
+def harmless(progress: Progress, strict: bool = False) -> Progress:
+    """The same, but what it raises is noted and ends the showing, not the look.
+
+    Args:
+        progress: shows where a look stands.
+        strict: raise it instead.
+    """
     failed = False
 
     def tell(stage: str, done: int, total: int) -> None:
+        if not failed:
+            with survived(strict, end):
+                progress(stage, done, total)
+
+    def end(error: Exception) -> None:
         nonlocal failed
-        if failed:
-            return
-        try:
-            progress(stage, done, total)
-        except Exception as error:
-            failed = True
-            logger.info("progress is no longer shown: %s: %s", type(error).__name__, error)
+        failed = True
+        logger.info("progress is no longer shown: %s: %s", type(error).__name__, error)
 
     return tell

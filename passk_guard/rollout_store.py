@@ -207,6 +207,17 @@ class RolloutStore:
             self._settled[name] = self._settled.get(name, 0.0) + _variance_of_mean(credit)
         self._batches = [b for b in self._batches if b is not batch]
 
+    def forget(self, kept: Callable[[str], bool]) -> None:
+        """Start the sums of some quantities afresh; the rollouts stay.
+
+        Args:
+            kept: whether a quantity's are kept, by name.
+        """
+        self._settled = {name: v for name, v in self._settled.items() if kept(name)}
+        self._variance = {name: v for name, v in self._variance.items() if kept(name)}
+        for batch in self._batches:
+            batch.credit = {name: v for name, v in batch.credit.items() if kept(name)}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
         return {

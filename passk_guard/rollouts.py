@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Policy", "RolloutGroup", "counts", "packed", "stacked"]
+__all__ = ["Policy", "RolloutGroup", "counts", "packed", "reward_range", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class RolloutGroup:
         success: ``(n,)`` 1.0 right, 0.0 wrong. NaN marks an unscorable rollout, or one that was
             not verified yet.
         advantages: ``(n,)`` what the host trainer would give these rollouts, where it says.
+        rewards: ``(n,)`` what the verifier gave, NaN where it gave none; only to tell a user why
+            nothing is right, or everything.
         completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
             once verified.
     """
@@ -36,6 +38,7 @@ class RolloutGroup:
     completion_mask: Tensor
     success: Tensor
     advantages: Tensor | None = None
+    rewards: Tensor | None = None
     completions: tuple[Any, ...] | None = None
 
     @property
@@ -75,6 +78,7 @@ class RolloutGroup:
             completion_mask=self.completion_mask[keep],
             success=self.success[keep],
             advantages=None if self.advantages is None else self.advantages[keep],
+            rewards=None if self.rewards is None else self.rewards[keep],
         )
 
     def centred_success(self) -> Tensor:
@@ -168,6 +172,14 @@ def stacked(groups: Sequence[RolloutGroup]) -> tuple[Tensor, Tensor, Tensor]:
         for tensors in zip(*(group.tokens for group in groups), strict=True)
     )
     return ids, attention, mask
+
+
+def reward_range(groups: Sequence[RolloutGroup]) -> tuple[float, float] | None:
+    """The lowest and the highest score that a verifier gave; ``None`` where none is known."""
+    seen = [group.rewards for group in groups if group.rewards is not None]
+    scores = torch.cat(seen) if seen else torch.tensor([])
+    scores = scores[~scores.isnan()]
+    return (float(scores.min()), float(scores.max())) if len(scores) else None
 
 
 def counts(groups: Sequence[RolloutGroup]) -> tuple[list[int], list[int]]:

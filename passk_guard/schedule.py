@@ -115,6 +115,15 @@ class Schedule:
         """Whether the clock has a say in it."""
         return self._overhead is not None
 
+    def budget(self, seconds: float) -> float | None:
+        """Seconds that the guard may take of a run of so many; ``None`` where no share is set."""
+        return None if self._overhead is None else self._overhead * seconds
+
+    @property
+    def step_seconds(self) -> float | None:
+        """What a training step takes; ``None`` before the first one was timed."""
+        return self._training / self._steps if self._steps and self._training else None
+
     @property
     def spent(self) -> float:
         """Seconds that the guard took so far."""
@@ -131,9 +140,9 @@ class Schedule:
 
     def forecast(self, total_steps: int | None) -> Forecast | None:
         """What is to be expected of a run; ``None`` before the first step was timed."""
-        if not self._steps or not self._training:
+        step = self.step_seconds
+        if step is None:
             return None
-        step = self._training / self._steps
         probe = self._cost("probe") / step
         if self._overhead is None:
             interval: float = self._closest
@@ -154,7 +163,6 @@ class Schedule:
         """Everything needed to go on after a resume."""
         return {
             "last": dict(self._last),
-            "costs": dict(self._costs),
             "spent": dict(self._spent),
             "training": self._training,
             "steps": self._steps,
@@ -162,7 +170,17 @@ class Schedule:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
-        self._last, self._costs = dict(state["last"]), dict(state["costs"])
+        self._last = dict(state["last"])
         self._spent |= state["spent"]
         self._training = state["training"]
         self._steps = state["steps"]
+
+    @property
+    def costs(self) -> dict[str, list[float]]:
+        """Seconds that the last few looks of each kind took; restored apart, for they depend on
+        the size of a look."""
+        return {task: list(seconds) for task, seconds in self._costs.items()}
+
+    @costs.setter
+    def costs(self, costs: Mapping[str, list[float]]) -> None:
+        self._costs = {task: list(seconds) for task, seconds in costs.items()}

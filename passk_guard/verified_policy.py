@@ -116,10 +116,15 @@ class VerifiedPolicy:
                 "generate() set RolloutGroup.completions, or verify there and leave reward_funcs "
                 "out"
             )
-        success = decide_success(self._scores(rows, groups), self._threshold)
+        scores = self._scores(rows, groups).split([group.n for group in groups])
         return [
-            replace(group, success=part, completions=None)
-            for group, part in zip(groups, success.split([g.n for g in groups]), strict=True)
+            replace(
+                group,
+                success=decide_success(own, self._threshold),
+                rewards=own,
+                completions=None,
+            )
+            for group, own in zip(groups, scores, strict=True)
         ]
 
     def _scores(self, rows: list[Mapping[str, Any]], groups: list[RolloutGroup]) -> Tensor:

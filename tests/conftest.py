@@ -7,10 +7,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+# A fault of the guard fails the test; what injects one asks for on_error="continue".
+os.environ["PASSK_GUARD_ON_ERROR"] = "raise"
 # trackio asks for its folder as it is imported, which TRL does where it is installed.
 _TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
@@ -34,6 +38,12 @@ collect_ignore = (
 WITHOUT_TRACKERS = any(importlib.util.find_spec(m) is None for m in ("wandb", "trackio", "mlflow"))
 if WITHOUT_TRACKERS:
     collect_ignore += ["test_reporters.py", "tracked.py"]
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    """For tests that inject faults: what a user gets, where a fault costs what it hits."""
+    monkeypatch.delenv("PASSK_GUARD_ON_ERROR")
 
 
 def pytest_report_header():

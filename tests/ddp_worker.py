@@ -39,7 +39,35 @@ class Steps(TrainerCallback):
         self.verifier.step = state.global_step
 
 
+def mixes(out: Path) -> dict:
+    """The trainer's own advantages with a pass@1 term, and a stop that one process asks for."""
+    found = {}
+    settings = {**GUARD, "prompts": held_out(), "floor": 0.99}
+    trainer = make_trainer(out, per_device_train_batch_size=12, steps=8, ddp_backend="gloo")
+    callback = PassKGuardCallback(trainer, action="mix", **settings)
+    trainer.add_callback(callback)
+    trainer.train()
+    found["mix"] = [
+        [p.step, p.pass1_weight, p.update_alignment.inner, p.track.change]
+        for p in callback.guard.history
+    ]
+    found["scale"] = callback.guard.objective.scale
+    found["weights"] = [p.detach().double().sum().item() for p in trainer.model.parameters()]
+
+    def stop_on_the_second(probe, guard):
+        if dist.get_rank() == 1:
+            guard.requests.add("stop")
+
+    trainer = make_trainer(out, per_device_train_batch_size=12, steps=8, ddp_backend="gloo")
+    trainer.add_callback(PassKGuardCallback(trainer, action=stop_on_the_second, **settings))
+    trainer.train()
+    found["stopped"] = trainer.state.global_step
+    return found
+
+
 def main(out: Path, guarded: bool, objective: str | None) -> None:
+    if objective == "mixes":
+        leave(out, mixes(out))
     verifier = FailsOnce() if objective == "fails" else near_answer
     # 12 rollouts per process and groups of 8: groups straddle the processes.
     trainer = make_trainer(
@@ -73,6 +101,10 @@ def main(out: Path, guarded: bool, objective: str | None) -> None:
         ]
     weights = [p.detach().double().sum().item() for p in trainer.model.parameters()]
     seen["weights"] = weights
+    leave(out, seen)
+
+
+def leave(out: Path, seen: dict) -> None:
     (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(seen))
     dist.barrier()
     os._exit(0)

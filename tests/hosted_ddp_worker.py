@@ -91,6 +91,8 @@ def seen(module, callback):
             [p.step, p.pass_at_1, p.alignment.z, p.track.change, p.pass1_weight]
             for p in guard.history
         ]
+        found["inner"] = [p.update_alignment.inner for p in guard.history]
+        found["scale"] = getattr(guard.objective, "scale", None)
         found["failures"] = [[f.step, f.reason] for f in guard.failures]
     return found
 

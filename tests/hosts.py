@@ -154,7 +154,7 @@ class Lightning:
             accumulate_grad_batches=accumulate,
             gradient_clip_val=0.1,
         )
-        saved = out / f"checkpoint-step={resume}.ckpt"
+        saved = resume if isinstance(resume, Path) else out / f"checkpoint-step={resume}.ckpt"
         trainer.fit(module, _ordered(), ckpt_path=saved if resume else None, **_unpickled(resume))
         return Result(callback and callback.guard, module_weights(module), callbacks[0].seen)
 
@@ -244,9 +244,13 @@ def _train(trainer, make, guard, resume, before, at) -> Result:
         callback = make(trainer, **guard)
         trainer.add_callback(callback)
     trainer.add_callback(At(at))
-    saved = Path(trainer.args.output_dir) / f"checkpoint-{resume}"
+    saved = resume if isinstance(resume, Path) else _saved(trainer.args.output_dir, resume)
     trainer.train(resume_from_checkpoint=str(saved) if resume else None)
     return Result(callback and callback.guard, weights(trainer), losses(trainer))
+
+
+def _saved(folder, step):
+    return Path(folder) / f"checkpoint-{step}"
 
 
 HOSTS = {"trl": Trl(), "transformers": Transformers(), "lightning": Lightning()}

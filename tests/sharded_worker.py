@@ -22,6 +22,8 @@ CASES = {
     "sketched": {"reward_funcs": near_answer, "memory_limit": 1},
     "mix": {"reward_funcs": near_answer, **MIX},
 }
+# The trainer's own advantages with a pass@1 term: what only TRL has.
+TRAINER_MIX = {"reward_funcs": near_answer, "action": "mix", "floor": 0.99}
 
 
 def sharded(out):
@@ -117,7 +119,8 @@ def main(out, run):
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, guard in CASES.items():
+        cases = CASES | ({"trainer mix": TRAINER_MIX} if run is trl else {})
+        for name, guard in cases.items():
             module, callback = run(out, guard)
             found[name] = seen(Whole(module), callback)
     (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(found))

@@ -69,11 +69,10 @@ def test_the_factor_is_the_odds_of_lambda_and_stays_finite():
 
 
 def test_weights_in_force_go_from_the_pass_at_k_ones_to_one():
-    mix, success = AnchorMix(2), torch.tensor([1.0, 0.0, 0.0, 0.0])
-    mix.pass1_weight = 0.0
-    assert mix.prompt_weight(success, None) == pytest.approx(2 * 2 / 2)  # k C(n-c-1,1) / C(n-2,1)
-    mix.pass1_weight = 1.0
-    assert mix.prompt_weight(success, None) == 1.0
+    mix = AnchorMix(2)
+    assert mix.prompt_weight(1, 4, None, None) == pytest.approx(2 * 2 / 2)  # k C(n-c-1,1)/C(n-2,1)
+    mix.pass1_weight = 1.0  # at most .95 is applied
+    assert mix.prompt_weight(1, 4, None, None) == pytest.approx(0.05 * 2 + 0.95)
 
 
 def test_matching_takes_the_ratio_and_ignores_what_is_no_size():

@@ -40,3 +40,12 @@ def test_a_verifier_that_raises_on_one_process_costs_both_that_probe(tmp_path):
         assert "the sandbox is gone" in rank["failures"][0]
         assert rank["weights"] == alone[0]["weights"]
     assert "on process 1: ConnectionError" in ranks[0]["failures"][0]
+
+
+def test_one_scale_one_verdict_and_one_stop_on_both(tmp_path):
+    one, other = on_two(tmp_path / "mixes", "guarded", "mixes")
+    assert one == other
+    assert [p[0] for p in one["mix"]] == [0, 2, 4, 6, 8]
+    assert one["mix"][-1][1] > 0.5  # λ
+    assert one["scale"] != 1.0
+    assert one["stopped"] == 1  # the first step after the look that raised the alarm

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from passk_guard.alignment import weighted_alignment
+from passk_guard.alignment import Alignment, weighted_alignment
 from passk_guard.detection import (
     AlignmentCusum,
     ConflictDetector,
@@ -199,3 +199,32 @@ def test_one_alarm_per_episode_and_clearing_is_said():
 def test_thresholds():
     assert level_threshold(5e-4) == pytest.approx(3.29, abs=0.01)
     assert cusum_threshold(1e-3) > cusum_threshold(1e-2)
+
+
+def opposing(se=0.1, z=-9.0):
+    inner, cov = z * se, np.diag([se**2] * 3)
+    return Alignment(
+        4, inner, se, inner - se, inner + se, z, -0.5, 1.0, 1.0, np.zeros(4), 0.0, se, cov
+    )
+
+
+def test_a_sure_loss_escalates_an_open_leading_alarm_once():
+    detector = ConflictDetector(1e-3, 0.01)
+    fired = [detector.update(opposing(), quiet())[0] for _ in range(4)]
+    assert [kinds for kinds in fired if kinds] == [("alignment",)]
+    assert detector.update(opposing(), quiet(-0.2)) == (("level",), False)
+    assert detector.update(opposing(), quiet(-0.2)) == ((), False)
+    assert detector.update(opposing(), quiet(0.0)) == ((), False)  # the leading one is open still
+    assert detector.update(opposing(), quiet(-0.2)) == ((), False)  # the same episode
+    assert detector.active == {"alignment", "level"}
+    other = ConflictDetector(1e-3, 0.01)
+    other.load_state_dict(detector.state_dict())
+    assert other.update(None, quiet(-0.2)) == ((), False)
+
+
+def test_each_group_escalates_on_its_own():
+    detector = ConflictDetector(1e-3, 0.01, groups=2)
+    groups = {"a": quiet(-0.2), "b": quiet()}
+    assert detector.update(None, quiet(), groups)[0] == ("level of a",)
+    assert detector.update(None, quiet(), {**groups, "b": quiet(-0.2)})[0] == ("level of b",)
+    assert detector.update(None, quiet(-0.2), groups)[0] == ("level",)

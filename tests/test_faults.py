@@ -12,6 +12,7 @@ from trl_runs import TAKES_ASYNC, near_answer, same_weights
 
 from passk_guard import PassKGuardWarning
 
+pytestmark = pytest.mark.usefixtures("faults")
 FAULTY = 2  # the step whose probe is hit
 
 

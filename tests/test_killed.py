@@ -39,7 +39,9 @@ def test_a_killed_run_resumes_to_where_the_whole_one_ends(tmp_path, host):
     whole, again = (
         torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed")
     )
-    assert whole["guard"]["pass1_weight"] > 0.3  # in an intervention
+    assert (
+        whole["guard"]["remedy"]["state"]["objective"]["pass1_weight"] > 0.3
+    )  # in an intervention
     # k, λ, CUSUM, track, reference, schedule, stored rollouts and the held-out order.
     assert clockless(whole["guard"]) == clockless(again["guard"])
     assert same_weights(whole["weights"], again["weights"])

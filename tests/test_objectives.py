@@ -111,22 +111,21 @@ def test_a_k_between_two_mixes_both():
 def test_prompt_weight_is_what_the_advantages_amount_to(estimator):
     n, k = 8, 4
     for right in range(1, n):
-        success = torch.tensor([1.0] * right + [0.0] * (n - right))
-        weight = PassKObjective(k, estimator=estimator).prompt_weight(success, None)
+        weight = PassKObjective(k, estimator=estimator).prompt_weight(right, n, None, None)
         if estimator == "pkpo":
             want = unbiased_prompt_weight(right, n, k)
         else:  # of orders 1 to n-1, each over its order
             want = sum(unbiased_prompt_weight(right, n, i) / i for i in range(1, n))
         assert weight == pytest.approx(want)
-        mixed = PassKObjective(k, 0.25, estimator).prompt_weight(success, 2.0)
+        mixed = PassKObjective(k, 0.25, estimator).prompt_weight(right, n, 2.0, None)
         assert mixed == pytest.approx(2.0 * (0.75 * want + 0.25))
 
 
 def test_trainer_mix_weighs_the_trainers_own():
     mix = TrainerMix(8)
-    assert mix.prompt_weight(torch.tensor([1.0, 0.0]), 3.0) == 3.0
+    assert mix.prompt_weight(1, 2, 3.0, None) == 3.0
     mix.pass1_weight, mix.scale = 0.25, 2.0
-    assert mix.prompt_weight(torch.tensor([1.0, 0.0]), 3.0) == pytest.approx(0.75 * 3 + 0.25 * 2)
+    assert mix.prompt_weight(1, 2, 3.0, None) == pytest.approx(0.75 * 3 + 0.25 * 2)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

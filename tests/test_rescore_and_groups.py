@@ -84,6 +84,7 @@ def test_rescoring_often_tells_the_same_as_rescoring_once():
     assert often.change_se == pytest.approx(once.change_se, rel=1e-6)
 
 
+@pytest.mark.usefixtures("faults")
 def test_a_failed_rescore_costs_only_itself():
     class Flaky(BanditPolicy):
         broken = False

@@ -43,3 +43,13 @@ def test_mix_changes_training_alike_on_both(ranks):
     assert one["failures"] == []
     assert one["history"][-1][-1] > 0.3  # λ
     assert one["weights"] != ranks[0]["alone"]["weights"]
+
+
+def test_the_mix_into_the_trainers_own_has_one_scale_and_one_verdict(ranks):
+    if "trainer mix" not in ranks[0]:
+        return  # only TRL has advantages of its own
+    one, other = (rank["trainer mix"] for rank in ranks)
+    assert one == other
+    assert one["scale"] != 1.0
+    assert one["history"][-1][-1] > 0.3  # λ
+    assert one["weights"] != ranks[0]["alone"]["weights"]

@@ -16,11 +16,14 @@ from passk_guard.track import Track
 if TYPE_CHECKING:
     from passk_guard.cosine import Cosine
     from passk_guard.probe import Probe
+    from passk_guard.short_run import FirstLook
 
 __all__ = [
     "alarm_message",
+    "blind_message",
     "few_probes_message",
     "plan_message",
+    "short_run_message",
     "sketch_message",
     "start_message",
     "state_message",
@@ -135,6 +138,47 @@ def plan_message(forecast: Forecast, visible: float, config: PassKGuardConfig) -
     )
 
 
+def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:
+    """Nothing could be compared for a while: what was seen, and what helps."""
+    head = (
+        f"step {probe.step}: no signal in {looks} look{'s' * (looks > 1)} in a row: of "
+        f"{probe.prompts} held-out prompts x {probe.rollouts // probe.prompts} rollouts hardly any "
+        "has both right and wrong ones, so there is no gradient to compare, and the guard sees "
+        "nothing."
+    )
+    easier = "prompts that are solved sometimes, or a warm start"
+    if probe.rewards is None or threshold is None:
+        return f"{head} Right: {probe.pass_at_1:.1%} of all. What helps: {easier}."
+    low, high = probe.rewards
+    seen = f"Rewards from {low:g} to {high:g}, right from success_threshold={threshold:g} on"
+    if high < threshold:
+        return (
+            f"{head} {seen}: nothing was right. If {high:g} should count as right, set "
+            f"success_threshold={high:g}; else what helps is {easier}."
+        )
+    if low >= threshold:
+        return (
+            f"{head} {seen}: everything was right. If {low:g} should not count as right, raise "
+            "success_threshold; else what helps is harder prompts."
+        )
+    return f"{head} {seen}: each prompt was solved always or never. What helps: {easier}."
+
+
+def short_run_message(look: FirstLook, total_steps: int, config: PassKGuardConfig) -> str:
+    """The first look alone costs more than the budget of the whole run."""
+    share = 100 * (config.max_overhead or 0.02)
+    taken = f"from {look.batches} reference batch{'es' * (look.batches > 1)}"
+    if look.batches < config.references:
+        taken += f" instead of {config.references}"
+    over = "more than three times that" if look.over else "more than that"
+    return (
+        f"this run is short for its budget: {share:g} % of {total_steps} steps is about "
+        f"{look.budget:.1f} s, and the first look takes about {look.seconds:.1f} s, {over}, {taken}"
+        f". It will see few looks, or one. Give every={max(total_steps // 10, 1)} for ten looks, "
+        f"whatever they cost, or lower prompts_per_probe={config.prompts_per_probe}."
+    )
+
+
 def sketch_message(needed: int, limit: int) -> str:
     """The gradients of a probe do not fit: what is done instead."""
     return (
@@ -144,8 +188,14 @@ def sketch_message(needed: int, limit: int) -> str:
     )
 
 
-def few_probes_message(probes: int, config: PassKGuardConfig) -> str:
-    """A run that will hardly be looked at."""
+def few_probes_message(probes: int, config: PassKGuardConfig, times: float | None = None) -> str:
+    """A run that will hardly be looked at.
+
+    Args:
+        probes: in the whole run.
+        config: settings.
+        times: the whole run's budget that is spent already; ``None`` where there is no budget.
+    """
     if config.every is not None and config.max_overhead is None:
         mend = f"Lower every={config.every}"
     else:
@@ -153,7 +203,13 @@ def few_probes_message(probes: int, config: PassKGuardConfig) -> str:
             f"Raise max_overhead={config.max_overhead or 0.02:g}, lower prompts_per_probe="
             f"{config.prompts_per_probe}, or give every= to fix the interval whatever it costs"
         )
-    return f"this run will see {_counted(probes)}; below ten an alarm comes late or never. {mend}."
+    spent = ""
+    if times is not None and times > 1:
+        spent = f" The first look has cost {times:.1f} times the whole run's budget."
+    return (
+        f"this run will see {_counted(probes)}; below ten an alarm comes late or never.{spent} "
+        f"{mend}."
+    )
 
 
 def _in_all(probes: int, config: PassKGuardConfig) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from passk_guard.actions import warn
+from passk_guard.errors import survived
 from passk_guard.probe import Probe, Rescore
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.journal import Journal
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from passk_guard.guard import PassKGuard
 
 __all__ = ["Report", "all_scalars", "begin_run", "end_run", "publish", "report_of"]
-
-T = TypeVar("T")
 
 _FIGURES_EVERY = 5  # probes
 _TABLE_EVERY = 3
@@ -57,12 +57,12 @@ class Report:
 def begin_run(guard: PassKGuard, journal: Journal, step: int, trainer: str) -> None:
     """Open the journal of a run that has done ``step`` steps, on the main process."""
     journal.begin(step)
-    _write(journal, step, lambda: start_record(guard, step, trainer))
+    _write(journal, guard, step, lambda: start_record(guard, step, trainer))
 
 
 def end_run(guard: PassKGuard, journal: Journal, step: int) -> None:
     """Write down that training has ended, on the main process."""
-    _write(journal, step, lambda: end_record(guard, step))
+    _write(journal, guard, step, lambda: end_record(guard, step))
 
 
 def publish(
@@ -82,26 +82,24 @@ def publish(
         send: takes it to the loggers.
     """
     if found is None:
-        _write(journal, guard.failures[-1].step, lambda: lost_record(guard.failures[-1]))
+        lost = guard.failures[-1]
+        _write(journal, guard, lost.step, lambda: lost_record(lost))
         return
-    report = _survived(found.step, lambda: report_of(found, guard))
-    if report is not None:
+    with survived(guard.config.strict, partial(_not_reported, found.step)):
+        report = report_of(found, guard)
         journal.write(report.record)
         send(report)
 
 
-def _write(journal: Journal, step: int, make: Callable[[], dict[str, Any]]) -> None:
-    record = _survived(step, make)
-    if record is not None:
-        journal.write(record)
+def _write(
+    journal: Journal, guard: PassKGuard, step: int, make: Callable[[], dict[str, Any]]
+) -> None:
+    with survived(guard.config.strict, partial(_not_reported, step)):
+        journal.write(make())
 
 
-def _survived(step: int, make: Callable[[], T]) -> T | None:
-    try:
-        return make()
-    except Exception as error:
-        warn(f"step {step} could not be reported: {type(error).__name__}: {error}")
-        return None
+def _not_reported(step: int, error: Exception) -> None:
+    warn(f"step {step} could not be reported: {type(error).__name__}: {error}")
 
 
 def all_scalars(found: Probe | Rescore, guard: PassKGuard) -> dict[str, float]:
