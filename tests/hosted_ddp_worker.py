@@ -41,8 +41,8 @@ CASES = {
     "alone": None,
     "warn": {"reward_funcs": near_answer},
     "mix": {"reward_funcs": near_answer, **MIX},
-    "fails": {"reward_funcs": FailsOnce()},
-    "term fails": {"reward_funcs": fails_on_anchors, **MIX},
+    "fails": {"reward_funcs": FailsOnce(), "on_error": "continue"},
+    "term fails": {"reward_funcs": fails_on_anchors, **MIX, "on_error": "continue"},
     "timed": {"reward_funcs": near_answer, "every": 1, "max_overhead": 0.9},
 }
 

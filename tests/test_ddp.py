@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from launch import torchrun
 
 
@@ -31,6 +32,7 @@ def test_pkpo_on_groups_that_straddle_processes(tmp_path):
     assert kept[0]["weights"] == kept[1]["weights"] == alone[0]["weights"]
 
 
+@pytest.mark.usefixtures("faults")
 def test_a_verifier_that_raises_on_one_process_costs_both_that_probe(tmp_path):
     ranks = on_two(tmp_path / "fails", "guarded", "fails")
     alone = on_two(tmp_path / "alone", "alone")
