@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["HeldOutPool", "row_labels", "rows_from"]
+__all__ = ["HeldOutPool", "row_labels"]
 
 _MOST_GROUPS = 20
 
@@ -144,50 +142,3 @@ def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
             f"{int(len(values) / copies[row])}, or split that row's weight over several prompts."
         )
     return copies
-
-
-def rows_from(prompts: Any) -> Sequence[Mapping[str, Any]]:
-    """Turn what users pass as ``prompts`` into rows with a ``prompt`` column.
-
-    Args:
-        prompts: strings, chat-message lists, dict rows, a ``datasets.Dataset``, or the path of a
-            ``.jsonl`` file with one row per line.
-
-    Raises:
-        ValueError: there are none, or the rows have no ``prompt``.
-
-    >>> rows_from(["1 + 1 ="])
-    [{'prompt': '1 + 1 ='}]
-    """
-    if isinstance(prompts, (str, Path)) and str(prompts).endswith(".jsonl"):
-        with Path(prompts).open() as lines:
-            prompts = [json.loads(line) for line in lines if line.strip()]
-    if isinstance(prompts, (str, Mapping)) or not hasattr(prompts, "__getitem__"):
-        raise ValueError(
-            f"prompts must be a list or a map-style dataset, got {type(prompts).__name__}. "
-            "Pass a list of strings, chat messages or dict rows, the path of a .jsonl file, or one "
-            "datasets.Dataset (for a DatasetDict pick a split; make a list of a streaming dataset)."
-        )
-    columns = getattr(prompts, "column_names", None)
-    if columns is not None and "prompt" not in columns:
-        raise ValueError(
-            f"prompts has no 'prompt' column, it has {sorted(columns)}. "
-            "Rename the column that holds the prompt."
-        )
-    if len(prompts) == 0:
-        raise ValueError("prompts is empty. Pass held-out prompts, best 512 or more.")
-    if columns is not None:
-        return prompts  # type: ignore[no-any-return]
-    rows = [row if isinstance(row, Mapping) else {"prompt": row} for row in prompts]
-    for i, row in enumerate(rows):
-        if "prompt" not in row:
-            raise ValueError(
-                f"prompts[{i}] has no 'prompt' key, it has {sorted(row)}. "
-                "Each row needs its prompt under 'prompt'."
-            )
-        if not isinstance(row["prompt"], (str, list)) or not row["prompt"]:
-            raise ValueError(
-                f"prompts[{i}] holds {row['prompt']!r} as prompt. "
-                "A prompt is a non-empty string or a list of chat messages."
-            )
-    return rows

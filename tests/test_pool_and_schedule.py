@@ -6,7 +6,8 @@ import itertools
 import pytest
 
 from passk_guard import HeldOutPool
-from passk_guard.pool import row_labels, rows_from
+from passk_guard.pool import row_labels
+from passk_guard.prompts import rows_from
 from passk_guard.schedule import Schedule
 
 
