@@ -82,6 +82,7 @@ def _say_shared(rows: Rows, training: Any, what: str) -> None:
 
 def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
     different, wanted = len(_counted(rows)), 8 * config.prompts_per_probe
+    at_once = config.references * config.prompts_per_probe
     size = f"the pool has {len(rows)} prompts"
     compared = min(len(rows), _MOST_COMPARED)
     if different < 0.99 * compared:
@@ -101,8 +102,7 @@ def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
             f"{wanted} (8 x prompts_per_probe) false alarms become more frequent than "
             "false_alarms says: pass more held-out prompts."
         )
-    at_once = config.references * config.prompts_per_probe
-    if config.reference_batches is not None and at_once > len(rows):
+    if config.reference_batches is not None and config.prompts_per_probe <= len(rows) < at_once:
         warn(
             f"{size}, but the first probe would sample {at_once} (reference_batches="
             f"{config.reference_batches} x prompts_per_probe={config.prompts_per_probe}), each "

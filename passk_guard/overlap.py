@@ -38,9 +38,9 @@ def prompts_in(training: Any) -> Iterator[Any]:
     """
     if isinstance(training, (list, tuple)):
         found = (row.get("prompt") if isinstance(row, Mapping) else row for row in training)
-    elif "prompt" in (getattr(training, "column_names", None) or ()) and hasattr(
-        training, "__len__"
-    ):
+    elif hasattr(training, "select_columns") and hasattr(training, "__len__"):  # of datasets
+        if "prompt" not in training.column_names:
+            return iter(())
         plain = training.with_format(None).select_columns(["prompt"])  # no transform of the user's
         found = (prompt for batch in plain.iter(batch_size=1000) for prompt in batch["prompt"])
     else:

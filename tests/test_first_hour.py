@@ -1,8 +1,6 @@
 """What a new user gets wrong in the first hour: it works, or is one clear sentence at once."""
 
-import itertools
 import json
-import warnings
 from dataclasses import fields
 
 import datasets
@@ -12,9 +10,9 @@ import pytest
 import torch
 from hosts import HOSTS, own_loss, settings
 from hosts import model as tiny_model
-from trl_runs import GUARD, chat_rows, held_out, make_trainer, near_answer
+from trl_runs import GUARD, chat_rows, held_out, make_trainer
 
-from passk_guard import PassKGuardConfig, PassKGuardWarning
+from passk_guard import PassKGuardConfig
 from passk_guard.integrations import transformers as for_transformers
 from passk_guard.integrations import trl as for_trl
 
@@ -169,7 +167,10 @@ BAD_PROMPTS = {
         lambda: pd.DataFrame({"question": ["1 2 ="] * 64}),
         r"prompts\[0\] has no 'prompt' key, it has \['question'\]",
     ),
-    "an odd row": (lambda: rows(kind="x"), r"prompts\[3\] and the first row .*\['kind'\] is in one"),
+    "an odd row": (
+        lambda: rows(kind="x"),
+        r"prompts\[3\] and the first row .*\['kind'\] is in one",
+    ),
     "one chat": (
         lambda: [{"role": "user", "content": "1"}] * 8,
         r"prompts\[0\] has no 'prompt' key.*It is a message: a chat is a list of them",
@@ -213,13 +214,18 @@ def test_a_chat_that_the_template_refuses_is_named(tmp_path):
     trainer = own_loss.make_trainer(tiny_model(), str(tmp_path), steps=1)
     trainer.processing_class = tokenizer
     with pytest.raises(ValueError, match=message):
-        for_transformers.PassKGuardCallback(trainer, **settings(HOSTS["transformers"], prompts=pool))
+        for_transformers.PassKGuardCallback(
+            trainer, **settings(HOSTS["transformers"], prompts=pool)
+        )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"prompt": "1 2 ="}\n\n{"prompt": \n', "line 3, is no JSON: Expecting value at column 12"),
+        (
+            '{"prompt": "1 2 ="}\n\n{"prompt": \n',
+            "line 3, is no JSON: Expecting value at column 12",
+        ),
         ('{"prompt": "1 2 ="}\n7\n', "line 2, holds 7, which is no row"),
         ('\n{"question": "1 2 ="}\n', "line 2, has no 'prompt' key"),
         ('{"prompt": "1 2 ="}\n\n{"prompt": ""}\n', "line 3, holds '' as prompt"),
