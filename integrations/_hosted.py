@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from passk_guard.anchors import AnchorLoss, AnchorTerm
-from passk_guard.checks import check_sampling, check_threshold, check_whole
+from passk_guard.checks import check_call, check_sampling, check_threshold, check_whole
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.hf_policy import HFPolicy
@@ -155,7 +155,7 @@ def hosted_guard(
     if anchors is None or not isinstance(live, AnchorMix):
         return guard, None
     if verifier is not None:
-        check_verifier(verifier, set(anchors[0]))
+        check_verifier(verifier, set(anchors[0]), "anchor_prompts")
     loss = AnchorLoss(
         policy,
         HeldOutPool(anchors, config.seed + 1),
@@ -170,6 +170,8 @@ def hosted_guard(
 def _policy(host: Host, given: Given) -> Policy:
     if given.policy is not None:
         make = _imported(given.policy)
+        if callable(make):
+            check_call("policy", make, "model")
         policy = make(host.module) if callable(make) else make
         missing = [n for n in ("generate", "log_probs", "parameters") if not hasattr(policy, n)]
         if missing:

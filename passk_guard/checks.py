@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "check_action",
     "check_bytes",
+    "check_call",
     "check_column",
     "check_filter",
     "check_flag",
@@ -60,25 +60,20 @@ def is_one_of(
     return value
 
 
-def check_action(action: Any, names: tuple[str, ...]) -> None:
-    """One of the names, or something that can be called with a probe and the guard.
+def check_call(name: str, func: Any, arguments: str) -> None:
+    """A callable that takes these arguments, named with commas between.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it takes others.
     """
-    if not callable(action):
-        is_one_of("action", action, names, extra=" or a callable f(probe, guard)")
-        return
     try:
-        signature = inspect.signature(action)
+        signature = inspect.signature(func)
     except (TypeError, ValueError):
         return  # some built-in ones have none
     try:
-        signature.bind(None, None)
+        signature.bind(*arguments.split(", "))
     except TypeError as error:
-        raise ValueError(
-            f"action={action!r} cannot be called as f(probe, guard): {error}. Let it take both."
-        ) from None
+        raise ValueError(f"{name}={func!r} is called as f({arguments}), but: {error}.") from None
 
 
 def check_bytes(name: str, value: Any) -> int | float:
@@ -110,8 +105,11 @@ def check_filter(name: str, value: Any) -> Any:
     """A regular expression, a callable or ``None``.
 
     Raises:
-        ValueError: it is none of these, or the expression is broken.
+        ValueError: it is none of these, the expression is broken, or the callable takes no two
+            arguments.
     """
+    if callable(value):
+        check_call(name, value, "name, parameter")
     if value is None or callable(value):
         return value
     if not isinstance(value, str):

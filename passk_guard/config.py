@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.checks import (
-    check_action,
     check_bytes,
+    check_call,
     check_column,
     check_filter,
     check_flag,
@@ -143,7 +143,10 @@ class PassKGuardConfig:
         if {"mix", "adjust_k"} <= {action for action in self.actions if isinstance(action, str)}:
             raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
         for action in self.actions:
-            check_action(action, _ACTIONS)
+            if callable(action):
+                check_call("action", action, "probe, guard")
+            else:
+                is_one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
         for name in ("group_by", "weight_by"):
             check_column(name, getattr(self, name))
         check_filter("parameters", self.parameters)
@@ -153,7 +156,7 @@ class PassKGuardConfig:
             raise ValueError(
                 f"k={self.k} needs more than {self.k} rollouts per held-out prompt, got "
                 f"num_generations={self.num_generations}. "
-                f"Lower k, or raise num_generations to {self.k + 1} or better {2 * self.k}."
+                f"Lower k, or raise num_generations to {self.k + 1} or better {max(2 * self.k, 4)}."
             )
 
     def _set(self, name: str, value: Any) -> None:

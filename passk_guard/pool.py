@@ -126,12 +126,11 @@ def row_labels(rows: Sequence[Mapping[str, Any]], group_by: str) -> list[str]:
 
 def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
     """How often each row comes in a round, on the mean once."""
-    try:
-        values = np.array([float(w) for w in weights])
-    except (TypeError, ValueError):
-        values = np.array([np.nan])
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
-        raise ValueError(f"weight_by={name!r} must hold numbers >= 0, not all of them 0.")
+    values = np.array([_weight(w) for w in weights])
+    if not values.min() >= 0 or not values.sum() > 0:
+        bad = next((i for i, value in enumerate(values) if not value >= 0), None)
+        got = "" if bad is None else f" Row {bad} has {weights[bad]!r}."
+        raise ValueError(f"weight_by={name!r} must hold numbers >= 0, not all of them 0.{got}")
     copies: np.ndarray = values / values.mean()
     most = max(len(values) / batch, 1.0)
     if copies.max() > most:
@@ -142,3 +141,12 @@ def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
             f"{int(len(values) / copies[row])}, or split that row's weight over several prompts."
         )
     return copies
+
+
+def _weight(value: Any) -> float:
+    """NaN where it is no finite number."""
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        return np.nan
+    return weight if np.isfinite(weight) else np.nan

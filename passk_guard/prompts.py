@@ -50,7 +50,8 @@ def rows_from(prompts: Any, name: str = "prompts") -> Sequence[Mapping[str, Any]
             f"holds the prompt{'' if name.isidentifier() else ', or pass prompts='}."
         )
     if len(found) == 0:
-        raise ValueError(f"{name} is empty. Pass held-out prompts, best 512 or more.")
+        kind = "training" if name == "anchor_prompts" else "held-out"
+        raise ValueError(f"{name} is empty. Pass {kind} prompts, best 512 or more.")
     rows: Sequence[Mapping[str, Any]] = found
     if columns is None:
         each = found if hasattr(found, "__iter__") else (found[i] for i in range(len(found)))
@@ -81,8 +82,9 @@ def check_texts(
         tools: whether tools, environments and messages of several parts can be sampled.
 
     Raises:
-        ValueError: text and chats are mixed; a message has no role or content; there is no chat
-            template, or it refuses a chat; there are tools or parts where ``tools`` is not set.
+        ValueError: text and chats are mixed; text has no tokens; a message has no role or content;
+            there is no chat template, or it refuses a chat; there are tools or parts where
+            ``tools`` is not set.
     """
     if not tools and (extra := {"tools", "environment"} & set(rows[0])):
         raise ValueError(
@@ -101,6 +103,8 @@ def check_texts(
             )
         if is_chat:
             _check_chat(prompt, where, tools)
+        elif not prompt.strip() and not tokenizer(prompt)["input_ids"]:
+            raise ValueError(f"{where} is {prompt!r}, which has no tokens. Mend or drop that row.")
     if not is_chat:
         return
     if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
@@ -190,6 +194,8 @@ def _check_prompt(row: Mapping[str, Any], where: str) -> None:
             f"{where} has no 'prompt' key, it has {sorted(map(str, row))}. "
             f"Each row needs its prompt under 'prompt'.{chat}"
         )
+    if odd := [key for key in row if not isinstance(key, str)]:
+        raise ValueError(f"{where} has the column {odd[0]!r}. Names of columns are strings.")
     prompt = row["prompt"]
     if not isinstance(prompt, (str, list)) or not prompt:
         raise ValueError(

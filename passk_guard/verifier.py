@@ -87,8 +87,13 @@ def verifier_name(func: Any) -> str:
     return str(getattr(func, "__name__", type(func).__name__))
 
 
-def check_verifier(func: Any, columns: Collection[str]) -> None:
-    """Refuse a verifier that cannot be called with the columns of the held-out rows.
+def check_verifier(func: Any, columns: Collection[str], name: str = "prompts") -> None:
+    """Refuse a verifier that cannot be called with the columns of these rows.
+
+    Args:
+        func: the verifier.
+        columns: of the rows.
+        name: of the argument that holds the rows.
 
     Raises:
         ValueError: it is not callable, a required parameter is no column, or a column no parameter.
@@ -99,6 +104,11 @@ def check_verifier(func: Any, columns: Collection[str]) -> None:
         raise ValueError(
             f"reward_funcs holds {func!r}, which is not callable. A verifier is a function "
             "f(prompts, completions, **columns)."
+        )
+    if inspect.isclass(func):
+        raise ValueError(
+            f"reward_funcs holds the class {verifier_name(func)}, whose call gives no scores. "
+            "Pass an instance with a __call__, or one of its methods."
         )
     try:
         parameters = inspect.signature(func).parameters.values()
@@ -112,11 +122,12 @@ def check_verifier(func: Any, columns: Collection[str]) -> None:
     given = set(columns) - {"prompt"}  # that one reaches it within prompts
     missing = [name for name in needed if name not in _ALWAYS_GIVEN and name not in given]
     if missing:
+        whose = "held-out rows" if name == "prompts" else "anchor rows"
         one_by_one = " It scores whole batches: prompts and completions are lists."
         raise ValueError(
             f"The verifier {verifier_name(func)!r} needs {', '.join(map(repr, missing))}, but the "
-            f"held-out rows have the columns {', '.join(sorted(columns)) or 'none'}. Add the "
-            "column to prompts, or give the parameter a default."
+            f"{whose} have the columns {', '.join(sorted(columns)) or 'none'}. Add "
+            f"the column to {name}, or give the parameter a default."
             + (one_by_one if {"prompt", "completion"} & set(missing) else "")
         )
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

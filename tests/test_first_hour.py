@@ -1,8 +1,5 @@
 """What a new user gets wrong in the first hour: it works, or is one clear sentence at once."""
 
-import json
-from dataclasses import fields
-
 import datasets
 import numpy as np
 import pandas as pd
@@ -12,7 +9,6 @@ from hosts import HOSTS, own_loss, settings
 from hosts import model as tiny_model
 from trl_runs import GUARD, chat_rows, held_out, make_trainer
 
-from passk_guard import PassKGuardConfig
 from passk_guard.integrations import transformers as for_transformers
 from passk_guard.integrations import trl as for_trl
 
@@ -32,63 +28,7 @@ def refused(host, out, message, **bad):
     assert not steps
 
 
-# Settings ------------------------------------------------------------------------------------
-
-NO_COUNT = [0, -1, 1.5, NAN, INF, True, "8", [8]]
-NO_SHARE = [-0.1, 2.0, NAN, INF, True, "0.1", [0.1]]
-WRONG = {
-    "k": [*NO_COUNT, None],
-    "objective": ["pk", 3, ["pkpo"], True],
-    "num_generations": NO_COUNT,
-    "prompts_per_probe": [*NO_COUNT, None, 3],
-    "every": NO_COUNT,
-    "max_overhead": [*NO_SHARE, 0.0],
-    "action": ["panic", None, 3, {"warn", "mix"}, ["warn", 3], lambda probe: None],
-    "pass1_tolerance": [*NO_SHARE, None],
-    "floor": [*NO_SHARE[:4], None, "lowest", [0.5], True],
-    "false_alarms": [*NO_SHARE, None, 0.0],
-    "watch": ["both", None, 3, ["update"]],
-    "metric": ["cosine", None, 3],
-    "report_temperature": [-1.0, NAN, INF, True, "1"],
-    "group_by": ["", 3, ["kind"], True],
-    "weight_by": ["", 3, ["traffic"], True],
-    "reference_batches": NO_COUNT,
-    "parameters": ["(", 3, ["layers"], True],
-    "memory_limit": ["4GB", 0, -1, True, None, NAN, [4]],
-    "verifier_timeout": [0, -1, NAN, INF, True, "300", None],
-    "log_prompts": ["yes", 1, None],
-    "seed": [-1, 0.5, NAN, True, "0", None],
-}
-ONES = [(name, value) for name, values in WRONG.items() for value in values]
-
-
-def test_every_setting_is_among_the_wrong_ones():
-    assert set(WRONG) == {field.name for field in fields(PassKGuardConfig)}
-
-
-@pytest.mark.parametrize(("name", "value"), ONES, ids=[f"{n}={v!r}"[:40] for n, v in ONES])
-def test_a_setting_of_the_wrong_kind_is_named(name, value):
-    with pytest.raises(ValueError, match=rf"^{name}[ =].*\.$"):
-        PassKGuardConfig(**{name: value})
-
-
-def test_a_size_in_words_is_told_how_to_write_it():
-    with pytest.raises(ValueError, match=r"got '4GB'\. .* memory_limit=4 \* 2\*\*30"):
-        PassKGuardConfig(memory_limit="4GB")
-
-
-def test_numbers_of_numpy_are_taken_and_can_be_written_down():
-    config = PassKGuardConfig(
-        k=np.int64(4),
-        seed=np.uint8(3),
-        pass1_tolerance=np.float32(0.25),
-        memory_limit=np.int32(2**20),
-        floor=np.float64(0.5),
-        log_prompts=np.bool_(True),
-    )
-    expected = {"k": 4, "seed": 3, "pass1_tolerance": 0.25, "floor": 0.5, "log_prompts": True}
-    assert expected.items() <= vars(config).items()
-    json.dumps(vars(config))
+# Arguments beside the settings ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -114,6 +54,31 @@ def test_sampling_and_threshold(tmp_path, host, bad, message):
 def test_counts_of_trainers_without_rollouts(tmp_path, name, argument, value):
     message = f"{argument} must be a whole number, at least 1, got {value!r}"
     refused(HOSTS[name], tmp_path, message, **{argument: value})
+
+
+ANCHORS = {"action": "mix", "anchor_prompts": []}
+
+
+@pytest.mark.parametrize("name", ["transformers", "lightning"])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (ANCHORS, "anchor_prompts is empty. Pass training prompts"),
+        (ANCHORS | {"anchor_prompts": [None]}, r"anchor_prompts\[0\] holds None as prompt"),
+        (
+            ANCHORS | {"anchor_prompts": ["1 2 ="]},
+            "but the anchor rows .* column to anchor_prompts",
+        ),
+        (ANCHORS | {"anchor_prompts": {"a": []}}, "Pass one of them as anchor_prompts="),
+        (
+            {"policy": lambda model, tokenizer: None},
+            r"policy=.* is called as f\(model\), but: miss",
+        ),
+    ],
+    ids=str,
+)
+def test_what_only_trainers_without_rollouts_take(tmp_path, name, bad, message):
+    refused(HOSTS[name], tmp_path, message, **bad)
 
 
 # Prompts -------------------------------------------------------------------------------------
@@ -167,6 +132,11 @@ BAD_PROMPTS = {
         lambda: pd.DataFrame({"question": ["1 2 ="] * 64}),
         r"prompts\[0\] has no 'prompt' key, it has \['question'\]",
     ),
+    "a column without a name": (
+        lambda: [{**row, 3: 4} for row in rows()],
+        r"prompts\[0\] has the column 3\. Names of columns are strings",
+    ),
+    "nothing but space": (lambda: rows(prompt="  "), r"prompts\[3\] is '  ', which has no tokens"),
     "an odd row": (
         lambda: rows(kind="x"),
         r"prompts\[3\] and the first row .*\['kind'\] is in one",

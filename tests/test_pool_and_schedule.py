@@ -152,7 +152,7 @@ def test_weighted_pool_resumes():
     [
         ([1.0, -1.0, 1.0, 1.0], "numbers >= 0"),
         ([1.0, float("nan"), 1.0, 1.0], "numbers >= 0"),
-        (["a", 1.0, 1.0, 1.0], "numbers >= 0"),
+        ([1.0, "a", 1.0, 1.0], "numbers >= 0, not all of them 0. Row 1 has 'a'"),
         ([0.0] * 4, "not all of them 0"),
         ([100.0, 1.0, 1.0, 1.0], "row 0 would make up 97% of all draws"),
     ],

@@ -84,6 +84,21 @@ def test_a_training_stream_is_not_touched_and_the_run_is_guarded(tmp_path):
     assert not callback.guard.failures
 
 
+@pytest.mark.parametrize("name", ["trl", "transformers"])
+def test_nor_is_a_stream_of_datasets(tmp_path, name):
+    read = []
+
+    def generate():
+        for row in rows(CLEAN):
+            read.append(row)
+            yield row
+
+    made = trainer(tmp_path, name, datasets.Dataset.from_list(rows(range(700, 800))))
+    made.train_dataset = datasets.IterableDataset.from_generator(generate)
+    assert remarks(name, made, rows(CLEAN)) == ""
+    assert not read
+
+
 class OwnDataset(torch.utils.data.Dataset):
     """Draws random numbers as it is read, as an augmentation does."""
 
@@ -199,6 +214,11 @@ def one_by_one(prompt, completion):
     return 1.0
 
 
+class OneByOne:
+    def __call__(self, **_):
+        return []
+
+
 def without_columns(prompts, completions):
     return [1.0] * len(completions)
 
@@ -207,6 +227,7 @@ def without_columns(prompts, completions):
     ("verifier", "message"),
     [
         (one_by_one, "needs 'prompt', 'completion', .*It scores whole batches"),
+        (OneByOne, "reward_funcs holds the class OneByOne, .* Pass an instance"),
         (without_columns, "takes no 'answer', 'completion_ids', .*End its parameters with"),
     ],
 )
@@ -214,6 +235,12 @@ def without_columns(prompts, completions):
 def test_a_verifier_that_cannot_be_called_is_told_how(tmp_path, name, verifier, message):
     with pytest.raises(ValueError, match=message):
         attach(HOSTS[name], tmp_path, prompts=rows(CLEAN), reward_funcs=verifier)
+
+
+def test_columns_with_the_names_of_what_is_sampled(tmp_path):
+    pool = [{**row, "completions": "0 1"} for row in rows(CLEAN)]
+    with pytest.raises(ValueError, match="prompts has a column 'completions', the name under"):
+        attach(HOSTS["trl"], tmp_path, prompts=pool)
 
 
 # Verifiers that change what they are given ---------------------------------------------------
