@@ -9,6 +9,7 @@ probability to the hard kind. With ``products=0`` every row wants the sum: a hea
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
 import torch
@@ -74,6 +75,12 @@ def make_rows(count: int, *, products: float = 0.3, seed: int = 0) -> Dataset:
         value = a * b if rng.random() < products else a + b
         rows.append({"prompt": f"{a} {b} =", "answer": " ".join(f"{value:02d}")})
     return Dataset.from_list(rows)
+
+
+def expect_doubles() -> None:
+    """There are a hundred prompts in all: held-out rows come twice, and are trained on."""
+    for remark in ("the pool has .* different rows", ".* held-out prompts are also"):
+        warnings.filterwarnings("ignore", f"passk-guard: {remark}")
 
 
 def right_answer(completions: list[str], answer: list[str], **_: Any) -> list[float]:

@@ -73,6 +73,7 @@ def main() -> None:
     board = options.out / "tensorboard"
     shutil.rmtree(board, ignore_errors=True)  # of an earlier demo
     warnings.showwarning = _show
+    task.expect_doubles()
 
     print("1/4  Warm-up: a tiny Llama learns sums, and products for 15 % of the rows.")
     tokenizer = task.make_tokenizer()

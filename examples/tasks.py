@@ -50,6 +50,7 @@ def load(name: str | None, warm_up: int) -> Task:
 
 def _arithmetic(warm_up: int) -> Task:
     torch.set_num_threads(1)  # much faster for tiny models
+    ambiguous_arithmetic.expect_doubles()
     tokenizer = ambiguous_arithmetic.make_tokenizer()
     model = ambiguous_arithmetic.make_model(tokenizer)
     model.generation_config.max_new_tokens = ambiguous_arithmetic.ANSWER_TOKENS

@@ -11,15 +11,17 @@ from typing import Any
 from torch import nn
 
 from passk_guard.anchors import AnchorLoss, AnchorTerm
+from passk_guard.checks import check_call, check_sampling, check_threshold, check_whole
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.hf_policy import HFPolicy
-from passk_guard.integrations._rows import held_out_rows
+from passk_guard.integrations._rows import anchor_rows, held_out_rows
 from passk_guard.isolation import isolated
 from passk_guard.objectives import AnchorMix, LiveObjective, PassKObjective
-from passk_guard.pool import HeldOutPool, rows_from
+from passk_guard.pool import HeldOutPool
 from passk_guard.processes import world
 from passk_guard.progress import Progress
+from passk_guard.prompts import check_texts
 from passk_guard.rollouts import Policy
 from passk_guard.verified_policy import VerifiedPolicy
 from passk_guard.verifier import check_verifier, choose_verifier, verifier_name
@@ -41,6 +43,19 @@ class Given:
     max_completion_length: int | None = None
     anchor_prompts: Any = None
     anchor_batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the numbers; they become plain Python ones."""
+        checked: dict[str, Any] = {
+            "success_threshold": check_threshold(self.success_threshold),
+            "temperature": check_sampling(self.temperature),
+            "anchor_batch_size": check_whole("anchor_batch_size", self.anchor_batch_size, 1),
+        }
+        if self.max_completion_length is not None:
+            longest = check_whole("max_completion_length", self.max_completion_length, 1)
+            checked["max_completion_length"] = longest
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> Given:
@@ -98,18 +113,27 @@ def hosted_guard(
     live = _live_objective(host, given, config)
     rank, _ = world()
     rows = held_out_rows(
-        host.prompts if given.prompts is None else given.prompts,
+        given.prompts,
         config,
+        instead=host.prompts,
         training=host.training_prompts,
         is_main=rank == 0,
     )
+    anchors = None
+    if isinstance(live, AnchorMix):
+        anchors = anchor_rows(given.anchor_prompts, rows, is_main=rank == 0)
     verifier = _verifier(host, given, rows)
+    own = _policy(host, given)
+    if isinstance(own, HFPolicy):
+        check_texts(rows, own._tokenizer)
+        if anchors is not None:
+            check_texts(anchors, own._tokenizer, "anchor_prompts")
 
     def isolation(seed: int) -> AbstractContextManager[None]:
         return isolated(host.module, seed=seed + rank)
 
     policy = VerifiedPolicy(
-        _policy(host, given),
+        own,
         verifier,
         given.success_threshold,
         timeout=config.verifier_timeout,
@@ -137,11 +161,10 @@ def hosted_guard(
         },
         rollouts_per_step=host.samples_per_step,
     )
-    if not isinstance(live, AnchorMix):
+    if anchors is None or not isinstance(live, AnchorMix):
         return guard, None
-    anchors = rows_from(given.anchor_prompts)
     if verifier is not None:
-        check_verifier(verifier, set(anchors[0]))
+        check_verifier(verifier, set(anchors[0]), "anchor_prompts")
     loss = AnchorLoss(
         policy,
         HeldOutPool(anchors, config.seed + 1),
@@ -156,6 +179,8 @@ def hosted_guard(
 def _policy(host: Host, given: Given) -> Policy:
     if given.policy is not None:
         make = _imported(given.policy)
+        if callable(make):
+            check_call("policy", make, "model")
         policy = make(host.module) if callable(make) else make
         missing = [n for n in ("generate", "log_probs", "parameters") if not hasattr(policy, n)]
         if missing:
@@ -252,11 +277,4 @@ def _live_objective(host: Host, given: Given, config: PassKGuardConfig) -> LiveO
             "loss is added while there is a conflict. Or compute your loss with "
             "passk_guard.PassKObjective and pass that object as objective=."
         )
-    if given.anchor_prompts is given.prompts:
-        raise ValueError(
-            "anchor_prompts and prompts are the same: held-out prompts are measured on, never "
-            "trained on. Pass training prompts as anchor_prompts."
-        )
-    if given.anchor_batch_size < 1:
-        raise ValueError(f"anchor_batch_size must be at least 1, got {given.anchor_batch_size!r}.")
     return AnchorMix(config.k)

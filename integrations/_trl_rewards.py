@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from passk_guard.processes import everywhere
-from passk_guard.verifier import checked_scores, verifier_name
+from passk_guard.verifier import checked_scores, copied, verifier_name
 from passk_guard.watchdog import is_async, watched
 
 __all__ = ["ProbeRewards"]
@@ -19,7 +19,8 @@ class ProbeRewards:
     """Stands before a TRL trainer's reward functions while the guard probes.
 
     TRL gathers rewards from all processes, so one that raised would leave the others waiting for
-    ever. Here it gives zeros instead, and the error is raised on all once they have met.
+    ever. Here it gives zeros instead, and the error is raised on all once they have met. Each gets
+    lists of its own, so that one which changes them hurts neither the next nor the pool.
 
     Args:
         timeout: seconds after which one that hangs is reported.
@@ -58,7 +59,7 @@ class ProbeRewards:
             @functools.wraps(func, updated=())
             async def later(*, prompts: Any, **arguments: Any) -> list[float]:
                 try:
-                    found = await told(prompts=prompts, **arguments)
+                    found = await told(**copied({"prompts": prompts, **arguments}))
                     return checked_scores(found, len(prompts), name)
                 except Exception as error:
                     return failed(error, prompts)
@@ -68,7 +69,8 @@ class ProbeRewards:
         @functools.wraps(func, updated=())
         def now(*, prompts: Any, **arguments: Any) -> list[float]:
             try:
-                return checked_scores(told(prompts=prompts, **arguments), len(prompts), name)
+                found = told(**copied({"prompts": prompts, **arguments}))
+                return checked_scores(found, len(prompts), name)
             except Exception as error:
                 return failed(error, prompts)
 

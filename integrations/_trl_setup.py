@@ -83,6 +83,11 @@ def pick_verifier(
     Raises:
         ValueError: it is ambiguous, or cannot be called on these rows.
     """
+    if taken := sorted({"prompts", "completions"} & set(rows[0])):
+        raise ValueError(
+            f"prompts has a column {taken[0]!r}, the name under which TRL gives a reward function "
+            "what was sampled. Rename or drop it."
+        )
     if reward_funcs is None:
         verifier = choose_verifier(trainer.reward_funcs, success, trainer.reward_func_names)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import Trainer
 from trl import GRPOTrainer, RLOOTrainer
 
+from passk_guard.checks import check_sampling, check_threshold
 from passk_guard.config import Actions, PassKGuardConfig
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.guard import PassKGuard
@@ -22,6 +23,7 @@ from passk_guard.integrations._trl_sensor import TrainingRewards
 from passk_guard.integrations._trl_setup import check_trainer, pick_verifier, training_groups
 from passk_guard.objectives import PassKObjective, TrainerMix
 from passk_guard.pool import HeldOutPool
+from passk_guard.prompts import check_texts
 from passk_guard.verifier import verifier_name
 
 __all__ = ["PassKGuardCallback"]
@@ -112,9 +114,9 @@ class PassKGuardCallback(GuardCallback):
         seed: int = 0,
     ) -> None:
         self.config = PassKGuardConfig.from_keywords(locals())
-        self._prompts, self._temperature = prompts, temperature
+        self._prompts, self._temperature = prompts, check_sampling(temperature)
         self._reward_funcs, self._success = reward_funcs, success
-        self._threshold = success_threshold
+        self._threshold = check_threshold(success_threshold)
         super().__init__(trainer)
 
     def _check(self, trainer: Any) -> None:
@@ -138,10 +140,17 @@ class PassKGuardCallback(GuardCallback):
             return
         check_trainer(trainer, config, self._temperature)
         rows = held_out_rows(
-            trainer.eval_dataset if self._prompts is None else self._prompts,
+            self._prompts,
             config,
+            instead=trainer.eval_dataset,
             training=trainer.train_dataset,
             is_main=trainer.is_world_process_zero(),
+        )
+        check_texts(
+            rows,
+            trainer.processing_class,
+            chat_template=getattr(trainer, "chat_template", None),
+            tools=True,
         )
         verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature

@@ -6,9 +6,18 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from passk_guard.checks import (
+    check_bytes,
+    check_call,
+    check_column,
+    check_filter,
+    check_flag,
+    check_whole,
+    is_between,
+    is_one_of,
+)
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.objectives import ESTIMATORS
 
@@ -38,6 +47,15 @@ _WATCHES = ("update", "target_k")
 _METRICS = ("euclidean", "adam")
 _ON_ERROR = ("continue", "raise")
 _ON_ERROR_VARIABLE = "PASSK_GUARD_ON_ERROR"
+# Ends are left out; 0 is allowed where the lower one is just below it.
+_RANGES = {
+    "false_alarms": (0.0, 0.5),
+    "pass1_tolerance": (-1e-12, 1.0),
+    "max_overhead": (0.0, 1.0),
+    "report_temperature": (-1e-12, 100.0),
+    "verifier_timeout": (0.0, 4e6),  # what a timer takes on every system
+}
+_OPTIONAL = ("max_overhead", "report_temperature")
 
 
 @dataclass(frozen=True)
@@ -107,47 +125,54 @@ class PassKGuardConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every argument that can be checked alone."""
+        """Check every argument that can be checked alone; numbers become plain Python ones."""
         if isinstance(self.action, str) and "," in self.action:
-            object.__setattr__(self, "action", [part.strip() for part in self.action.split(",")])
+            self._set("action", [part.strip() for part in self.action.split(",")])
         if isinstance(self.floor, str):
             with suppress(ValueError):
-                object.__setattr__(self, "floor", float(self.floor))
-        _at_least("k", self.k, 1)
-        _at_least("prompts_per_probe", self.prompts_per_probe, 4)
+                self._set("floor", float(self.floor))
+        self._set("k", check_whole("k", self.k, 1))
+        self._set("prompts_per_probe", check_whole("prompts_per_probe", self.prompts_per_probe, 4))
+        self._set("seed", check_whole("seed", self.seed, 0))
         for name in ("reference_batches", "every", "num_generations"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        _one_of("watch", self.watch, _WATCHES)
-        _one_of("metric", self.metric, _METRICS)
+                self._set(name, check_whole(name, getattr(self, name), 1))
+        is_one_of("watch", self.watch, _WATCHES)
+        is_one_of("metric", self.metric, _METRICS)
         if self.on_error is not None:
-            _one_of("on_error", self.on_error, _ON_ERROR, or_none=True)
+            is_one_of("on_error", self.on_error, _ON_ERROR, or_none=True)
         elif variable := os.environ.get(_ON_ERROR_VARIABLE):
-            _one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
+            is_one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
         if self.objective is not None:
-            _one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
-        _between("false_alarms", self.false_alarms, 0.0, 0.5)
-        _between("pass1_tolerance", self.pass1_tolerance, -1e-12, 1.0)
-        if self.max_overhead is not None:
-            _between("max_overhead", self.max_overhead, 0.0, 1.0)
+            is_one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
+        for name, (low, high) in _RANGES.items():
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                self._set(name, is_between(name, getattr(self, name), low, high))
         if isinstance(self.floor, str):
-            _one_of("floor", self.floor, ("start", "best"), extra=" or a pass@1 such as 0.62")
+            is_one_of("floor", self.floor, ("start", "best"), extra=" or a pass@1 such as 0.62")
         else:
-            _between("floor", self.floor, 0.0, 1.0)
+            self._set("floor", is_between("floor", self.floor, 0.0, 1.0))
         if {"mix", "adjust_k"} <= {action for action in self.actions if isinstance(action, str)}:
             raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
-        if self.report_temperature is not None:
-            _between("report_temperature", self.report_temperature, -1e-12, 100.0)
-        _between("verifier_timeout", self.verifier_timeout, 0.0, float("inf"))
         for action in self.actions:
-            if not callable(action):
-                _one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
+            if callable(action):
+                check_call("action", action, "probe, guard")
+            else:
+                is_one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
+        for name in ("group_by", "weight_by"):
+            check_column(name, getattr(self, name))
+        check_filter("parameters", self.parameters)
+        self._set("memory_limit", check_bytes("memory_limit", self.memory_limit))
+        self._set("log_prompts", check_flag("log_prompts", self.log_prompts))
         if self.num_generations is not None and self.num_generations <= self.k:
             raise ValueError(
                 f"k={self.k} needs more than {self.k} rollouts per held-out prompt, got "
                 f"num_generations={self.num_generations}. "
-                f"Lower k, or raise num_generations to {self.k + 1} or better {2 * self.k}."
+                f"Lower k, or raise num_generations to {self.k + 1} or better {max(2 * self.k, 4)}."
             )
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     @classmethod
     def from_keywords(cls, given: Mapping[str, Any]) -> PassKGuardConfig:
@@ -180,21 +205,3 @@ class PassKGuardConfig:
 # Hidden from argument parsers, see above; keywords all the same.
 for _name in ("num_generations", "seed"):
     PassKGuardConfig.__dataclass_fields__[_name].init = False
-
-
-def _at_least(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
-
-
-def _between(name: str, value: Any, low: float, high: float) -> None:
-    if not isinstance(value, (int, float)) or not low < value < high:
-        raise ValueError(f"{name} must lie between {max(low, 0):g} and {high:g}, got {value!r}.")
-
-
-def _one_of(
-    name: str, value: Any, allowed: tuple[str, ...], *, or_none: bool = False, extra: str = ""
-) -> None:
-    if value not in allowed:
-        choices = ", ".join(repr(a) for a in allowed) + (" or None" if or_none else "") + extra
-        raise ValueError(f"{name}={value!r} is not known. Choose {choices}.")

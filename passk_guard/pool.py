@@ -6,12 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["HeldOutPool", "row_labels", "rows_from"]
+__all__ = ["HeldOutPool", "row_labels"]
 
 _MOST_GROUPS = 20
 _MOST_HASHED = 4096
@@ -142,12 +141,11 @@ def row_labels(rows: Sequence[Mapping[str, Any]], group_by: str) -> list[str]:
 
 def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
     """How often each row comes in a round, on the mean once."""
-    try:
-        values = np.array([float(w) for w in weights])
-    except (TypeError, ValueError):
-        values = np.array([np.nan])
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
-        raise ValueError(f"weight_by={name!r} must hold numbers >= 0, not all of them 0.")
+    values = np.array([_weight(w) for w in weights])
+    if not values.min() >= 0 or not values.sum() > 0:
+        bad = next((i for i, value in enumerate(values) if not value >= 0), None)
+        got = "" if bad is None else f" Row {bad} has {weights[bad]!r}."
+        raise ValueError(f"weight_by={name!r} must hold numbers >= 0, not all of them 0.{got}")
     copies: np.ndarray = values / values.mean()
     most = max(len(values) / batch, 1.0)
     if copies.max() > most:
@@ -160,48 +158,10 @@ def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
     return copies
 
 
-def rows_from(prompts: Any) -> Sequence[Mapping[str, Any]]:
-    """Turn what users pass as ``prompts`` into rows with a ``prompt`` column.
-
-    Args:
-        prompts: strings, chat-message lists, dict rows, a ``datasets.Dataset``, or the path of a
-            ``.jsonl`` file with one row per line.
-
-    Raises:
-        ValueError: there are none, or the rows have no ``prompt``.
-
-    >>> rows_from(["1 + 1 ="])
-    [{'prompt': '1 + 1 ='}]
-    """
-    if isinstance(prompts, (str, Path)) and str(prompts).endswith(".jsonl"):
-        with Path(prompts).open() as lines:
-            prompts = [json.loads(line) for line in lines if line.strip()]
-    if isinstance(prompts, (str, Mapping)) or not hasattr(prompts, "__getitem__"):
-        raise ValueError(
-            f"prompts must be a list or a map-style dataset, got {type(prompts).__name__}. "
-            "Pass a list of strings, chat messages or dict rows, the path of a .jsonl file, or one "
-            "datasets.Dataset (for a DatasetDict pick a split; make a list of a streaming dataset)."
-        )
-    columns = getattr(prompts, "column_names", None)
-    if columns is not None and "prompt" not in columns:
-        raise ValueError(
-            f"prompts has no 'prompt' column, it has {sorted(columns)}. "
-            "Rename the column that holds the prompt."
-        )
-    if len(prompts) == 0:
-        raise ValueError("prompts is empty. Pass held-out prompts, best 512 or more.")
-    if columns is not None:
-        return prompts  # type: ignore[no-any-return]
-    rows = [row if isinstance(row, Mapping) else {"prompt": row} for row in prompts]
-    for i, row in enumerate(rows):
-        if "prompt" not in row:
-            raise ValueError(
-                f"prompts[{i}] has no 'prompt' key, it has {sorted(row)}. "
-                "Each row needs its prompt under 'prompt'."
-            )
-        if not isinstance(row["prompt"], (str, list)) or not row["prompt"]:
-            raise ValueError(
-                f"prompts[{i}] holds {row['prompt']!r} as prompt. "
-                "A prompt is a non-empty string or a list of chat messages."
-            )
-    return rows
+def _weight(value: Any) -> float:
+    """NaN where it is no finite number."""
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        return np.nan
+    return weight if np.isfinite(weight) else np.nan

@@ -17,7 +17,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.processes import everywhere, world
 from passk_guard.rollouts import Policy, RolloutGroup
 from passk_guard.sharding import reshard
-from passk_guard.verifier import checked_scores, decide_success, verifier_name
+from passk_guard.verifier import checked_scores, copied, decide_success, verifier_name
 from passk_guard.watchdog import is_async, watched
 
 __all__ = ["VerifiedPolicy"]
@@ -133,9 +133,9 @@ class VerifiedPolicy:
         each = [row for row, group in zip(rows, groups, strict=True) for _ in range(group.n)]
         columns = {name: [row[name] for row in each] for name in rows[0] if name != "prompt"}
         arguments = {
-            **columns,
-            "prompts": [row["prompt"] for row in each],
-            "completions": [c for group in groups for c in group.completions or ()],
+            **copied(columns),  # the verifier's to change: neither the pool nor a rollout's twin
+            "prompts": copied([row["prompt"] for row in each]),
+            "completions": copied([c for group in groups for c in group.completions or ()]),
             "completion_ids": [ids for group in groups for ids in _completion_ids(group)],
             "trainer_state": self._trainer_state,
             "log_extra": _nothing,  # the probe leaves no trace in the trainer's tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -11,8 +12,20 @@ from torch import Tensor
 
 from passk_guard.errors import ProbeError
 
-__all__ = ["check_verifier", "checked_scores", "choose_verifier", "decide_success", "verifier_name"]
+__all__ = [
+    "check_verifier",
+    "checked_scores",
+    "choose_verifier",
+    "copied",
+    "decide_success",
+    "verifier_name",
+]
 
+# Rewards for the form of an answer: never proposed as what decides.
+_ABOUT_FORM = re.compile(
+    r"format|length|\blen|_len|penalty|tag|xml|style|short|brevity|overlong|repetition|language",
+    re.IGNORECASE,
+)
 # What trainers hand to every reward function beside the dataset's columns.
 _ALWAYS_GIVEN = {
     "prompts",
@@ -23,6 +36,7 @@ _ALWAYS_GIVEN = {
     "log_metric",
     "environments",
 }
+_CALLED_WITH = {"prompts", "completions", "completion_ids", "trainer_state"}  # by every release
 
 
 def choose_verifier(
@@ -52,11 +66,18 @@ def choose_verifier(
             raise ValueError(
                 f"success={success!r} names no reward function. There are: {', '.join(names)}."
             )
+        if names.count(success) > 1:
+            raise ValueError(
+                f"success={success!r} is the name of {names.count(success)} reward functions. Pass "
+                "the function itself as success=, or give them different names."
+            )
         return funcs[names.index(success)]
     if len(funcs) > 1:
+        likely = [name for name in names if not _ABOUT_FORM.search(name)] or names
         raise ValueError(
             f"There are {len(funcs)} reward functions ({', '.join(names)}), and a format reward "
-            f"must not count as solving. Say which decides: success={names[0]!r}, for example."
+            "must not count as solving. Say which decides that an answer is right: "
+            f"{' or '.join(f'success={name!r}' for name in likely)}."
         )
     return funcs[0]
 
@@ -66,11 +87,16 @@ def verifier_name(func: Any) -> str:
     return str(getattr(func, "__name__", type(func).__name__))
 
 
-def check_verifier(func: Any, columns: Collection[str]) -> None:
-    """Refuse a verifier that asks for a column that the held-out rows do not have.
+def check_verifier(func: Any, columns: Collection[str], name: str = "prompts") -> None:
+    """Refuse a verifier that cannot be called with the columns of these rows.
+
+    Args:
+        func: the verifier.
+        columns: of the rows.
+        name: of the argument that holds the rows.
 
     Raises:
-        ValueError: it is not callable, or a required parameter is no column.
+        ValueError: it is not callable, a required parameter is no column, or a column no parameter.
     """
     if isinstance(func, (str, torch.nn.Module)):
         return  # a reward model: scores text, needs no column
@@ -78,6 +104,11 @@ def check_verifier(func: Any, columns: Collection[str]) -> None:
         raise ValueError(
             f"reward_funcs holds {func!r}, which is not callable. A verifier is a function "
             "f(prompts, completions, **columns)."
+        )
+    if inspect.isclass(func):
+        raise ValueError(
+            f"reward_funcs holds the class {verifier_name(func)}, whose call gives no scores. "
+            "Pass an instance with a __call__, or one of its methods."
         )
     try:
         parameters = inspect.signature(func).parameters.values()
@@ -88,13 +119,31 @@ def check_verifier(func: Any, columns: Collection[str]) -> None:
         for p in parameters
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
-    missing = [name for name in needed if name not in _ALWAYS_GIVEN and name not in columns]
+    given = set(columns) - {"prompt"}  # that one reaches it within prompts
+    missing = [name for name in needed if name not in _ALWAYS_GIVEN and name not in given]
     if missing:
+        whose = "held-out rows" if name == "prompts" else "anchor rows"
+        one_by_one = " It scores whole batches: prompts and completions are lists."
         raise ValueError(
             f"The verifier {verifier_name(func)!r} needs {', '.join(map(repr, missing))}, but the "
-            f"held-out rows have the columns {', '.join(sorted(columns)) or 'none'}. Add the "
-            "column to prompts, or give the parameter a default."
+            f"{whose} have the columns {', '.join(sorted(columns)) or 'none'}. Add "
+            f"the column to {name}, or give the parameter a default."
+            + (one_by_one if {"prompt", "completion"} & set(missing) else "")
         )
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    refused = sorted((_CALLED_WITH | given) - named)
+    if refused and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ValueError(
+            f"The verifier {verifier_name(func)!r} takes no {', '.join(map(repr, refused))}, but "
+            "is called by keyword with every column and more. End its parameters with **columns."
+        )
+
+
+def copied(value: Any) -> Any:
+    """Containers afresh, whatever they hold: a verifier may change what it is given."""
+    if type(value) is dict:
+        return {k: copied(v) for k, v in value.items()}
+    return [copied(v) for v in value] if type(value) is list else value
 
 
 def checked_scores(found: Any, completions: int, name: str) -> list[float]:

@@ -126,7 +126,7 @@ def test_the_wrong_class_names_the_right_import(tmp_path):
         ({"reward_funcs": None}, "reward_funcs is missing"),
         ({"reward_funcs": "no_such.module"}, "cannot be imported"),
         ({"policy": lambda model: 3}, "policy must give an object with generate"),
-        ({"max_completion_length": 0}, "max_completion_length must be at least 1"),
+        ({"max_completion_length": 0}, "max_completion_length must be a whole number, at least 1"),
     ],
 )
 def test_bad_arguments_of_trainers_without_advantages(tmp_path, name, bad, message):

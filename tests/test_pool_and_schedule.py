@@ -6,7 +6,8 @@ import itertools
 import pytest
 
 from passk_guard import HeldOutPool
-from passk_guard.pool import row_labels, rows_from
+from passk_guard.pool import row_labels
+from passk_guard.prompts import rows_from
 from passk_guard.schedule import Schedule
 
 
@@ -152,7 +153,7 @@ def test_weighted_pool_resumes():
     [
         ([1.0, -1.0, 1.0, 1.0], "numbers >= 0"),
         ([1.0, float("nan"), 1.0, 1.0], "numbers >= 0"),
-        (["a", 1.0, 1.0, 1.0], "numbers >= 0"),
+        ([1.0, "a", 1.0, 1.0], "numbers >= 0, not all of them 0. Row 1 has 'a'"),
         ([0.0] * 4, "not all of them 0"),
         ([100.0, 1.0, 1.0, 1.0], "row 0 would make up 97% of all draws"),
     ],

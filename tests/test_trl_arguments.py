@@ -86,7 +86,7 @@ def test_the_eval_dataset_is_the_default_and_the_training_set_is_warned_about(tm
     trainer = make_trainer(tmp_path)
     trainer.eval_dataset = held_out(200)
     assert len(PassKGuardCallback(trainer, **GUARD).guard.pool) == 200
-    with pytest.warns(PassKGuardWarning, match="prompts is the training set"):
+    with pytest.warns(PassKGuardWarning, match="64 of the 64 held-out prompts are also training"):
         PassKGuardCallback(trainer, prompts=trainer.train_dataset, **GUARD)
 
 
