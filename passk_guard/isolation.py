@@ -14,7 +14,13 @@ from torch import nn
 
 from passk_guard.sharding import reshard
 
-__all__ = ["checkpointing_without_dropout", "isolated", "kept_attributes", "kept_rng"]
+__all__ = [
+    "checkpointing_without_dropout",
+    "isolated",
+    "kept_attributes",
+    "kept_modes",
+    "kept_rng",
+]
 
 
 @contextmanager
@@ -116,6 +122,21 @@ def kept_attributes(obj: Any, *names: str, copied: bool = False) -> Iterator[Non
     finally:
         for name, value in kept.items():
             setattr(obj, name, value)
+
+
+@contextmanager
+def kept_modes(module: nn.Module | None) -> Iterator[None]:
+    """Restore each submodule's train/eval flag.
+
+    Around a call of somebody else's generation: some of them end in train mode, whatever they
+    began in, and what a probe does next would be under dropout, and be taken for training.
+    """
+    flags = [] if module is None else [(m, m.training) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, training in flags:
+            m.training = training
 
 
 @contextmanager
