@@ -73,7 +73,12 @@ def filters(own: Any, gaps: Any = None) -> dict[str, Any]:
         value = getattr(own, name, None)
         value = getattr(gaps, name, None) if value is None else value
         default = defaults.get(name) if default is None else default
-        told = name.startswith("_") or name in (*CARRIED, "temperature", "transformers_version")
-        if not told and value is not None and value != default:
+        no_filter = name.startswith("_") or name in (
+            *CARRIED,
+            "temperature",
+            "transformers_version",
+        )
+        off = value is None or (value is False and default is None)
+        if not no_filter and not off and value != default:
             found[name] = value
     return found
