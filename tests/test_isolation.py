@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny_llama
 
-from passk_guard.isolation import isolated, kept_attributes
+from passk_guard.isolation import isolated, kept_attributes, kept_modes
 
 
 def snapshot(model):
@@ -62,6 +62,37 @@ def test_everything_is_restored(error):
     except (RuntimeError, KeyboardInterrupt):
         pass
     assert equal(snapshot(model), before)
+
+
+@pytest.mark.parametrize("peft", [False, True])
+def test_switching_checkpointing_off_and_on_leaves_no_hooks(peft):
+    """TRL does so at each generation; transformers adds a hook each time, or takes ours away."""
+    model = tiny_llama().train()
+    model.gradient_checkpointing_enable()
+    model._hf_peft_config_loaded = peft  # then switching off takes the hook away
+    embeddings = model.get_input_embeddings()
+    model.enable_input_require_grads()
+    hooks, handles = dict(embeddings._forward_hooks), model._require_grads_hooks
+    with isolated(model, seed=0):
+        for _ in range(3):
+            model.gradient_checkpointing_disable()
+            model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_disable()  # and an error comes in between
+        assert dict(embeddings._forward_hooks) != hooks
+    assert dict(embeddings._forward_hooks) == hooks
+    assert model._require_grads_hooks is handles
+    assert model.is_gradient_checkpointing
+
+
+def test_modes_are_kept_around_a_call_that_ends_in_train_mode():
+    model = tiny_llama().eval()
+    model.model.layers[0].train()
+    before = [m.training for m in model.modules()]
+    with kept_modes(model):
+        model.train()
+    assert [m.training for m in model.modules()] == before
+    with kept_modes(None):
+        pass
 
 
 def test_without_isolation_the_same_comparison_fails():
