@@ -29,8 +29,8 @@ def isolated(*modules: nn.Module, seed: int) -> Iterator[None]:
 
     Kept: the state of every random generator (torch CPU, CUDA and MPS, NumPy, Python), each
     submodule's train/eval flag, gradient-checkpointing switches and the hooks on embeddings that
-    come with them, ``config.use_cache``, ``generation_config``, and each parameter's ``.grad``. Also when the body raises, Ctrl-C
-    included.
+    come with them, ``config.use_cache``, ``generation_config``, and each parameter's ``.grad``.
+    Also when the body raises, Ctrl-C included.
 
     Args:
         *modules: the policy, and whatever else the probe may touch.

@@ -66,12 +66,13 @@ def filters(own: Any, gaps: Any = None) -> dict[str, Any]:
         own: the config.
         gaps: that of the model, from which ``own`` is filled.
     """
-    plain = plain_config(own, 1.0)
+    plain, unset = plain_config(own, 1.0), type(own)()
     defaults: dict[str, Any] = getattr(plain, "_get_default_generation_params", dict)()
     found = {}
     for name, default in vars(plain).items():
         value = getattr(own, name, None)
-        value = getattr(gaps, name, None) if value is None else value
+        if value == getattr(unset, name):
+            value = getattr(gaps, name, value)
         default = defaults.get(name) if default is None else default
         no_filter = name.startswith("_") or name in (
             *CARRIED,

@@ -64,24 +64,27 @@ def test_everything_is_restored(error):
     assert equal(snapshot(model), before)
 
 
-@pytest.mark.parametrize("peft", [False, True])
-def test_switching_checkpointing_off_and_on_leaves_no_hooks(peft):
-    """TRL does so at each generation; transformers adds a hook each time, or takes ours away."""
+def piled_up(model):
+    for _ in range(3):
+        model.enable_input_require_grads()
+
+
+def taken_away(model):
+    model.disable_input_require_grads()
+
+
+@pytest.mark.parametrize("disturb", [piled_up, taken_away])
+def test_hooks_on_embeddings_stay_as_they_were(disturb):
+    """TRL switches checkpointing at each generation; transformers adds a hook, or takes it away."""
     model = tiny_llama().train()
-    model.gradient_checkpointing_enable()
-    model._hf_peft_config_loaded = peft  # then switching off takes the hook away
-    embeddings = model.get_input_embeddings()
     model.enable_input_require_grads()
-    hooks, handles = dict(embeddings._forward_hooks), model._require_grads_hooks
+    embeddings = model.get_input_embeddings()
+    hooks, handle = dict(embeddings._forward_hooks), model._require_grads_hook
     with isolated(model, seed=0):
-        for _ in range(3):
-            model.gradient_checkpointing_disable()
-            model.gradient_checkpointing_enable()
-        model.gradient_checkpointing_disable()  # and an error comes in between
+        disturb(model)
         assert dict(embeddings._forward_hooks) != hooks
     assert dict(embeddings._forward_hooks) == hooks
-    assert model._require_grads_hooks is handles
-    assert model.is_gradient_checkpointing
+    assert model._require_grads_hook is handle
 
 
 def test_modes_are_kept_around_a_call_that_ends_in_train_mode():

@@ -187,7 +187,10 @@ def test_filters_of_the_training_are_told_once(tmp_path, caplog):
 
 
 def test_a_new_config_has_no_filters():
-    assert filters(GenerationConfig(top_k=0), GenerationConfig(top_k=0)) == {}
+    own = GenerationConfig(top_k=0, do_sample=True)
+    assert filters(own, GenerationConfig()) == {}
+    assert filters(own, GenerationConfig(typical_p=0.2)) == {"typical_p": 0.2}
+    assert filters(GenerationConfig(top_k=0, do_sample=True, num_beams=2)) == {"num_beams": 2}
 
 
 @pytest.mark.parametrize(

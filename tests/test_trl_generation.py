@@ -86,7 +86,7 @@ def test_the_trainers_own_evaluation_is_left_alone(tmp_path, objective):
             callback._objective and callback._objective.install()
             trainer.add_callback(callback)
         torch.manual_seed(0)
-        metrics = trainer.evaluate()
-        found.append({k: v for k, v in metrics.items() if "reward" in k or "num_tokens" in k})
+        trainer.evaluate()
+        found.append(losses(trainer))
     assert found[0] == found[1]
-    assert found[0]
+    assert "eval_reward" in found[0][-1]
