@@ -12,7 +12,7 @@ from torch import Tensor
 from passk_guard.actions import warn
 from passk_guard.advantages import leave_one_out_advantages
 from passk_guard.errors import survived
-from passk_guard.integrations._trl_policy import restore_method, tapped_rewards
+from passk_guard.integrations._trl_policy import probing, restore_method, tapped_rewards
 from passk_guard.objectives import PassKObjective, TrainerMix
 from passk_guard.verifier import decide_success
 
@@ -93,7 +93,8 @@ class TRLObjective:
 
     def _generate(self, inputs: Any) -> Any:
         original = self._originals["_generate_and_score_completions"]
-        if not self._trainer.model.training or self.failed:  # evaluation, or the guard's own probe
+        # In evaluation, and in the guard's own probe, whatever mode that has left behind.
+        if not self._trainer.model.training or probing(self._trainer) or self.failed:
             return original(inputs)
         columns: dict[str, Tensor] = {}
         with tapped_rewards(self._trainer) as tapped, self._hooked(tapped, columns):

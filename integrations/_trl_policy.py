@@ -14,16 +14,29 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.integrations._trl_rewards import ProbeRewards
-from passk_guard.isolation import checkpointing_without_dropout, isolated, kept_attributes
+from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
+from passk_guard.isolation import (
+    checkpointing_without_dropout,
+    isolated,
+    kept_attributes,
+    kept_modes,
+)
 from passk_guard.rollouts import RolloutGroup, packed
 from passk_guard.scoring import token_log_probs
 from passk_guard.sharding import reshard
 from passk_guard.verifier import decide_success, verifier_name
 
-__all__ = ["TRLPolicy", "restore_method", "tapped_rewards"]
+__all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
 
-# Sampling must be from the very distribution that is scored.
-_NEUTRAL_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
+_PROBING = "_passk_guard_probing"
+
+# What TRL builds up between two logs; a probe works on copies.
+_TABLES = ("_metrics", "_logs", "_textual_logs", "_pending_metrics", "_pending_extra_logs")
+
+
+def probing(trainer: Any) -> bool:
+    """Whether the guard is probing: its rollouts are not for training, whatever mode is on."""
+    return bool(getattr(trainer, _PROBING, False))
 
 
 class TRLPolicy:
@@ -88,7 +101,18 @@ class TRLPolicy:
         if n == 1 and not hasattr(self._trainer, "num_generations_eval"):
             pairs = self.generate(rows, row_ids, 2, temperature)  # trl < 0.25 divides by n - 1
             return [group.first(1) for group in pairs]
-        self._sample_as(n, self._temperature if temperature is None else temperature)
+        with sampling_plainly(
+            self._trainer, n, self._temperature if temperature is None else temperature
+        ):
+            return self._in_chunks(rows, row_ids, n)
+
+    def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Of each row: why it cannot be sampled, if so; the trainer would fail on its batch."""
+        return without_room(self._trainer, rows)
+
+    def _in_chunks(
+        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int
+    ) -> list[RolloutGroup]:
         accelerator = self._trainer.accelerator
         world, rank = accelerator.num_processes, accelerator.process_index
         # Every process takes the same number of rollouts, so prompts come in multiples of this.
@@ -109,7 +133,8 @@ class TRLPolicy:
     ) -> list[RolloutGroup]:
         from accelerate.utils import gather_object
 
-        with tapped_rewards(self._trainer) as tapped:
+        # After continuous batching TRL puts the model into train mode.
+        with tapped_rewards(self._trainer) as tapped, kept_modes(self._trainer.model):
             output = self._trainer._generate_and_score_completions(local)
         self._rewards.raise_errors()
         rewards = tapped[-1][:, self._index].float().cpu()
@@ -129,23 +154,14 @@ class TRLPolicy:
         with ExitStack() as stack:
             modules = [m for m in trainer.reward_funcs if isinstance(m, torch.nn.Module)]
             stack.enter_context(isolated(trainer.model, *modules, seed=seed + rank))
-            # Averages and tables that TRL builds up between two logs.
-            for name in ("_metrics", "_logs", "_pending_metrics", "_pending_extra_logs"):
-                stack.enter_context(_kept_container(trainer, name))
-            stack.enter_context(
-                kept_attributes(
-                    trainer,
-                    *("generation_config", "generation_kwargs", "mask_truncated_completions"),
-                    *("num_generations_eval", "num_generations", "beta", "environments"),
-                    *("reward_funcs", "reward_func_names", "reward_processing_classes"),
-                    *("reward_weights", "log_completions"),
-                )
-            )
+            stack.enter_context(_kept_trainer(trainer))
+            stack.enter_context(kept_attributes(trainer.state, "num_input_tokens_seen"))
             stack.enter_context(kept_attributes(trainer.args, "report_to"))
             self._set_up(trainer)
             yield
 
     def _set_up(self, trainer: Any) -> None:
+        setattr(trainer, _PROBING, True)
         trainer.mask_truncated_completions = False
         trainer.args.report_to = []  # TRL writes down the time that each call of its methods takes
         trainer.beta = 0.0  # spares the reference model; the KL term is no part of GRPO's reward
@@ -158,23 +174,6 @@ class TRLPolicy:
         funcs = trainer.reward_funcs
         self._index = next(i for i, func in enumerate(funcs) if func is self._verifier)
         trainer.reward_funcs = [self._rewards.before(func) for func in funcs]
-
-    def _sample_as(self, n: int, temperature: float) -> None:
-        """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0."""
-        trainer = self._trainer
-        if hasattr(trainer, "num_generations_eval"):
-            trainer.num_generations_eval = n
-        else:  # trl < 0.25
-            trainer.num_generations = n
-        sampling = {**_NEUTRAL_SAMPLING, "temperature": temperature, "do_sample": True}
-        if temperature == 0:
-            sampling = {**_NEUTRAL_SAMPLING, "temperature": 1.0, "do_sample": False}
-        if getattr(trainer, "generation_config", None) is not None:
-            trainer.generation_config = copy.deepcopy(trainer.generation_config)
-            for name, value in sampling.items():
-                setattr(trainer.generation_config, name, value)
-        if getattr(trainer, "generation_kwargs", None) is not None:
-            trainer.generation_kwargs = {**trainer.generation_kwargs, **sampling}
 
 
 @contextmanager
@@ -232,15 +231,25 @@ def _group(
 
 
 @contextmanager
-def _kept_container(trainer: Any, name: str) -> Iterator[None]:
-    if not hasattr(trainer, name):
-        yield
-        return
-    kept = _copied(getattr(trainer, name))
+def _kept_trainer(trainer: Any) -> Iterator[None]:
+    """Every attribute of the trainer is afterwards what it was, whatever a release sets in between.
+
+    What is changed in place is worked on as a copy.
+    """
+    kept = dict(vars(trainer))
+    for name in _TABLES:
+        if name in kept:
+            setattr(trainer, name, _copied(kept[name]))
+    if "continuous_batching_config" in kept:  # transformers fills it in at the first call
+        trainer.continuous_batching_config = copy.deepcopy(kept["continuous_batching_config"])
     try:
         yield
     finally:
-        setattr(trainer, name, kept)
+        if "_last_loaded_step" in kept:  # of weights in vLLM, which stay there
+            kept["_last_loaded_step"] = trainer._last_loaded_step
+        for name in vars(trainer).keys() - kept.keys():
+            delattr(trainer, name)
+        vars(trainer).update(kept)
 
 
 def _copied(value: Any) -> Any:

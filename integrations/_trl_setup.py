@@ -53,17 +53,44 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
             f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
         )
     if getattr(trainer, "use_vllm", False):
-        filters = trainer.top_p not in (None, 1.0) or trainer.top_k or trainer.min_p
-        if (
-            filters
-            or trainer.repetition_penalty != 1.0
-            or {temperature, config.report_temperature} - {None, trainer.temperature}
-        ):
-            raise ValueError(
-                "vLLM samples with top_p, top_k, min_p, repetition_penalty or another temperature "
-                "here, which the probe cannot change: its scores would not belong to its rollouts. "
-                "Remove them from GRPOConfig, and the temperatures from the callback."
-            )
+        _check_vllm(trainer, {temperature, config.report_temperature} - {None, trainer.temperature})
+
+
+# Of vLLM's sampling parameters those that leave it open which token follows.
+_VLLM_HARMLESS = (
+    *("max_tokens", "stop", "stop_token_ids", "include_stop_str_in_output", "detokenize"),
+    *("skip_special_tokens", "spaces_between_special_tokens", "logprobs"),
+)
+_VLLM_PLAIN = {
+    **{"top_p": 1.0, "top_k": 0, "min_p": 0.0, "min_tokens": 0, "repetition_penalty": 1.0},
+    **{"presence_penalty": 0.0, "frequency_penalty": 0.0},
+}
+
+
+def _check_vllm(trainer: Any, other_temperatures: set[Any]) -> None:
+    args = trainer.args
+    own = {name: getattr(trainer, name, None) for name in ("top_p", "top_k", "min_p")}
+    own["repetition_penalty"] = trainer.repetition_penalty
+    plain = {**_VLLM_PLAIN, "temperature": trainer.temperature}
+    given = {**own, **(getattr(args, "generation_kwargs", None) or {})}
+    if given["top_k"] == -1:  # vLLM's own word for none
+        given["top_k"] = 0
+    found = [
+        f"{name}={value!r}"
+        for name, value in given.items()
+        if value is not None and name not in _VLLM_HARMLESS and plain.get(name) != value
+    ]
+    for name in ("vllm_structured_outputs_regex", "vllm_guided_decoding_regex"):
+        if getattr(args, name, None) is not None:
+            found.append(name)
+    found += [f"a probe's temperature {value!r}" for value in sorted(other_temperatures)]
+    if found:
+        raise ValueError(
+            f"vLLM samples with {', '.join(found)} here, which the probe cannot change: its scores "
+            "would not belong to its rollouts. Remove top_p, top_k, min_p, repetition_penalty, "
+            "generation_kwargs and constraints like these from GRPOConfig, and temperatures other "
+            "than the trainer's from the callback."
+        )
 
 
 def training_groups(trainer: Any) -> TrainingGroups:

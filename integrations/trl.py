@@ -19,6 +19,7 @@ from passk_guard.integrations._hosts import samples_per_step, trainer_host
 from passk_guard.integrations._rows import held_out_rows
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
+from passk_guard.integrations._trl_sampling import training_filters
 from passk_guard.integrations._trl_sensor import TrainingRewards
 from passk_guard.integrations._trl_setup import check_trainer, pick_verifier, training_groups
 from passk_guard.objectives import PassKObjective, TrainerMix
@@ -155,6 +156,13 @@ class PassKGuardCallback(GuardCallback):
         verifier = pick_verifier(trainer, self._reward_funcs, self._success, rows)
         temperature = trainer.temperature if self._temperature is None else self._temperature
         policy = TRLPolicy(trainer, verifier, self._threshold, temperature, config.verifier_timeout)
+        if told := training_filters(trainer):
+            self._say(
+                "passk-guard: training samples with "
+                f"{', '.join(f'{name}={value!r}' for name, value in told.items())}; probes sample "
+                "without, from the policy's own distribution, which the scores belong to. Their "
+                "pass@1 is not that of the training rollouts."
+            )
         self._sensor = TrainingRewards(trainer, verifier, self._threshold)
         live: PassKObjective | TrainerMix | None = None
         if config.objective is not None:

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.actions import warn
-from passk_guard.errors import survived
+from passk_guard.errors import ProbeError, survived
 from passk_guard.gradients import add_gradient, select_parameters
 from passk_guard.objectives import AnchorMix
 from passk_guard.pool import HeldOutPool
 from passk_guard.processes import decided_by_first, everywhere, world
 from passk_guard.rollouts import Policy
+from passk_guard.sampling import FitRows
 from passk_guard.sharding import is_sharded, local_part
 
 __all__ = ["AnchorLoss", "AnchorTerm", "norm"]
@@ -39,6 +40,9 @@ class AnchorLoss:
         prompts: per step.
         isolation: as for the guard.
         micro_batch: rollouts per backward.
+
+    Raises:
+        ValueError: the policy cannot sample these prompts.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class AnchorLoss:
         self.pool = pool
         self._policy, self._n, self._prompts = policy, n, prompts
         self._isolation, self._micro_batch = isolation, micro_batch
+        self._fit = FitRows(policy, pool, prompts, "anchor_prompts")
 
     def parameters(self) -> dict[str, Parameter]:
         """The trainable parameters, by the name that :meth:`gradient` gives them."""
@@ -71,11 +76,14 @@ class AnchorLoss:
 
         Raises:
             FloatingPointError: a log-probability or a gradient is not finite.
+            ProbeError: no prompt can be sampled.
         """
         rank, size = world()
         total = _Sum()
         with self._isolation(seed):
-            ids = self.pool.draw(self._prompts)
+            ids = self._fit(self.pool.draw(self._prompts))
+            if not ids:
+                raise ProbeError("none of this step's anchor_prompts can be sampled")
             drawn = self._policy.generate([self.pool.rows[i] for i in ids], ids, self._n)
             groups = [group.scorable() for group in drawn]
             parameters = list(self.parameters().items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.errors import ProbeError
-from passk_guard.isolation import checkpointing_without_dropout, kept_attributes
+from passk_guard.isolation import checkpointing_without_dropout, kept_modes
+from passk_guard.plain_sampling import plain_config, plain_sampling
 from passk_guard.rollouts import RolloutGroup, packed
 from passk_guard.scoring import token_log_probs
 from passk_guard.sharding import is_sharded
@@ -109,10 +111,13 @@ class HFPolicy:
         """Sample ``n`` rollouts per row; not verified, see :class:`RolloutGroup`."""
         prompts = [self._prompt_ids(row, i) for row, i in zip(rows, row_ids, strict=True)]
         repeated = [prompt for prompt in prompts for _ in range(n)]
-        sampled: list[list[int]] = []
+        sampled: list[list[int]] = [[] for _ in repeated]
         with self._neutral(self._temperature if temperature is None else temperature) as config:
-            for start in range(0, len(repeated), self._at_once):
-                sampled += self._sample(repeated[start : start + self._at_once], config)
+            for batch, room in self._batches([len(prompt) for prompt in repeated]):
+                config.max_new_tokens = room
+                found = self._sample([repeated[j] for j in batch], config)
+                for j, ids in zip(batch, found, strict=True):
+                    sampled[j] = ids
         groups = []
         for i, (row, row_id) in enumerate(zip(rows, row_ids, strict=True)):
             mine = sampled[i * n : (i + 1) * n]
@@ -134,32 +139,43 @@ class HFPolicy:
             eos = self._tokenizer.eos_token_id
         return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
 
-    def _prompt_ids(self, row: Mapping[str, Any], row_id: int) -> list[int]:
-        prompt = row["prompt"]
+    def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Of each row: why it cannot be sampled, if so. It has tools or images, or is too long."""
+        return [self._why_unfit(row) for row in rows]
+
+    def _why_unfit(self, row: Mapping[str, Any]) -> str | None:
         unsupported = {"image", "images", "tools", "environment"} & set(row)
-        if unsupported or _has_tools_or_images(prompt):
-            raise ProbeError(
-                f"row {row_id} of prompts has {', '.join(sorted(unsupported)) or 'tools or images'}"
+        if unsupported or _has_tools_or_images(row["prompt"]):
+            return (
+                f"has {', '.join(sorted(unsupported)) or 'tools or images'}"
                 ", which HFPolicy cannot sample: it takes text, one answer per prompt. Use "
                 "passk_guard.integrations.trl, which generates through the trainer, or a policy of "
                 "your own"
             )
+        length = len(self._tokens(row["prompt"]))
+        if not length:
+            return "has no tokens"
+        if length + 1 > self._positions:
+            return (
+                f"has {length} tokens, which leaves no room for an answer within the model's "
+                f"{self._positions} positions"
+            )
+        return None
+
+    def _prompt_ids(self, row: Mapping[str, Any], row_id: int) -> list[int]:
+        why = self._why_unfit(row)
+        if why is not None:
+            raise ProbeError(f"row {row_id} of prompts {why}")
+        return self._tokens(row["prompt"])
+
+    def _tokens(self, prompt: Any) -> list[int]:
         if isinstance(prompt, str):
             encoded = self._tokenizer(prompt)["input_ids"]
         else:
             encoded = self._tokenizer.apply_chat_template(
                 prompt, add_generation_prompt=True, tokenize=True, return_dict=True
             )["input_ids"]
-        ids = [int(token) for token in encoded]
-        room = self._positions - len(ids)
-        if not ids or room < 1:
-            raise ProbeError(
-                f"row {row_id} of prompts has {len(ids)} tokens, which leaves no room for an "
-                f"answer within the model's {self._positions} positions"
-                if ids
-                else f"row {row_id} of prompts has no tokens"
-            )
-        return ids
+        return [int(token) for token in encoded]
 
     @property
     def _positions(self) -> float:
@@ -167,24 +183,33 @@ class HFPolicy:
         config = config.get_text_config() if hasattr(config, "get_text_config") else config
         return getattr(config, "max_position_embeddings", None) or float("inf")
 
+    def _batches(self, lengths: list[int]) -> Iterator[tuple[list[int], int]]:
+        """Prompts to sample at once, by index, and the tokens that their answers may have.
+
+        A prompt that nearly fills the model's positions shortens its own answers only.
+        """
+        rooms = [int(min(self._longest, self._positions - length)) for length in lengths]
+        order = sorted(range(len(rooms)), key=rooms.__getitem__, reverse=True)
+        parts = [list(part) for _, part in groupby(order, key=rooms.__getitem__)]
+        if is_sharded(self.model.parameters()):
+            parts = [order]  # processes wait for one another: as many batches on each
+        for part in parts:
+            for start in range(0, len(part), self._at_once):
+                batch = part[start : start + self._at_once]
+                yield batch, min(rooms[j] for j in batch)
+
     @contextmanager
     def _neutral(self, temperature: float) -> Iterator[Any]:
-        """A generation config that samples from the model's own distribution, or its argmax.
-
-        The model's own is out of the way meanwhile: transformers fills gaps from it.
-        """
+        """A generation config that samples from the model's own distribution, or its argmax."""
         own = self.model.generation_config
-        with kept_attributes(self.model, "generation_config"):
-            neutral = type(own)()
-            neutral.eos_token_id = self._eos or None
-            neutral.bos_token_id = getattr(own, "bos_token_id", None)
-            pad = self._tokenizer.pad_token_id
-            neutral.pad_token_id = self._eos[0] if pad is None and self._eos else pad or 0
-            neutral.do_sample, neutral.use_cache = temperature != 0, True
-            if temperature != 0:
-                neutral.temperature, neutral.top_k, neutral.top_p = temperature, 0, 1.0
-            self.model.generation_config = neutral
-            yield neutral
+        config = plain_config(own, temperature)
+        config.eos_token_id = self._eos or None
+        config.bos_token_id = getattr(own, "bos_token_id", None)
+        pad = self._tokenizer.pad_token_id
+        config.pad_token_id = self._eos[0] if pad is None and self._eos else pad or 0
+        config.use_cache = True
+        with plain_sampling(self.model, config):
+            yield config
 
     def _sample(self, prompts: Sequence[list[int]], config: Any) -> list[list[int]]:
         """Completions, cut after the first end-of-sequence token."""
@@ -194,14 +219,13 @@ class HFPolicy:
         for i, prompt in enumerate(prompts):
             ids[i, width - len(prompt) :] = torch.tensor(prompt)
             mask[i, width - len(prompt) :] = 1
-        # The longest prompt of a batch says how much room there is.
-        config.max_new_tokens = int(min(self._longest, self._positions - width))
-        output = self.model.generate(
-            input_ids=ids.to(self._device),
-            attention_mask=mask.to(self._device),
-            generation_config=config,
-            synced_gpus=is_sharded(self.model.parameters()),
-        )
+        with kept_modes(self.model):
+            output = self.model.generate(
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                generation_config=config,
+                synced_gpus=is_sharded(self.model.parameters()),
+            )
         return [_until_end(row, set(self._eos)) for row in output[:, width:].tolist()]
 
     def _completions(self, sampled: list[list[int]], *, chat: bool) -> tuple[Any, ...]:

@@ -14,7 +14,13 @@ from torch import nn
 
 from passk_guard.sharding import reshard
 
-__all__ = ["checkpointing_without_dropout", "isolated", "kept_attributes", "kept_rng"]
+__all__ = [
+    "checkpointing_without_dropout",
+    "isolated",
+    "kept_attributes",
+    "kept_modes",
+    "kept_rng",
+]
 
 
 @contextmanager
@@ -22,9 +28,9 @@ def isolated(*modules: nn.Module, seed: int) -> Iterator[None]:
     """Within, modules are in eval mode and randomness is seeded; after, all is as before.
 
     Kept: the state of every random generator (torch CPU, CUDA and MPS, NumPy, Python), each
-    submodule's train/eval flag, gradient-checkpointing switches, ``config.use_cache``,
-    ``generation_config``, and each parameter's ``.grad``. Also when the body raises, Ctrl-C
-    included.
+    submodule's train/eval flag, gradient-checkpointing switches and the hooks on embeddings that
+    come with them, ``config.use_cache``, ``generation_config``, and each parameter's ``.grad``.
+    Also when the body raises, Ctrl-C included.
 
     Args:
         *modules: the policy, and whatever else the probe may touch.
@@ -67,7 +73,10 @@ def _seed(seed: int) -> None:
 
 
 # What generation helpers switch on submodules and do not always switch back after an error.
-_MODULE_FLAGS = ("training", "gradient_checkpointing", "_gradient_checkpointing_func")
+_MODULE_FLAGS = (
+    *("training", "gradient_checkpointing", "_gradient_checkpointing_func"),
+    *("_require_grads_hook", "_require_grads_hooks"),
+)
 
 
 @contextmanager
@@ -76,6 +85,7 @@ def _kept_module(module: nn.Module) -> Iterator[None]:
         (m, {flag: m.__dict__[flag] for flag in _MODULE_FLAGS if flag in m.__dict__})
         for m in module.modules()
     ]
+    hooks = [(m, _input_hooks(m)) for m in module.modules()]
     grads = [(p, p.grad) for p in module.parameters()]
     with ExitStack() as stack:
         for m, _ in flags:
@@ -89,8 +99,19 @@ def _kept_module(module: nn.Module) -> Iterator[None]:
             reshard(module)
             for m, kept in flags:
                 m.__dict__.update(kept)
+            for m, input_hooks in hooks:
+                for key in _input_hooks(m):
+                    del m._forward_hooks[key]
+                m._forward_hooks.update(input_hooks)
             for parameter, grad in grads:
                 parameter.grad = grad
+
+
+def _input_hooks(module: nn.Module) -> dict[int, Any]:
+    """Hooks on embeddings, of which transformers adds one whenever checkpointing comes back on."""
+    name = "make_inputs_require_grad"
+    hooks = module._forward_hooks.items()
+    return {key: hook for key, hook in hooks if getattr(hook, "__name__", "").startswith(name)}
 
 
 def _configs(module: nn.Module) -> list[Any]:
@@ -116,6 +137,21 @@ def kept_attributes(obj: Any, *names: str, copied: bool = False) -> Iterator[Non
     finally:
         for name, value in kept.items():
             setattr(obj, name, value)
+
+
+@contextmanager
+def kept_modes(module: nn.Module | None) -> Iterator[None]:
+    """Restore each submodule's train/eval flag.
+
+    Around a call of somebody else's generation: some of them end in train mode, whatever they
+    began in, and what a probe does next would be under dropout, and be taken for training.
+    """
+    flags = [] if module is None else [(m, m.training) for m in module.modules()]
+    try:
+        yield
+    finally:
+        for m, training in flags:
+            m.training = training
 
 
 @contextmanager

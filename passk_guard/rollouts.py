@@ -92,6 +92,9 @@ class Policy(Protocol):
 
     Rollouts must be independent and come from the very distribution that :meth:`log_probs` scores:
     no top-k, top-p or penalties, the same temperature, dropout off in both.
+
+    A policy may also have ``unfit(rows) -> list[str | None]``: of each row, why it cannot be
+    sampled ("has 5000 tokens, ..."). Such rows are left out, where they would fail their batch.
     """
 
     def generate(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from passk_guard.errors import ProbeError
+from passk_guard.isolation import kept_modes
 from passk_guard.processes import everywhere, world
 from passk_guard.rollouts import Policy, RolloutGroup
 from passk_guard.sharding import reshard
@@ -71,6 +72,11 @@ class VerifiedPolicy:
         with self._autocast():
             return self._policy.log_probs(input_ids, attention_mask, completion_mask)
 
+    def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """The policy's, where it has one: of each row, why it cannot be sampled."""
+        unfit = getattr(self._policy, "unfit", None)
+        return [None] * len(rows) if unfit is None else list(unfit(rows))
+
     def generate(
         self,
         rows: Sequence[Mapping[str, Any]],
@@ -105,7 +111,7 @@ class VerifiedPolicy:
         filled: int,
     ) -> list[RolloutGroup]:
         more = () if temperature is None else (temperature,)
-        with self._autocast():
+        with self._autocast(), kept_modes(self._module):
             groups = self._policy.generate(rows, row_ids, n, *more)
         groups, rows = groups[: len(rows) - filled], rows[: len(rows) - filled]
         if self._verifier is None:

@@ -37,9 +37,18 @@ def fails_on_anchors(completions, answer, **_):
     return near_answer(completions, answer)
 
 
+def with_long_ones():
+    """Two of the prompts leave no room for an answer."""
+    rows = held_out(32).to_list()
+    for i in (3, 17):
+        rows[i]["prompt"] = "1 " * 20
+    return rows
+
+
 CASES = {
     "alone": None,
     "warn": {"reward_funcs": near_answer},
+    "long": {"reward_funcs": near_answer, "prompts": with_long_ones()},
     "mix": {"reward_funcs": near_answer, **MIX},
     "fails": {"reward_funcs": FailsOnce(), "on_error": "continue"},
     "term fails": {"reward_funcs": fails_on_anchors, **MIX, "on_error": "continue"},

@@ -158,6 +158,34 @@ def test_length_is_capped_by_the_models_positions():
     assert group.input_ids.shape[1] <= 16
 
 
+def test_a_prompt_that_nearly_fills_the_positions_shortens_its_own_answers_only():
+    model, tokenizer = make()  # 16 positions
+    policy = HFPolicy(model, tokenizer, max_completion_length=8)
+    texts = ["1 2 =", " ".join("1" * 14), "3 ="]
+    with isolated(model, seed=0):
+        groups = policy.generate([{"prompt": text} for text in texts], [0, 1, 2], 20)
+    for group, text, longest in zip(groups, texts, (8, 2, 8), strict=True):
+        prompt = group.input_ids[:, : len(text.split())]
+        assert tokenizer.batch_decode(prompt) == [text] * 20
+        assert group.completion_mask.sum(1).max() == longest
+
+
+def test_a_custom_generate_that_ends_in_train_mode_leaves_no_dropout():
+    model, tokenizer = make()
+    generate = model.generate
+
+    def generates(*args, **kwargs):
+        found = generate(*args, **kwargs)
+        model.train()
+        return found
+
+    model.generate = generates
+    policy = HFPolicy(model, tokenizer, max_completion_length=2)
+    with isolated(model, seed=0):
+        policy.generate([{"prompt": "1 2 ="}], [0], 4)
+        assert not any(m.training for m in model.modules())
+
+
 def test_bad_arguments():
     model, tokenizer = make()
     with pytest.raises(ValueError, match="must be a causal LM that generates, got Linear"):

@@ -22,6 +22,16 @@ def test_warn_leaves_training_untouched(ranks):
     assert one["weights"] == ranks[0]["alone"]["weights"] == ranks[1]["alone"]["weights"]
 
 
+def test_prompts_without_room_are_left_out_on_both_and_said_by_the_first(ranks):
+    one, other = (rank["long"] for rank in ranks)
+    assert [p[0] for p in one["history"]] == [0, 2, 4]
+    assert one == other
+    assert one["failures"] == []
+    assert one["weights"] == ranks[0]["alone"]["weights"]
+    said = [[w for w in rank["warnings"] if "cannot be sampled" in w] for rank in ranks]
+    assert [len(told) for told in said] == [1, 0]
+
+
 def test_mix_adds_the_same_term_on_both(ranks):
     one, other = (rank["mix"] for rank in ranks)
     assert one == other

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny_llama
 
-from passk_guard.isolation import isolated, kept_attributes
+from passk_guard.isolation import isolated, kept_attributes, kept_modes
 
 
 def snapshot(model):
@@ -62,6 +62,40 @@ def test_everything_is_restored(error):
     except (RuntimeError, KeyboardInterrupt):
         pass
     assert equal(snapshot(model), before)
+
+
+def piled_up(model):
+    for _ in range(3):
+        model.enable_input_require_grads()
+
+
+def taken_away(model):
+    model.disable_input_require_grads()
+
+
+@pytest.mark.parametrize("disturb", [piled_up, taken_away])
+def test_hooks_on_embeddings_stay_as_they_were(disturb):
+    """TRL switches checkpointing at each generation; transformers adds a hook, or takes it away."""
+    model = tiny_llama().train()
+    model.enable_input_require_grads()
+    embeddings = model.get_input_embeddings()
+    hooks, handle = dict(embeddings._forward_hooks), model._require_grads_hook
+    with isolated(model, seed=0):
+        disturb(model)
+        assert dict(embeddings._forward_hooks) != hooks
+    assert dict(embeddings._forward_hooks) == hooks
+    assert model._require_grads_hook is handle
+
+
+def test_modes_are_kept_around_a_call_that_ends_in_train_mode():
+    model = tiny_llama().eval()
+    model.model.layers[0].train()
+    before = [m.training for m in model.modules()]
+    with kept_modes(model):
+        model.train()
+    assert [m.training for m in model.modules()] == before
+    with kept_modes(None):
+        pass
 
 
 def test_without_isolation_the_same_comparison_fails():

@@ -1,0 +1,102 @@
+"""What a TRL trainer samples with, and which prompts it has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from passk_guard.isolation import kept_attributes
+from passk_guard.plain_sampling import CARRIED, filters, plain_config, plain_sampling
+
+__all__ = ["sampling_plainly", "training_filters", "without_room"]
+
+
+@contextmanager
+def sampling_plainly(trainer: Any, n: int, temperature: float) -> Iterator[None]:
+    """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0.
+
+    vLLM's settings cannot be reached here; they are checked before training.
+    """
+    with ExitStack() as stack:
+        # trl < 0.25 has one number for training and evaluation
+        name = "num_generations_eval"
+        name = name if hasattr(trainer, name) else "num_generations"
+        names = (name, "generation_config", "generation_kwargs")
+        stack.enter_context(kept_attributes(trainer, *names))
+        setattr(trainer, name, n)
+        own = getattr(trainer, "generation_config", None)
+        if own is not None:
+            config = plain_config(own, temperature, CARRIED)
+            stack.enter_context(plain_sampling(trainer.model, config))
+            trainer.generation_config = config
+            trainer.generation_kwargs = {}  # TRL would put them into the model's config again
+        yield
+
+
+def training_filters(trainer: Any) -> dict[str, Any]:
+    """Settings by which training samples otherwise than from the softmax, in the process."""
+    own = getattr(trainer, "generation_config", None)
+    return {} if own is None else filters(own, getattr(trainer.model, "generation_config", None))
+
+
+def without_room(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """Of each row: why its prompt is too long for the trainer to answer; ``None`` where it is not.
+
+    With images or environments a prompt's length is known to the trainer alone.
+    """
+    limit, answer = _limit(trainer)
+    if (
+        limit is None
+        or {"image", "images"} & set(rows[0])
+        or getattr(trainer, "environments", None)
+        or getattr(trainer, "rollout_func", None) is not None
+    ):
+        return [None] * len(rows)
+    found: list[str | None] = []
+    for row in rows:
+        length = _length(trainer, row["prompt"])
+        wanted = "an answer" if answer == 1 else f"max_completion_length={answer}"
+        found.append(
+            f"has {length} tokens, which leaves no room for {wanted} within {limit} positions"
+            if length + answer > limit
+            else None
+        )
+    return found
+
+
+def _limit(trainer: Any) -> tuple[int | None, int]:
+    """Positions, and how many an answer must find.
+
+    vLLM cuts answers at its own limit. In the process nothing does: positions from a table run out
+    with an error, on a GPU one that ends the run; rotary ones, computed as they come, go on.
+    """
+    config = trainer.model.config
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    positions = getattr(config, "max_position_embeddings", None)
+    if getattr(trainer, "use_vllm", False):
+        llm = getattr(getattr(trainer, "vllm_generation", trainer), "llm", None)
+        if llm is not None:
+            return int(llm.llm_engine.model_config.max_model_len), 1
+        return getattr(trainer.args, "vllm_max_model_length", None) or positions, 1
+    rotary = any(name.endswith("inv_freq") for name, _ in trainer.model.named_buffers())
+    return None if rotary else positions, int(trainer.generation_config.max_new_tokens)
+
+
+def _length(trainer: Any, prompt: Any) -> int:
+    """Tokens of a prompt as the trainer makes them."""
+    tokenizer = trainer.processing_class
+    if isinstance(prompt, str):
+        ids = tokenizer(text=prompt)["input_ids"]
+    else:
+        ids = tokenizer.apply_chat_template(
+            prompt,
+            tools=getattr(trainer, "tools", None) or None,
+            chat_template=getattr(trainer, "chat_template", None),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **(getattr(trainer, "chat_template_kwargs", None) or {}),
+        )["input_ids"]
+    longest = getattr(trainer, "max_prompt_length", None)  # trl < 0.26 cuts prompts
+    return len(ids) if longest is None else min(len(ids), longest)
