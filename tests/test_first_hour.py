@@ -1,5 +1,7 @@
 """What a new user gets wrong in the first hour: it works, or is one clear sentence at once."""
 
+import re
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -31,6 +33,11 @@ def refused(host, out, message, **bad):
 # Arguments beside the settings ---------------------------------------------------------------
 
 
+def plain(value):
+    """A test's name, the same on every worker: no addresses."""
+    return re.sub(r" at 0x\w+", "", str(value))
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -42,7 +49,7 @@ def refused(host, out, message, **bad):
         ({"temperature": "1"}, "temperature must be above 0, got '1'"),
         ({"temperature": True}, "temperature must be above 0, got True"),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_sampling_and_threshold(tmp_path, host, bad, message):
     refused(host, tmp_path, message, **bad)
@@ -75,7 +82,7 @@ ANCHORS = {"action": "mix", "anchor_prompts": []}
             r"policy=.* is called as f\(model\), but: miss",
         ),
     ],
-    ids=str,
+    ids=plain,
 )
 def test_what_only_trainers_without_rollouts_take(tmp_path, name, bad, message):
     refused(HOSTS[name], tmp_path, message, **bad)
