@@ -28,6 +28,7 @@ def sampling_plainly(trainer: Any, n: int, temperature: float) -> Iterator[None]
         own = getattr(trainer, "generation_config", None)
         if own is not None:
             config = plain_config(own, temperature, CARRIED)
+            config.suppress_tokens = _image_tokens(trainer)
             stack.enter_context(plain_sampling(trainer.model, config))
             trainer.generation_config = config
             trainer.generation_kwargs = {}  # TRL would put them into the model's config again
@@ -37,7 +38,22 @@ def sampling_plainly(trainer: Any, n: int, temperature: float) -> Iterator[None]
 def training_filters(trainer: Any) -> dict[str, Any]:
     """Settings by which training samples otherwise than from the softmax, in the process."""
     own = getattr(trainer, "generation_config", None)
-    return {} if own is None else filters(own, getattr(trainer.model, "generation_config", None))
+    if own is None:
+        return {}
+    found = filters(own, getattr(trainer.model, "generation_config", None))
+    if found.get("suppress_tokens") == _image_tokens(trainer):
+        found.pop("suppress_tokens", None)
+    return found
+
+
+def _image_tokens(trainer: Any) -> list[int] | None:
+    """Placeholders for images, which TRL keeps a model from answering with: no image is there.
+
+    They are of no probability in a model that was trained on images, so scores stay right.
+    """
+    token = getattr(trainer.model.config, "image_token_id", None)
+    suppressed = trainer.generation_config.suppress_tokens or ()
+    return [token] if token is not None and token in suppressed else None
 
 
 def without_room(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
@@ -80,7 +96,8 @@ def _limit(trainer: Any) -> tuple[int | None, int]:
             return int(llm.llm_engine.model_config.max_model_len), 1
         return getattr(trainer.args, "vllm_max_model_length", None) or positions, 1
     rotary = any(name.endswith("inv_freq") for name, _ in trainer.model.named_buffers())
-    return None if rotary else positions, int(trainer.generation_config.max_new_tokens)
+    longest = trainer.generation_config.max_new_tokens or trainer.max_completion_length
+    return None if rotary else positions, int(longest)
 
 
 def _length(trainer: Any, prompt: Any) -> int:
@@ -98,5 +115,7 @@ def _length(trainer: Any, prompt: Any) -> int:
             return_dict=True,
             **(getattr(trainer, "chat_template_kwargs", None) or {}),
         )["input_ids"]
+    if len(ids) and isinstance(ids[0], (list, tuple)):  # processors take batches only
+        ids = ids[0]
     longest = getattr(trainer, "max_prompt_length", None)  # trl < 0.26 cuts prompts
     return len(ids) if longest is None else min(len(ids), longest)

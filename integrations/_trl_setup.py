@@ -83,13 +83,13 @@ def _check_vllm(trainer: Any, other_temperatures: set[Any]) -> None:
     for name in ("vllm_structured_outputs_regex", "vllm_guided_decoding_regex"):
         if getattr(args, name, None) is not None:
             found.append(name)
-    found += [f"a probe's temperature {value!r}" for value in sorted(other_temperatures)]
+    found += [f"temperature {value!r} in the callback" for value in sorted(other_temperatures)]
     if found:
         raise ValueError(
-            f"vLLM samples with {', '.join(found)} here, which the probe cannot change: its scores "
-            "would not belong to its rollouts. Remove top_p, top_k, min_p, repetition_penalty, "
-            "generation_kwargs and constraints like these from GRPOConfig, and temperatures other "
-            "than the trainer's from the callback."
+            "vLLM samples with settings of its own, which a probe cannot change: its scores would "
+            f"not belong to its rollouts. Here: {', '.join(found)}. Remove filters, penalties and "
+            "constraints from GRPOConfig and its generation_kwargs, and temperatures other than "
+            "the trainer's from the callback."
         )
 
 

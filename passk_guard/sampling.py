@@ -69,7 +69,7 @@ class FitRows:
         warn(
             f"{len(found)} of {len(self._pool)} rows of {self._name} cannot be sampled and are "
             f"left out: row {named}{f' and {more} more' if more > 0 else ''}. Row {row} {why}. "
-            "Shorten or remove what is too long, or give the model more room."
+            "Shorten or remove them, or give the model more room."
         )
 
 
