@@ -19,7 +19,7 @@ WRONG = {
     "prompts_per_probe": [*NO_COUNT, None, 3],
     "every": NO_COUNT,
     "max_overhead": [*NO_SHARE, 0.0],
-    "action": ["panic", None, 3, {"warn", "mix"}, ["warn", 3], lambda probe: None],
+    "action": ["panic", None, 3, {"mix"}, ["warn", 3], lambda probe: None],
     "pass1_tolerance": [*NO_SHARE, None],
     "floor": [*NO_SHARE[:4], None, "lowest", [0.5], True],
     "false_alarms": [*NO_SHARE, None, 0.0],
