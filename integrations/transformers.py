@@ -29,8 +29,8 @@ class PassKGuardCallback(GuardCallback):
 
     Args:
         trainer: the trainer to guard; may be left out in the second form.
-        prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset`` or the
-            path of a ``.jsonl`` file; by default the trainer's eval dataset.
+        prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset``, a
+            DataFrame or the path of a ``.jsonl`` file; by default the trainer's eval dataset.
         reward_funcs: verifier ``f(prompts, completions, **columns)``, or several.
         success: name of the one that decides "right", or a verifier of its own.
         success_threshold: score from which a rollout counts as right.

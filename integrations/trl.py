@@ -43,8 +43,9 @@ class PassKGuardCallback(GuardCallback):
 
     Args:
         trainer: the trainer to guard; may be left out in the second form.
-        prompts: held-out pool: strings, chat messages, dict rows or a ``datasets.Dataset``; by
-            default the trainer's eval dataset. Columns beside ``prompt`` reach the verifier.
+        prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset``, a
+            DataFrame or the path of a ``.jsonl`` file; by default the trainer's eval dataset.
+            Columns beside ``prompt`` reach the verifier.
         reward_funcs: verifier; by default the trainer's own reward functions.
         success: name of the reward, or a verifier of its own, that decides "right"; needed where
             there are several rewards.

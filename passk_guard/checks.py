@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "check_between",
     "check_bytes",
     "check_call",
     "check_column",
     "check_filter",
     "check_flag",
+    "check_one_of",
     "check_sampling",
     "check_threshold",
     "check_whole",
-    "is_between",
-    "is_one_of",
 ]
 
 
@@ -35,7 +35,7 @@ def check_whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def is_between(name: str, value: Any, low: float, high: float) -> int | float:
+def check_between(name: str, value: Any, low: float, high: float) -> int | float:
     """A number above ``low`` and below ``high``, both left out.
 
     Raises:
@@ -46,7 +46,7 @@ def is_between(name: str, value: Any, low: float, high: float) -> int | float:
     return _plain(value)
 
 
-def is_one_of(
+def check_one_of(
     name: str, value: Any, allowed: tuple[str, ...], *, or_none: bool = False, extra: str = ""
 ) -> str:
     """One of some names.

@@ -9,14 +9,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.checks import (
+    check_between,
     check_bytes,
     check_call,
     check_column,
     check_filter,
     check_flag,
+    check_one_of,
     check_whole,
-    is_between,
-    is_one_of,
 )
 from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
 from passk_guard.objectives import ESTIMATORS
@@ -137,28 +137,28 @@ class PassKGuardConfig:
         for name in ("reference_batches", "every", "num_generations"):
             if getattr(self, name) is not None:
                 self._set(name, check_whole(name, getattr(self, name), 1))
-        is_one_of("watch", self.watch, _WATCHES)
-        is_one_of("metric", self.metric, _METRICS)
+        check_one_of("watch", self.watch, _WATCHES)
+        check_one_of("metric", self.metric, _METRICS)
         if self.on_error is not None:
-            is_one_of("on_error", self.on_error, _ON_ERROR, or_none=True)
+            check_one_of("on_error", self.on_error, _ON_ERROR, or_none=True)
         elif variable := os.environ.get(_ON_ERROR_VARIABLE):
-            is_one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
+            check_one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
         if self.objective is not None:
-            is_one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
+            check_one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
         for name, (low, high) in _RANGES.items():
             if getattr(self, name) is not None or name not in _OPTIONAL:
-                self._set(name, is_between(name, getattr(self, name), low, high))
+                self._set(name, check_between(name, getattr(self, name), low, high))
         if isinstance(self.floor, str):
-            is_one_of("floor", self.floor, ("start", "best"), extra=" or a pass@1 such as 0.62")
+            check_one_of("floor", self.floor, ("start", "best"), extra=" or a pass@1 such as 0.62")
         else:
-            self._set("floor", is_between("floor", self.floor, 0.0, 1.0))
+            self._set("floor", check_between("floor", self.floor, 0.0, 1.0))
         if {"mix", "adjust_k"} <= {action for action in self.actions if isinstance(action, str)}:
             raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
         for action in self.actions:
             if callable(action):
                 check_call("action", action, "probe, guard")
             else:
-                is_one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
+                check_one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
         for name in ("group_by", "weight_by"):
             check_column(name, getattr(self, name))
         check_filter("parameters", self.parameters)

@@ -23,7 +23,7 @@ __all__ = [
 
 # Rewards for the form of an answer: never proposed as what decides.
 _ABOUT_FORM = re.compile(
-    r"format|length|\blen|_len|penalty|tag|xml|style|short|brevity|overlong|repetition|language",
+    r"format|length|\blen|_len|penalty|\btag|_tag|xml|style|short|brevity|overlong|repetition|language",
     re.IGNORECASE,
 )
 # What trainers hand to every reward function beside the dataset's columns.
