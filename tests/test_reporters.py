@@ -218,6 +218,7 @@ class Down:
         raise ConnectionError("no route to host")
 
 
+@pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize(
     ("tracker", "api", "alerts"), [("wandb", wandb, wandb.Run), ("trackio", trackio, trackio)]
 )
