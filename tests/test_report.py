@@ -166,6 +166,7 @@ def test_every_look_is_a_line_of_jsonl_without_any_reporter(tmp_path, name):
     assert lines[0]["conflict"]["pairs"][0]["cosine"] < 0
 
 
+@pytest.mark.usefixtures("faults")
 def test_a_look_that_cannot_be_reported_costs_a_warning(tmp_path):
     guard = make_guard(prompts_per_probe=48, action=lambda probe, guard: None)
     probe = replace(guard.probe(0), gramian=None, conflicts=("level",))
