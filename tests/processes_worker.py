@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 import torch
 import torch.distributed as dist
+from extras import is_installed
 from test_processes import gramians
 from tiny import BanditPolicy
 from torch.distributed.fsdp import fully_shard
@@ -73,7 +74,7 @@ def disagree():
     from passk_guard import ProbeError
 
     try:
-        gramians(seed=dist.get_rank())
+        gramians("torch", seed=dist.get_rank())
     except ProbeError as error:
         return str(error)
     return "nothing was said"
@@ -81,7 +82,11 @@ def disagree():
 
 def main(out):
     dist.init_process_group("gloo")
-    found = {"gramians": gramians(), "sharded": gramians(prepare=shard)}
+    kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
+    found = {
+        kind: {"gramians": gramians(kind), "sharded": gramians(kind, prepare=shard)}
+        for kind in kinds
+    }
     found |= {"faults": faults(), "disagree": disagree()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()

@@ -5,7 +5,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_llama
 
 from passk_guard.isolation import isolated, kept_attributes
 
@@ -44,8 +43,8 @@ def disturb(model):
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_everything_is_restored(error):
-    model = tiny_llama().train()
+def test_everything_is_restored(tiny_lm, error):
+    model = tiny_lm().train()
     model.model.layers[0].eval()  # a mixed state, as adapters leave it
     for module in model.modules():
         module.gradient_checkpointing = False
@@ -64,8 +63,8 @@ def test_everything_is_restored(error):
     assert equal(snapshot(model), before)
 
 
-def test_without_isolation_the_same_comparison_fails():
-    model = tiny_llama().train()
+def test_without_isolation_the_same_comparison_fails(tiny_lm):
+    model = tiny_lm().train()
     seed_all()
     before = snapshot(model)
     seed_all()
@@ -73,8 +72,8 @@ def test_without_isolation_the_same_comparison_fails():
     assert not equal(snapshot(model), before)
 
 
-def test_probes_are_reproducible():
-    model = tiny_llama()
+def test_probes_are_reproducible(tiny_lm):
+    model = tiny_lm()
     draws = []
     for _ in range(2):
         torch.rand(5)
