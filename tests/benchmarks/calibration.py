@@ -1,6 +1,6 @@
 """Are the error rates what they are said to be? Simulations with a known truth, as tables.
 
-    python tests/benchmarks/calibration.py            # a quarter of an hour on one core
+    python tests/benchmarks/calibration.py            # six minutes on one core
     python tests/benchmarks/calibration.py --quick    # what CI runs, under a minute
 
 * False alarms per probe where there is no conflict, at the shipped nominal rate and at a higher
@@ -122,7 +122,7 @@ def false_alarms(quick: bool, figures: dict[str, Any]) -> bool:
     control_fails = False
     shipped = PassKGuardConfig().false_alarms
     for nominal in (shipped,) if quick else (1e-2, shipped):
-        probes = round((20 if quick else 200) / nominal)
+        probes = round((20 if quick else 50) / nominal)
         for name in ("low rank, constant weights", "heavy tails") if quick else NULLS:
             cusum, other = AlignmentCusum(cusum_threshold(nominal)), same_probe_rule(nominal)
             counts = {"alignment": 0, "control": 0, "both": 0, "naive": 0}
@@ -200,11 +200,8 @@ def drift_coverage(contexts: int, tokens: int, m: int, runs: int, probes: int) -
             before = now
             with torch.no_grad():
                 policy.theta += 0.05 * torch.randn(16, generator=rng, dtype=torch.float64)
-    return [
-        float(np.mean(np.array(errors) < bound))
-        for errors in (increments, changes)
-        for bound in (1.96, SHORT * 1.96)
-    ]
+    bounds = (1.96, SHORT * 1.96)
+    return [float(np.mean(np.array(e) < b)) for e in (increments, changes) for b in bounds]
 
 
 def _batch(policy: CoinPolicy, contexts: int, m: int) -> list:
@@ -216,16 +213,14 @@ def coverage(quick: bool, figures: dict[str, Any]) -> bool:
     print("| tokens | m | inner product | (± 1.96 s.e. only) | drift | change of pass@1 |")
     print("|---|---|---|---|---|---|")
     good = True
-    repeats, probes = (2000, 4) if quick else (2000, 6)
-    contexts = 500
-    for tokens in (20,) if quick else (2, 20, 100, 500):
+    contexts, repeats, probes = 500, 2000, 4 if quick else 6
+    for tokens in (20,) if quick else (2, 100):
         torch.manual_seed(0)
         policy = CoinPolicy(contexts, tokens, dim=16)
-        for m, runs in ((64, 150),) if quick else ((24, 150), (64, 150), (256, 60)):
+        for m, runs in ((64, 150),) if quick else ((24, 100), (64, 100), (256, 75)):
             inner, short_inner, symmetric = inner_coverage(policy, m, repeats)
-            drift, short_drift, change, short_change = drift_coverage(
-                contexts, tokens, m, runs, probes
-            )
+            moved = drift_coverage(contexts, tokens, m, runs, probes)
+            drift, short_drift, change, short_change = moved
             print(
                 f"| {tokens} | {m} | {inner:.3f} ({short_inner:.3f}) | {symmetric:.3f} "
                 f"| {drift:.3f} ({short_drift:.3f}) | {change:.3f} ({short_change:.3f}) |",
