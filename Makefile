@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
-# `make lanes` runs the tests on the lowest supported releases, and the core without extras.
+# `make lanes` runs the core without extras, the core on the oldest torch and NumPy, and the trainers
+# on the lowest supported releases.
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
@@ -10,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test docs lint lanes lane-lowest lane-core clean
+.PHONY: demo test docs lint lanes lane-core lane-oldest-torch lane-lowest clean
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
@@ -38,14 +39,21 @@ lint: .venv/.installed
 	$(PY) $(PIP) -c constraints.txt -e '.[dev,reporters]'
 	touch $@
 
-lanes: lane-core lane-lowest
+lanes: lane-core lane-oldest-torch lane-lowest
+
+# What these two do without; anywhere else, a missing package is an error (tests/extras.py).
+EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
+	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow
+# Modules that need matplotlib, whose doctests are left out, too.
+DRAWN := $(addprefix reporting/,course.py figures.py page.py svg.py)
+CORE := tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
 
 lane-core: .venv-core/.installed
-	.venv-core/bin/python $(PYTEST) tests passk_guard \
-		$(addprefix --ignore=passk_guard/,integrations $(DRAWN))
+	PASSK_GUARD_WITHOUT="$(EXTRAS)" .venv-core/bin/python $(PYTEST) $(CORE)
 
-# What needs matplotlib.
-DRAWN := $(addprefix reporting/,course.py figures.py page.py svg.py)
+# What rests on torch and NumPy alone, on the lowest of both.
+lane-oldest-torch: .venv-oldest-torch/.installed
+	PASSK_GUARD_WITHOUT="$(EXTRAS)" .venv-oldest-torch/bin/python $(PYTEST) $(CORE)
 
 lane-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python $(PYTEST) $(LOWEST)
@@ -60,6 +68,16 @@ LOWEST := $(addprefix tests/test_,contract.py doctor_trainers.py other_trainers.
 	.venv-core/bin/python $(PIP) -c constraints.txt -e . pytest pytest-xdist hypothesis
 	touch $@
 
+.venv-oldest-torch/.installed: pyproject.toml constraints-oldest-torch.txt .ci/cuda-stand-ins
+	$(PYTHON) -m venv .venv-oldest-torch
+	.venv-oldest-torch/bin/python $(PIP) -c constraints-oldest-torch.txt --no-deps \
+		torch nvidia-cuda-runtime-cu12 nvidia-cuda-cupti-cu12 nvidia-nvtx-cu12
+	.ci/cuda-stand-ins .venv-oldest-torch/lib/python3*/site-packages
+	.venv-oldest-torch/bin/python $(PIP) -c constraints-oldest-torch.txt numpy filelock \
+		typing-extensions sympy networkx jinja2 fsspec setuptools pytest pytest-xdist hypothesis
+	.venv-oldest-torch/bin/python $(PIP) --no-deps -e .
+	touch $@
+
 .venv-lowest/.installed: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP) -c constraints-lowest.txt torch
@@ -67,4 +85,4 @@ LOWEST := $(addprefix tests/test_,contract.py doctor_trainers.py other_trainers.
 	touch $@
 
 clean:
-	rm -rf .venv .venv-core .venv-lowest runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -78,7 +78,7 @@ class PassKGuardConfig:
             a callable ``f(probe, guard)`` run at an alarm, or a list; ``"warn,mix"`` is one, too.
         pass1_tolerance: how far pass@1 may fall below its floor.
         floor: ``"start"``, ``"best"`` so far by its lower bound, or a number.
-        false_alarms: chance of a false alarm per probe, all alarms together.
+        false_alarms: highest chance of a false alarm per probe, all alarms together.
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
         metric: inner products of gradients: ``"euclidean"``, or ``"adam"`` along the steps that
             Adam takes.

@@ -1,4 +1,4 @@
-"""Integral control of the share λ of pass@1, so that pass@1 holds its floor."""
+"""Integral control of the share λ of pass@1: it steers pass@1 back towards its floor."""
 
 from __future__ import annotations
 

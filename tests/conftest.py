@@ -1,8 +1,6 @@
-"""Shared by all tests: offline, one thread, examples importable; the core without extras."""
+"""Shared by all tests: offline, one thread, examples importable; what a lane does without."""
 
-import importlib.util
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -20,24 +18,20 @@ _TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
-# In the lane without any extra, only what needs torch and NumPy alone is collected.
-WITHOUT_EXTRAS = importlib.util.find_spec("transformers") is None
-_NEEDS_EXTRAS = re.compile(
-    r"\b(trl|trl_runs|hosts|own_loss|lightning|transformers|tiny_llama|ambiguous_arithmetic"
-    r"|matplotlib|examples|figures|ddp_worker)\b"
-)
-collect_ignore = (
-    [
-        path.name
-        for path in Path(__file__).parent.glob("*.py")
-        if _NEEDS_EXTRAS.search(path.read_text())
-    ]
-    if WITHOUT_EXTRAS
-    else []
-)
-WITHOUT_TRACKERS = any(importlib.util.find_spec(m) is None for m in ("wandb", "trackio", "mlflow"))
-if WITHOUT_TRACKERS:
-    collect_ignore += ["test_reporters.py", "tracked.py"]
+from extras import WITHOUT, is_installed, needs
+from tiny import KINDS, LANGUAGE_MODELS
+
+# Helpers hold no tests, and some import an extra.
+collect_ignore = [
+    path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_")
+]
+
+
+def pytest_configure(config):
+    """A lane that has what it says it does without would leave tests out for nothing."""
+    config.addinivalue_line("markers", "needs(*packages): see tests/extras.py")
+    if found := sorted(package for package in WITHOUT if is_installed(package)):
+        raise pytest.UsageError(f"PASSK_GUARD_WITHOUT names {', '.join(found)}: installed here")
 
 
 @pytest.fixture
@@ -48,8 +42,16 @@ def faults(monkeypatch):
 
 def pytest_report_header():
     """Say what is left out."""
-    if WITHOUT_EXTRAS:
-        return f"no extras installed: {len(collect_ignore)} test files that need them are left out"
-    if WITHOUT_TRACKERS:
-        return "extra 'reporters' not installed: test_reporters.py is left out"
-    return None
+    return f"left out: tests that need {', '.join(sorted(WITHOUT))}" if WITHOUT else None
+
+
+def pytest_runtest_setup(item):
+    """``@pytest.mark.needs``."""
+    for mark in item.iter_markers("needs"):
+        needs(*mark.args)
+
+
+@pytest.fixture(params=KINDS)
+def tiny_lm(request):
+    """Makes a tiny language model, with ``tied=`` and ``seed=``: plain torch's, and a Llama."""
+    return LANGUAGE_MODELS[request.param]

@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 import torch
 import torch.distributed as dist
-from test_processes import gramians
+from extras import is_installed
+from test_processes import SHARDS, gramians
 from tiny import BanditPolicy
-from torch.distributed.fsdp import fully_shard
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
 from passk_guard.verified_policy import VerifiedPolicy
@@ -63,6 +63,8 @@ def faults():
 
 def shard(model):
     """FSDP2: every parameter is split over the processes."""
+    from torch.distributed.fsdp import fully_shard
+
     for layer in model.model.layers:
         fully_shard(layer)
     fully_shard(model)
@@ -73,7 +75,7 @@ def disagree():
     from passk_guard import ProbeError
 
     try:
-        gramians(seed=dist.get_rank())
+        gramians("torch", seed=dist.get_rank())
     except ProbeError as error:
         return str(error)
     return "nothing was said"
@@ -81,7 +83,12 @@ def disagree():
 
 def main(out):
     dist.init_process_group("gloo")
-    found = {"gramians": gramians(), "sharded": gramians(prepare=shard)}
+    kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
+    ways = {"gramians": lambda model: None, **({"sharded": shard} if SHARDS else {})}
+    found = {
+        kind: {how: gramians(kind, prepare=prepare) for how, prepare in ways.items()}
+        for kind in kinds
+    }
     found |= {"faults": faults(), "disagree": disagree()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()

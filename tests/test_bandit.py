@@ -1,5 +1,9 @@
 """examples/bandit.py: its exact figures are exact, and the library's estimates find them."""
 
+from extras import needs
+
+needs("matplotlib")
+
 import os
 import subprocess
 import sys

@@ -1,5 +1,9 @@
 """Settings from the command line and from YAML: TrlParser, HfArgumentParser, LightningCLI."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import json
 from dataclasses import fields
 

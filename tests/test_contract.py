@@ -1,5 +1,9 @@
 """What every integration promises, in real runs of each."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import inspect
 import logging
 import pkgutil

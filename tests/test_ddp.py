@@ -1,5 +1,9 @@
 """Two real processes: one verdict, and the training run untouched."""
 
+from extras import needs
+
+needs("trl")
+
 import json
 
 import pytest

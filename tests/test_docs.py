@@ -3,6 +3,10 @@
 It imports all that it describes: trl, transformers, lightning.
 """
 
+from extras import needs
+
+needs("trl", "lightning", "sphinx")
+
 import pkgutil
 import re
 import subprocess

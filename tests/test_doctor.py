@@ -188,11 +188,9 @@ def test_problems_are_shown_and_end_in_status_1(monkeypatch, capsys, nothing_to_
     assert "1 problem\n\n✗ numpy 1.2 is too old" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("rich", [True, False])
+@pytest.mark.parametrize("rich", [pytest.param(True, marks=pytest.mark.needs("rich")), False])
 def test_tables_are_no_wider_than_the_terminal(rich, monkeypatch, capsys):
-    if rich:
-        pytest.importorskip("rich")
-    else:
+    if not rich:
         monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.setenv("COLUMNS", "60")
     words = "see " + "one word after another " * 5

@@ -1,5 +1,9 @@
 """``passk-guard doctor`` trains for real, and finds what it is there to find."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import contextlib
 import itertools
 import json
@@ -165,7 +169,6 @@ def test_a_batch_is_not_split_over_all_the_gpus_of_the_machine(tmp_path):
 
 
 def test_lightning_alone_is_tried_on_a_model_in_plain_torch(tmp_path, monkeypatch):
-    pytest.importorskip("lightning")
     monkeypatch.setattr(tiny_runs, "is_installed", lambda name: False)
     with alone(), hushed():
         runs = [tiny_runs.lightning(tmp_path, how) for how in ("plain", "watched", "remedied")]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny import BanditPolicy, CausalLMPolicy, random_groups, tiny_llama
+from tiny import BanditPolicy, CausalLMPolicy, random_groups
 
 from passk_guard.drift import paired_change, score
 from passk_guard.rollout_store import RolloutStore
@@ -171,8 +171,8 @@ def test_store_resumes():
 
 
 @pytest.mark.parametrize("at_once", [None, 3, 8, 20, 1000])
-def test_packing_prompts_into_one_forward_changes_no_score(at_once):
-    model = tiny_llama().eval()
+def test_packing_prompts_into_one_forward_changes_no_score(tiny_lm, at_once):
+    model = tiny_lm().eval()
     policy, groups = CausalLMPolicy(model), random_groups(7, 5)
     got = score(policy, groups, at_once)
     for group, scores in zip(groups, got, strict=True):

@@ -1,5 +1,9 @@
 """Every example runs, without a model's name and with one, and is short enough to be read."""
 
+from extras import needs
+
+needs("trl", "lightning", "math_verify", "reasoning_gym")
+
 import os
 import random
 import re

@@ -1,5 +1,9 @@
 """Faults injected into one probe of a real run on every trainer: that probe is all that is lost."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import asyncio
 import os
 import time

@@ -1,5 +1,9 @@
 """What a new user gets wrong in the first hour: it works, or is one clear sentence at once."""
 
+from extras import needs
+
+needs("trl", "lightning", "datasets")
+
 import re
 
 import datasets

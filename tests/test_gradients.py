@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import CausalLMPolicy, random_groups, tiny_llama
+from tiny import CausalLMPolicy, random_groups
 
 from passk_guard.gradients import micro_batches, prompt_gramian, select_parameters
 from passk_guard.isolation import checkpointing_without_dropout
@@ -28,11 +28,21 @@ def explicit_gradients(model, groups):
     return torch.stack(rows)
 
 
+def gramian(model, **settings):
+    groups = random_groups(8, 6)
+    parameters = select_parameters(model.named_parameters())
+    return prompt_gramian(CausalLMPolicy(model), groups, parameters, **settings)
+
+
+def cosine(a, b):
+    return float((a * b).sum() / (a.norm() * b.norm()))
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("checkpointing", [None, "plain", "reentrant"])
 @pytest.mark.parametrize("padding", ["right", "left"])
-def test_gramian_equals_explicit_gradients(tied, checkpointing, padding):
-    model = tiny_llama(tied=tied).eval()
+def test_gramian_equals_explicit_gradients(tiny_lm, tied, checkpointing, padding):
+    model = tiny_lm(tied=tied).eval()
     groups = random_groups(6, 5, padding=padding)
     gradients = explicit_gradients(model, groups)
     want = gradients @ gradients.T
@@ -53,8 +63,8 @@ def test_gramian_equals_explicit_gradients(tied, checkpointing, padding):
     assert not any(m.training for m in model.modules())
 
 
-def test_a_wrong_mask_fails_the_same_comparison():
-    model = tiny_llama().eval()
+def test_a_wrong_mask_fails_the_same_comparison(tiny_lm):
+    model = tiny_lm().eval()
     groups = random_groups(6, 5)
     gradients = explicit_gradients(model, groups)
     for group in groups:
@@ -64,8 +74,8 @@ def test_a_wrong_mask_fails_the_same_comparison():
     assert (got - want).norm() / want.norm() > 1e-2
 
 
-def test_nothing_is_left_behind():
-    model = tiny_llama().eval()
+def test_nothing_is_left_behind(tiny_lm):
+    model = tiny_lm().eval()
     first, *others = model.parameters()
     first.grad = torch.ones_like(first)
     calls = []
@@ -83,12 +93,12 @@ def test_nothing_is_left_behind():
     assert len(calls) == 1
 
 
-def test_prompts_without_signal_cost_no_backward():
+def test_prompts_without_signal_cost_no_backward(tiny_lm):
     class Untouchable(CausalLMPolicy):
         def log_probs(self, *tokens):
             raise AssertionError("scored a prompt without signal")
 
-    model = tiny_llama()
+    model = tiny_lm()
     groups = random_groups(4, 4)
     for group in groups:
         group.success[:] = 0.0
@@ -98,8 +108,8 @@ def test_prompts_without_signal_cost_no_backward():
     assert not gramian.any()
 
 
-def test_parameter_subsets_add_up():
-    model = tiny_llama().eval()
+def test_parameter_subsets_add_up(tiny_lm):
+    model = tiny_lm().eval()
     groups = random_groups(4, 4)
     policy = CausalLMPolicy(model)
     parts = [
@@ -111,15 +121,15 @@ def test_parameter_subsets_add_up():
         select_parameters(model.named_parameters(), "no_such_layer")
 
 
-def test_frozen_parameters_are_left_out():
-    model = tiny_llama()
+def test_frozen_parameters_are_left_out(tiny_lm):
+    model = tiny_lm()
     model.lm_head.requires_grad_(False)
     names = [name for name, _ in select_parameters(model.named_parameters())]
     assert "lm_head.weight" not in names
 
 
-def test_nan_is_an_error_with_the_row():
-    model = tiny_llama()
+def test_nan_is_an_error_with_the_row(tiny_lm):
+    model = tiny_lm()
     with torch.no_grad():
         model.lm_head.weight[:] = float("nan")
     with pytest.raises(FloatingPointError, match="not finite on row"):
@@ -128,8 +138,8 @@ def test_nan_is_an_error_with_the_row():
         )
 
 
-def test_temperature_scales_the_logits():
-    model = tiny_llama().eval()
+def test_temperature_scales_the_logits(tiny_lm):
+    model = tiny_lm().eval()
     group = random_groups(1, 3)[0]
     args = (group.input_ids, group.attention_mask, group.completion_mask)
     logits = model(input_ids=group.input_ids, attention_mask=group.attention_mask).logits
@@ -150,3 +160,21 @@ def test_micro_batches_cover_every_rollout_within_a_token_budget():
     assert sizes(16, None, 4096) == [4, 4, 4, 4]
     assert sizes(3, None, 10**6) == [1, 1, 1]
     assert sizes(5, 2, 10) == [2, 2, 1]
+
+
+@pytest.mark.parametrize("limit", [2**30, 0], ids=["exact", "sketched"])
+def test_bfloat16_weights_give_the_gramian_of_float32_ones(tiny_lm, limit):
+    whole = gramian(tiny_lm().eval())
+    half = gramian(tiny_lm().eval().bfloat16(), memory_limit=limit)
+    assert cosine(whole, half) > 0.99
+    assert cosine(whole, half[torch.randperm(8)]) < 0.9  # of other prompts: it would be seen
+
+
+def test_a_compiled_model_gives_the_same(tiny_lm):
+    model = tiny_lm().eval()
+    whole = gramian(model)
+    compiled = torch.compile(model, backend="aot_eager", dynamic=True)
+    groups = random_groups(8, 6)
+    parameters = select_parameters(model.named_parameters())
+    got = prompt_gramian(CausalLMPolicy(compiled), groups, parameters)
+    assert (got - whole).norm() / whole.norm() < 1e-5

@@ -271,7 +271,7 @@ def test_resume_continues_as_if_uninterrupted(tmp_path):
     run(first, policy, range(0, 20, 5))
     torch.save(first.state_dict(), tmp_path / "passk_guard.pt")
     second = make_guard(policy)
-    second.load_state_dict(torch.load(tmp_path / "passk_guard.pt"))
+    second.load_state_dict(torch.load(tmp_path / "passk_guard.pt", weights_only=True))
     run(second, policy, range(20, 40, 5))
     assert [p.track for p in second.history] == [p.track for p in whole.history[4:]]
     assert [p.row_ids for p in second.history] == [p.row_ids for p in whole.history[4:]]

@@ -1,5 +1,9 @@
 """HFPolicy samples from the very distribution that it scores, whatever the model is set to."""
 
+from extras import needs
+
+needs("transformers")
+
 import ambiguous_arithmetic as task
 import pytest
 import torch

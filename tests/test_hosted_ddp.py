@@ -1,5 +1,9 @@
 """Lightning and ``transformers.Trainer`` on two real processes: one verdict, one set of weights."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import json
 
 import pytest

@@ -44,8 +44,8 @@ def disturb(model):
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_everything_is_restored(error):
-    model = tiny_llama().train()
+def test_everything_is_restored(tiny_lm, error):
+    model = tiny_lm().train()
     model.model.layers[0].eval()  # a mixed state, as adapters leave it
     for module in model.modules():
         module.gradient_checkpointing = False
@@ -73,6 +73,7 @@ def taken_away(model):
     model.disable_input_require_grads()
 
 
+@pytest.mark.needs("transformers")
 @pytest.mark.parametrize("disturb", [piled_up, taken_away])
 def test_hooks_on_embeddings_stay_as_they_were(disturb):
     """TRL switches checkpointing at each generation; transformers adds a hook, or takes it away."""
@@ -87,9 +88,9 @@ def test_hooks_on_embeddings_stay_as_they_were(disturb):
     assert model._require_grads_hook is handle
 
 
-def test_modes_are_kept_around_a_call_that_ends_in_train_mode():
-    model = tiny_llama().eval()
-    model.model.layers[0].train()
+def test_modes_are_kept_around_a_call_that_ends_in_train_mode(tiny_lm):
+    model = tiny_lm().eval()
+    next(m for m in model.modules() if m is not model).train()
     before = [m.training for m in model.modules()]
     with kept_modes(model):
         model.train()
@@ -98,8 +99,8 @@ def test_modes_are_kept_around_a_call_that_ends_in_train_mode():
         pass
 
 
-def test_without_isolation_the_same_comparison_fails():
-    model = tiny_llama().train()
+def test_without_isolation_the_same_comparison_fails(tiny_lm):
+    model = tiny_lm().train()
     seed_all()
     before = snapshot(model)
     seed_all()
@@ -107,8 +108,8 @@ def test_without_isolation_the_same_comparison_fails():
     assert not equal(snapshot(model), before)
 
 
-def test_probes_are_reproducible():
-    model = tiny_llama()
+def test_probes_are_reproducible(tiny_lm):
+    model = tiny_lm()
     draws = []
     for _ in range(2):
         torch.rand(5)

@@ -1,5 +1,9 @@
 """Killed without warning in the middle of an intervention, resumed: as if nothing had happened."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import os
 import signal
 import subprocess

@@ -1,5 +1,9 @@
 """Lightning: manual optimisation, clipping, checkpoints, loggers, sharding."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import csv
 
 import lightning as L

@@ -1,5 +1,9 @@
 """Lightning: policies that are no language models; both of its package names."""
 
+from extras import needs
+
+needs("trl", "lightning", "pytorch_lightning")
+
 from dataclasses import replace
 
 import lightning as L

@@ -1,5 +1,9 @@
 """A prompt without room for an answer costs itself, not the probe, and is said once."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import warnings
 
 import ambiguous_arithmetic as task

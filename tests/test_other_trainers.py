@@ -1,5 +1,9 @@
 """Other TRL trainers are watched; the wrong class for a trainer names the right import."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import ambiguous_arithmetic as task
 import own_loss
 import pytest

@@ -1,5 +1,9 @@
 """The report's page (its pictures need matplotlib): valid, whole, and deaf to what prompts hold."""
 
+from extras import needs
+
+needs("trl", "lightning", "matplotlib", "html5lib")
+
 import base64
 import hashlib
 import json

@@ -1,5 +1,9 @@
 """Probes sample from the softmax that they score, whatever generation is set to."""
 
+from extras import needs
+
+needs("trl", "peft")
+
 import pytest
 import torch
 from peft import LoraConfig

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import CausalLMPolicy, random_groups, tiny_llama
+from tiny import CausalLMPolicy, random_groups
 
 from passk_guard.gradients import prompt_gramian, select_parameters
 from passk_guard.preconditioner import adam_scales
@@ -24,8 +24,8 @@ def flat_gradient(policy, parameters, group):
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "NAdam", "RAdam", "amsgrad"])
-def test_gramian_in_adams_metric(kind):
-    model = tiny_llama().eval()
+def test_gramian_in_adams_metric(tiny_lm, kind):
+    model = tiny_lm().eval()
     if kind == "amsgrad":
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, amsgrad=True)
     else:
@@ -55,9 +55,9 @@ def test_gramian_in_adams_metric(kind):
     assert cosine < 0.99  # it is another metric
 
 
-def test_it_predicts_the_step_that_adam_takes():
+def test_it_predicts_the_step_that_adam_takes(tiny_lm):
     """Without momentum, Adam moves a loss by -lr ⟨g, P g⟩ to first order; SGD's metric does not."""
-    model = tiny_llama().eval()
+    model = tiny_lm().eval()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.0, 0.999))
     train(model, optimizer)
     ids = torch.randint(32, (4, 8), generator=torch.Generator().manual_seed(9))
@@ -74,13 +74,13 @@ def test_it_predicts_the_step_that_adam_takes():
     assert moved == pytest.approx(predicted, rel=0.05)
 
 
-def test_before_the_first_step_there_is_no_metric():
-    model = tiny_llama()
+def test_before_the_first_step_there_is_no_metric(tiny_lm):
+    model = tiny_lm()
     assert adam_scales(torch.optim.AdamW(model.parameters()), list(model.named_parameters())) == {}
 
 
-def test_wrapped_optimizers_are_unwrapped_and_others_refused():
-    model = tiny_llama()
+def test_wrapped_optimizers_are_unwrapped_and_others_refused(tiny_lm):
+    model = tiny_lm()
     optimizer = torch.optim.AdamW(model.parameters())
     train(model, optimizer, 1)
 

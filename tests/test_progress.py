@@ -1,5 +1,9 @@
 """What is on the screen: real runs in a pseudo-terminal, seen through a terminal emulator."""
 
+from extras import needs
+
+needs("trl", "lightning", "pyte", "rich")
+
 import fcntl
 import os
 import pty
@@ -11,7 +15,6 @@ import termios
 
 import pyte
 import pytest
-import trl_runs  # noqa: F401 - without the extras there is no run to look at
 from launch import HERE
 from terminal_worker import MARK
 

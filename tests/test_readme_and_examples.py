@@ -1,4 +1,8 @@
-"""README blocks run, the demo runs, the core imports no framework."""
+"""README blocks run, the demo runs."""
+
+from extras import needs
+
+needs("trl", "lightning", "matplotlib")
 
 import os
 import re
@@ -55,13 +59,3 @@ def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
     assert (tmp_path / "passk_guard.png").read_bytes().startswith(b"\x89PNG")
     for name in ("watched", "guarded"):
         assert list((tmp_path / "tensorboard" / name).glob("events.out*"))
-
-
-def test_the_core_imports_torch_and_numpy_only():
-    code = (
-        "import sys, passk_guard; "
-        "bad = {'transformers', 'trl', 'lightning', 'matplotlib'} & set(sys.modules); "
-        "assert not bad, bad"
-    )
-    result = run("-c", code)
-    assert result.returncode == 0, result.stderr

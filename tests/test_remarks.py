@@ -1,5 +1,9 @@
 """What is said at the start though it is no error: prompts that are trained on, doubles, cost."""
 
+from extras import needs
+
+needs("trl", "lightning", "datasets")
+
 import copy
 import warnings
 

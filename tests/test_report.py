@@ -1,5 +1,9 @@
 """What a run leaves behind, read back: TensorBoard events, JSONL, prompts that mean harm."""
 
+from extras import needs
+
+needs("trl", "lightning", "matplotlib")
+
 import json
 import re
 import warnings

@@ -1,5 +1,9 @@
 """What a run leaves in W&B, trackio, MLflow and CSV, read back; nothing leaves the machine."""
 
+from extras import needs
+
+needs("trl", "lightning", "wandb", "trackio", "mlflow")
+
 import csv
 import functools
 import math

@@ -1,6 +1,5 @@
-"""Tables and figures of a real history."""
+"""Tables and records of a real history."""
 
-import io
 import json
 from dataclasses import replace
 
@@ -11,13 +10,7 @@ from tiny import BanditPolicy
 
 from passk_guard.levels import Reading
 from passk_guard.probe import Rescore
-from passk_guard.reporting import course, run_table
-from passk_guard.reporting.figures import (
-    agreement_figure,
-    alignment_curve_figure,
-    interference_figure,
-)
-from passk_guard.reporting.record import look_record
+from passk_guard.reporting import run_table
 from passk_guard.reporting.run_table import run_summary
 from passk_guard.reporting.scalars import scalars
 from passk_guard.reporting.snapshot import Snapshot
@@ -25,8 +18,8 @@ from passk_guard.reporting.table import history_table, selected
 from passk_guard.track import Track
 
 
-@pytest.fixture(scope="module")
-def history():
+def conflict_history():
+    """Probes of a bandit that is trained into a conflict."""
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     silent = {"prompts_per_probe": 48, "action": lambda probe, guard: None}
     guard = make_guard(policy, **silent)
@@ -35,6 +28,11 @@ def history():
         ascend(policy, 1, 5, lr=-40.0)
     assert any(p.alarm for p in guard.history)
     return guard.history
+
+
+@pytest.fixture(scope="module")
+def history():
+    return conflict_history()
 
 
 def test_table_shows_every_probe_and_the_alarm(history):
@@ -83,6 +81,7 @@ def test_a_summary_names_what_it_leaves_out_and_where_there_is_more(history, tmp
     assert "\x1b" not in text  # pytest's stderr is no terminal
 
 
+@pytest.mark.needs("rich")
 @pytest.mark.parametrize("error", [ImportError, RuntimeError])
 def test_without_rich_the_table_is_plain(history, monkeypatch, error):
     def missing():
@@ -92,62 +91,6 @@ def test_without_rich_the_table_is_plain(history, monkeypatch, error):
     assert "\x1b[" in run_summary(history, [])
     monkeypatch.setattr(run_table, "import_rich", missing)
     assert run_summary(history, []).strip() == history_table(history)
-
-
-@pytest.mark.parametrize("name", ["levels", "change", "cosine", "remedy", "comparison"])
-def test_a_course_is_drawn_from_records_of_probes_and_rescorings(history, name):
-    looks = [look_record(probe, scalars(probe)) for probe in history]
-    sparse = ("pass_at_1", "pass_at_k", "pass_at_k_low", "pass_at_k_high", "cosine", "k")
-    looks.insert(3, {key: looks[3][key] for key in looks[3] if key not in sparse})
-    draw = getattr(course, f"{name}_figure")
-    assert_drawn(draw({"one": looks, "two": looks[:5]} if name == "comparison" else looks))
-    assert_drawn(draw({"one": []} if name == "comparison" else []))
-
-
-def assert_drawn(figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer)
-    assert buffer.getvalue().startswith(b"\x89PNG")
-
-
-def test_interference_is_the_cosine_kernel_in_the_order_of_pass_rates(history):
-    probe = history[-1]
-    figure = interference_figure(Snapshot.of(probe))
-    assert_drawn(figure)
-    (image,) = figure.axes[0].images
-    shown = image.get_array()
-    alive = np.diag(probe.gramian) > 0
-    assert shown.shape == (alive.sum(), alive.sum())
-    low, high = image.get_clim()
-    assert low == -high  # white is 0
-    order = [i for i in np.argsort(probe.pass_rates, kind="stable") if alive[i]]
-    i, j = order[0], order[-1]
-    cosine = probe.gramian[i, j] / np.sqrt(probe.gramian[i, i] * probe.gramian[j, j])
-    assert shown[0, -1] == pytest.approx(cosine, rel=1e-5)
-    assert shown.mask.diagonal().all()
-
-
-def test_agreement_shows_prompts_that_have_a_gradient(history):
-    probe = history[-1]
-    figure = agreement_figure(Snapshot.of(probe))
-    assert_drawn(figure)
-    (points,) = figure.axes[0].collections
-    rates = points.get_offsets()[:, 0]
-    assert sorted(rates) == sorted(probe.pass_rates[np.diag(probe.gramian) > 0])
-
-
-def without_signal(probe):
-    return replace(probe, update_alignment=None, gramian=None, curve=[])
-
-
-def of_one_rate(probe):
-    return replace(probe, correct=(4,) * probe.prompts, weights=np.zeros(probe.prompts))
-
-
-@pytest.mark.parametrize("draw", [interference_figure, agreement_figure, alignment_curve_figure])
-@pytest.mark.parametrize("change", [without_signal, of_one_rate])
-def test_probes_with_little_to_show_are_drawn_all_the_same(history, draw, change):
-    assert_drawn(draw(Snapshot.of(change(history[-1]))))
 
 
 def test_every_logged_key_is_in_the_documented_table(history):
@@ -164,6 +107,10 @@ def test_every_logged_key_is_in_the_documented_table(history):
 def test_missing_values_are_left_out(history):
     assert "passk_guard/drift" not in scalars(history[0])
     assert all(isinstance(v, float) for v in scalars(history[-1]).values())
+
+
+def without_signal(probe):
+    return replace(probe, update_alignment=None, gramian=None, curve=[])
 
 
 def test_a_snapshot_survives_json(history):

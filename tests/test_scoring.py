@@ -1,5 +1,9 @@
 """Log-probabilities in pieces: the numbers and gradients of the plain way, without its memory."""
 
+from extras import needs
+
+needs("transformers", "peft")
+
 import pytest
 import torch
 from peak_memory import peak_memory

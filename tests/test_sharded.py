@@ -1,5 +1,9 @@
 """Every trainer with FSDP2 on two real processes."""
 
+from extras import needs
+
+needs("trl", "lightning")
+
 import json
 from importlib.metadata import version
 

@@ -1,5 +1,9 @@
 """The callback in real GRPO runs: it leaves them bit-identical, and reports."""
 
+from extras import needs
+
+needs("trl", "tensorboard")
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,5 +1,9 @@
 """Acting inside real GRPO and RLOO runs."""
 
+from extras import needs
+
+needs("trl")
+
 import pytest
 import torch
 from test_trl_objective import advantages_seen

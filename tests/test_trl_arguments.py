@@ -1,5 +1,9 @@
 """Bad arguments fail at once, before training, naming the argument and the mend."""
 
+from extras import needs
+
+needs("trl")
+
 import pytest
 from trl_runs import (
     GUARD,

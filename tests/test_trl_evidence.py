@@ -1,5 +1,9 @@
 """Second temperature, groups, Adam's metric, re-scoring within a budget: in real GRPO runs."""
 
+from extras import needs
+
+needs("trl")
+
 import pytest
 from trl_runs import GUARD, held_out, losses, make_trainer, same_weights, train, weights
 

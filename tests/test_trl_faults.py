@@ -1,5 +1,9 @@
 """What only a TRL trainer can lose in a fault; for the others see test_faults.py."""
 
+from extras import needs
+
+needs("trl")
+
 from importlib.metadata import version
 from math import comb
 

@@ -1,5 +1,9 @@
 """A probe stays a probe whatever a call of TRL's generation leaves behind."""
 
+from extras import needs
+
+needs("trl")
+
 import pytest
 import torch
 from trl import GRPOConfig

@@ -1,5 +1,9 @@
 """What GRPOTrainer can be told to do, in real runs: the guard works and training is untouched."""
 
+from extras import needs
+
+needs("trl", "peft")
+
 import re
 
 import ambiguous_arithmetic as task

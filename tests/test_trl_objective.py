@@ -1,5 +1,9 @@
 """The pass@k objective inside a real GRPO run."""
 
+from extras import needs
+
+needs("trl")
+
 import pytest
 import torch
 from trl import GRPOConfig

@@ -1,5 +1,9 @@
 """Held-out rollouts through the trainer's own path: sampled, scored and verified rightly."""
 
+from extras import needs
+
+needs("trl", "peft")
+
 import pytest
 import torch
 from peft import PromptTuningConfig

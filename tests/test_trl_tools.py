@@ -1,5 +1,9 @@
 """Tool calls through GRPOTrainer's own loop: what a tool wrote is never scored as the policy's."""
 
+from extras import needs
+
+needs("trl")
+
 import importlib.util
 import inspect
 

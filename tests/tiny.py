@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch_lm import TorchLM
 
 from passk_guard.isolation import isolated
 from passk_guard.rollouts import RolloutGroup
@@ -107,6 +109,15 @@ def tiny_llama(*, tied: bool = False, seed: int = 0):
             attention_dropout=0.1,
         )
     )
+
+
+def tiny_torch_lm(*, tied: bool = False, seed: int = 0):
+    torch.manual_seed(seed)
+    return TorchLM(tied=tied)
+
+
+LANGUAGE_MODELS = {"torch": tiny_torch_lm, "llama": tiny_llama}
+KINDS = ["torch", pytest.param("llama", marks=pytest.mark.needs("transformers"))]
 
 
 def random_groups(prompts: int, n: int, *, seed: int = 0, padding: str = "right"):

@@ -1,17 +1,18 @@
 """When does the alarm come, and does it keep quiet where it should? Real GRPO runs, one table.
 
-    python tests/benchmarks/alarms.py --seeds 5
+    python tests/benchmarks/alarms.py
 
 The truth is enumerated, not sampled. Every rule of ``rules.py`` is replayed on the probes of each
-run, so that all see the same rollouts. Finished runs are kept in the CSV and not repeated. About
-twenty-five minutes on two cores for five seeds.
+run, so that all see the same rollouts. Finished runs are kept in ``results/alarms.csv`` and not
+repeated: delete its rows to run them again. A run takes a minute or two on one core.
 
 * ``conflict``: pass@8 training on ambiguous arithmetic, the demo's; pass@1 falls.
 * ``fast conflict``: the same at three times the learning rate.
 * ``healthy``: pass@8 training where every row wants the sum.
 * ``plain GRPO``: the trainer's own objective on the conflict task; pass@1 rises, although a pass@8
   step would lower it.
-* ``plateau``: plain GRPO after it has converged: pass@1 wanders around a flat mean, 200 probes.
+* ``plateau``: plain GRPO after it has converged: pass@1 wanders around a flat mean, 200 probes;
+  several minutes, so only where ``--only`` names it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "plain GRPO": {**_PLAIN, "lr": 1e-5, "steps": 150},
     "plateau": {**_PLAIN, "lr": 3e-5, "steps": 1000, "every": 5, "settle": 400},
 }
+RESULTS = Path(__file__).parent / "results" / "alarms.csv"
 FIELDS = "run seed rule start end lowest start8 end8 alarms first_alarm lost probes worst_error"
 
 
@@ -153,22 +155,21 @@ def _cell(rows: list[dict[str, Any]], name: str, rule: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS)[:4])
     parser.add_argument("--out", type=Path, default=Path("runs/alarms"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "alarms.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
     done = {(row["run"], int(row["seed"])) for row in rows}
     for name in options.only:
         for seed in range(options.seeds):
             if (name, seed) in done:
                 continue
             new = one_run(name, seed, options.out)
-            fresh = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS.split())
+            fresh = not RESULTS.exists()
+            with RESULTS.open("a", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS.split(), lineterminator="\n")
                 if fresh:
                     writer.writeheader()
                 writer.writerows(new)

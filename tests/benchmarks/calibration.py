@@ -1,26 +1,30 @@
 """Are the error rates what they are said to be? Simulations with a known truth, as tables.
 
-    python tests/benchmarks/calibration.py            # about half an hour on one core
+    python tests/benchmarks/calibration.py            # six minutes on one core
     python tests/benchmarks/calibration.py --quick    # what CI runs, under a minute
 
-* False alarms per probe where there is no conflict, at two nominal rates, beside the rule that
-  studentises by the same probe's error.
+* False alarms per probe where there is no conflict, at the shipped nominal rate and at a higher
+  one, beside the rule that studentises by the same probe's error.
 * Coverage of the 95 % intervals of the inner product, of the drift and of the change of pass@1, on
   a policy whose pass@1 is known exactly at any length (``tests/coins.py``).
 * Verdicts about the pool, not the batch: the finite-set cosine of one fixed batch against fresh
   batches.
 
-Exits with an error where a figure lies outside its bounds.
+Exits with an error where a figure lies outside its bounds, and where a negative control does not:
+the rule beside the alarms, and each interval when it is a quarter shorter. The full form leaves its
+figures in ``results/calibration.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -29,6 +33,7 @@ import numpy as np
 import torch
 from coins import CoinPolicy
 
+from passk_guard import PassKGuardConfig
 from passk_guard.alignment import (
     Alignment,
     debiased_cosine,
@@ -39,6 +44,8 @@ from passk_guard.detection import AlignmentCusum, ConflictDetector, cusum_thresh
 from passk_guard.levels import Levels
 from passk_guard.rollout_store import Drift
 from passk_guard.track import Level, Pass1Track
+
+RESULTS = Path(__file__).parent / "results" / "calibration.json"
 
 # Nulls: per-prompt gradients with mean zero, so that the true inner product is 0 ----------------
 
@@ -104,7 +111,7 @@ def same_probe_rule(alarms_per_probe: float) -> Callable[[Alignment], bool]:
     return step
 
 
-def false_alarms(quick: bool) -> bool:
+def false_alarms(quick: bool, figures: dict[str, Any]) -> bool:
     print("False alarms per probe without a conflict, m = 64; restarted after each one\n")
     print(
         "| null | nominal | alignment | both, with a wandering level | same-probe z "
@@ -113,9 +120,10 @@ def false_alarms(quick: bool) -> bool:
     print("|---|---|---|---|---|---|---|")
     good = True
     control_fails = False
-    for nominal in (1e-2,) if quick else (1e-2, 1e-3):
-        probes = 1_000 if quick else round(200 / nominal)
-        for name in NULLS:
+    shipped = PassKGuardConfig().false_alarms
+    for nominal in (shipped,) if quick else (1e-2, shipped):
+        probes = round((20 if quick else 50) / nominal)
+        for name in ("low rank, constant weights", "heavy tails") if quick else NULLS:
             cusum, other = AlignmentCusum(cusum_threshold(nominal)), same_probe_rule(nominal)
             counts = {"alignment": 0, "control": 0, "both": 0, "naive": 0}
             rng = np.random.default_rng(1)
@@ -139,6 +147,7 @@ def false_alarms(quick: bool) -> bool:
             bound = nominal + 2 * math.sqrt(nominal / probes)
             good &= rates["alignment"] <= bound and rates["both"] <= bound
             control_fails |= rates["control"] > bound
+            figures[f"{name} at {nominal:g}"] = rates | {"probes": probes}
             print(
                 f"| {name} | {nominal:g} | {rates['alignment']:.2g} | {rates['both']:.2g} "
                 f"| {rates['control']:.2g} | {rates['naive']:.2g} | {probes} |",
@@ -150,8 +159,11 @@ def false_alarms(quick: bool) -> bool:
 # Coverage ---------------------------------------------------------------------------------------
 
 
-def inner_coverage(policy: CoinPolicy, m: int, repeats: int) -> tuple[float, float]:
-    """Of ⟨∇J_4, ∇J_1⟩ by its interval, and by ± 1.96 standard errors."""
+SHORT = 0.75  # the negative control: intervals that are a quarter too short
+
+
+def inner_coverage(policy: CoinPolicy, m: int, repeats: int) -> list[float]:
+    """Of ⟨∇J_4, ∇J_1⟩ by its interval, by a shorter one, and by ± 1.96 standard errors."""
     p, gradients = policy.gradients()
     contexts = len(p)
     truth = float((4 * (1 - p) ** 3 @ gradients / contexts) @ gradients.mean(0))
@@ -159,15 +171,17 @@ def inner_coverage(policy: CoinPolicy, m: int, repeats: int) -> tuple[float, flo
     for _ in range(repeats):
         rows, correct = policy.sampled(torch.randint(contexts, (m,)), 16)
         found = estimate_alignment(rows @ rows.T, correct.numpy(), 16, 4)
-        hits.append((found.low < truth < found.high, abs(found.inner - truth) < 1.96 * found.se))
-    ours, symmetric = np.mean(hits, 0)
-    return float(ours), float(symmetric)
+        low, error, high = (v - found.inner for v in (found.low, truth, found.high))
+        short = SHORT * low < error < SHORT * high
+        hits.append((low < error < high, short, abs(error) < 1.96 * found.se))
+    return [float(share) for share in np.mean(hits, 0)]
 
 
-def drift_coverage(
-    contexts: int, tokens: int, m: int, runs: int, probes: int
-) -> tuple[float, float]:
-    """Of single increments and of the change since the start, over runs with a moving policy."""
+def drift_coverage(contexts: int, tokens: int, m: int, runs: int, probes: int) -> list[float]:
+    """Of single increments and of the change since the start, each with a shorter interval's.
+
+    Over runs with a moving policy.
+    """
     increments, changes = [], []
     for run in range(runs):
         policy = CoinPolicy(contexts, tokens, dim=16)
@@ -180,51 +194,57 @@ def drift_coverage(
             reading = levels.fresh(10 * t, batches, scored, reference=t == 0)
             now = float(policy.success().detach().mean())
             if reading.drift is not None and reading.drift.usable:
-                error = abs(reading.drift.change - (now - before))
-                increments.append(error < 1.96 * reading.drift.se)
-                track = reading.track
-                changes.append(abs(track.change - (now - start)) < 1.96 * track.change_se)
+                drift, track = reading.drift, reading.track
+                increments.append(abs(drift.change - (now - before)) / drift.se)
+                changes.append(abs(track.change - (now - start)) / track.change_se)
             before = now
             with torch.no_grad():
                 policy.theta += 0.05 * torch.randn(16, generator=rng, dtype=torch.float64)
-    return float(np.mean(increments)), float(np.mean(changes))
+    bounds = (1.96, SHORT * 1.96)
+    return [float(np.mean(np.array(e) < b)) for e in (increments, changes) for b in bounds]
 
 
 def _batch(policy: CoinPolicy, contexts: int, m: int) -> list:
     return policy.generate(None, torch.randint(contexts, (m,)).tolist(), 16)
 
 
-def coverage(quick: bool) -> bool:
-    print("\nCoverage of the 95 % intervals, n = 16, k = 4\n")
+def coverage(quick: bool, figures: dict[str, Any]) -> bool:
+    print("\nCoverage of the 95 % intervals, n = 16, k = 4 (of the same, a quarter shorter)\n")
     print("| tokens | m | inner product | (± 1.96 s.e. only) | drift | change of pass@1 |")
     print("|---|---|---|---|---|---|")
     good = True
-    repeats, probes = (150, 4) if quick else (1000, 6)
-    contexts = 2000
-    for tokens in (2, 100) if quick else (2, 20, 100, 500):
+    contexts, repeats, probes = 500, 2000, 4 if quick else 6
+    for tokens in (20,) if quick else (2, 100):
         torch.manual_seed(0)
         policy = CoinPolicy(contexts, tokens, dim=16)
-        for m, runs in ((64, 6),) if quick else ((24, 150), (64, 100), (256, 60)):
-            ours, symmetric = inner_coverage(policy, m, repeats)
-            drift, change = drift_coverage(contexts, tokens, m, runs, probes)
+        for m, runs in ((64, 150),) if quick else ((24, 100), (64, 100), (256, 75)):
+            inner, short_inner, symmetric = inner_coverage(policy, m, repeats)
+            moved = drift_coverage(contexts, tokens, m, runs, probes)
+            drift, short_drift, change, short_change = moved
             print(
-                f"| {tokens} | {m} | {ours:.3f} | {symmetric:.3f} | {drift:.3f} | {change:.3f} |",
+                f"| {tokens} | {m} | {inner:.3f} ({short_inner:.3f}) | {symmetric:.3f} "
+                f"| {drift:.3f} ({short_drift:.3f}) | {change:.3f} ({short_change:.3f}) |",
                 flush=True,
             )
-            for value, samples in (
-                (ours, repeats),
-                (drift, runs * (probes - 1)),
-                (change, 2 * runs),  # those of one run hang together
+            figures[f"coverage, {tokens} tokens, m = {m}"] = {
+                **{"inner": inner, "symmetric": symmetric, "drift": drift, "change": change},
+                **{"short": [short_inner, short_drift, short_change]},
+            }
+            for value, short, samples in (
+                (inner, short_inner, repeats),
+                (drift, short_drift, runs * (probes - 1)),
+                (change, short_change, 2 * runs),  # those of one run hang together
             ):
                 slack = 2 * math.sqrt(0.95 * 0.05 / samples)  # of the simulation itself
-                good &= 0.92 - slack <= value <= 0.985 + slack
+                good &= 0.925 - slack <= value <= 0.98 + slack
+                good &= short < 0.925 - slack
     return good
 
 
 # Population, not batch --------------------------------------------------------------------------
 
 
-def population(quick: bool) -> bool:
+def population(quick: bool, figures: dict[str, Any]) -> bool:
     """Prompts that agree with themselves and quarrel with others."""
     print("\nCosine of the pass@8 with the pass@1 gradient: one fixed batch of 64, or the pool\n")
     print("| | mean | share with the right sign |")
@@ -251,6 +271,7 @@ def population(quick: bool) -> bool:
     print(f"| the pool (truth) | {truth:+.2f} | |")
     print(f"| a fixed batch, exact gradients | {np.mean(fixed):+.2f} | {wrong:.2f} |")
     print(f"| fresh batches, U-statistic | {pooled:+.2f} (pooled) | {right:.2f} |")
+    figures["population"] = {"truth": truth, "fixed": float(np.mean(fixed)), "pooled": pooled}
     return bool(truth < 0 < np.mean(fixed) and pooled is not None and pooled < 0 and right > 0.9)
 
 
@@ -268,7 +289,10 @@ def main() -> None:
     tables = {"false_alarms": false_alarms, "coverage": coverage, "population": population}
     parser.add_argument("--only", nargs="+", choices=list(tables), default=list(tables))
     options = parser.parse_args()
-    good = [tables[name](options.quick) for name in options.only]
+    figures: dict[str, Any] = {}
+    good = [tables[name](options.quick, figures) for name in options.only]
+    if not options.quick and set(options.only) == set(tables):
+        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
     if not all(good):
         sys.exit("out of bounds: see the tables")
 

@@ -3,9 +3,11 @@
     python tests/benchmarks/choosing.py
 
 On the bandit of examples/bandit.py, whose truth is known: how clearly one probe shows the conflict
-of pass@k with pass@1, in standard errors of the inner product, and the error of pass@1 itself.
+of pass@k with pass@1, in standard errors of the inner product, and the error of pass@1 itself; how
+often the cosine's interval covers the truth. The figures are left in ``results/choosing.json``.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from passk_guard import estimate_alignment, prompt_weight
 from passk_guard.cosine import PooledCosine
 
 K, PROBES = 8, 1500
+RESULTS = Path(__file__).parent / "results" / "choosing.json"
 
 
 def probe(m, n):
@@ -44,21 +47,23 @@ def coverage(longest=12, runs=300):
 
 
 def main():
-    print("   m     n  rollouts  inner / s.e.  s.e. of pass@1  no signal")
+    figures = {"probes": {}}
+    print("   m     n  rollouts -inner / s.e.  s.e. of pass@1  no signal")
     same_cost = [(1024 // n, n) for n in (K + 1, 3 * K // 2, 2 * K, 4 * K, 8 * K)]
     for m, n in (*same_cost, *((m, 2 * K) for m in (16, 32, 128, 256))):
         found, level, silent = map(
             np.array, zip(*[probe(m, n) for _ in range(PROBES)], strict=True)
         )
         inner = np.array([alignment.inner for alignment in found])
-        print(
-            f"{m:4}{n:6}{m * n:10}{inner.mean() / inner.std():14.2f}"
-            f"{level.std():16.3f}{silent.mean():11.2f}",
-            flush=True,
-        )
+        z, error = -inner.mean() / inner.std(), level.std()
+        figures["probes"][f"{m} x {n}"] = {"z": round(z, 3), "error": round(error, 4)}
+        print(f"{m:4}{n:6}{m * n:10}{z:14.2f}{error:16.3f}{silent.mean():11.2f}", flush=True)
     print("\nprobes  cosine known  interval covers the truth")
-    for at, (known, covers) in enumerate(zip(*coverage(), strict=True), 1):
-        print(f"{at:6}{known:14.2f}{covers:27.2f}")
+    known, covers = coverage()
+    for at, row in enumerate(zip(known, covers, strict=True), 1):
+        print("{:6}{:14.2f}{:27.2f}".format(at, *row))
+    figures["coverage"] = [round(share, 3) for share in covers]
+    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

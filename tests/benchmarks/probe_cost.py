@@ -7,13 +7,15 @@ plain forward and backward of the same run, the least of several, alternating; o
 processor time on one thread, so that a busy machine does little harm. Memory is what the allocator
 saw: a training step's peak is parameters, Adam's moments, and the most that forward, backward and
 step hold beside them. Rollouts have no padding, because not every contender could take it. TorchJD
-takes part where it is installed: ``pip install torchjd``.
+takes part where it is installed: ``pip install torchjd``. The CPU's figures are left in
+``results/probe_cost.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import sys
 import time
@@ -30,6 +32,7 @@ import torch
 from gradient_contenders import Contenders, Groups, make_groups, make_model, prompt_loss
 from peak_memory import peak_memory
 
+RESULTS = Path(__file__).parent / "results" / "probe_cost.json"
 NAMES = {
     "plain": "plain forward and backward",
     "exact": "**guard, exact**",
@@ -99,7 +102,7 @@ def relative_errors(seconds: dict[str, Any], device: str) -> dict[str, float]:
     return errors
 
 
-def contest(options: argparse.Namespace) -> None:
+def contest(options: argparse.Namespace) -> dict[str, Any]:
     model = make_model(384, 8, 8192).to(options.device)
     groups = make_groups(options.m, options.n, options.length, 8192, options.device)
     contenders = Contenders(model)
@@ -116,6 +119,7 @@ def contest(options: argparse.Namespace) -> None:
     print("| way | time | peak beyond training's | gradients kept | rms error of a cosine |")
     print("|---|---|---|---|---|")
     least = peak_memory(lambda: contenders.nothing_kept(groups), options.device)
+    figures = {}
     for name, label in NAMES.items():
         if isinstance(seconds[name], str):
             print(f"| {label} | {seconds[name]} | – | – | – |")
@@ -125,6 +129,8 @@ def contest(options: argparse.Namespace) -> None:
         error = f"{errors[name]:.1e}" if name in errors else "–"
         ratio = seconds[name] / seconds["plain"]
         print(f"| {label} | {ratio:.2f} | {beyond:.1%} | {kept:.1%} | {error} |", flush=True)
+        figures[name] = {"time": round(ratio, 3), "kept": round(kept, 5)}
+    return {"parameters": numel, **figures}
 
 
 def growth(options: argparse.Namespace) -> None:
@@ -167,7 +173,9 @@ def main() -> None:
     parser.add_argument("--only", choices=["contest", "growth"])
     options = parser.parse_args()
     if options.only != "growth":
-        contest(options)
+        figures = contest(options)
+        if options.device == "cpu":
+            RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
     if options.only != "contest":
         growth(options)
 

@@ -1,0 +1,36 @@
+"""What a test needs beyond torch, NumPy and the test runner; what a lane does without.
+
+A test file says ``needs("trl")`` above its other imports, a single test
+``@pytest.mark.needs("rich")``. It is left out where ``PASSK_GUARD_WITHOUT`` names the package, and
+nowhere else: the lanes of the Makefile set that. Anywhere else a missing package is an error, so
+that nothing is left out unnoticed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+WITHOUT = frozenset(os.environ.get("PASSK_GUARD_WITHOUT", "").split())
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def needs(*packages: str) -> None:
+    """Skip the test file, or the test, if this lane does without one of them.
+
+    Args:
+        *packages: names as they are imported.
+    """
+    if without := sorted(WITHOUT & set(packages)):
+        pytest.skip(f"this lane does without {', '.join(without)}", allow_module_level=True)
+    if missing := [package for package in packages if not is_installed(package)]:
+        pytest.fail(
+            f"{', '.join(missing)}: not installed. Run `make test`, or name what this environment "
+            "does without in PASSK_GUARD_WITHOUT",
+            pytrace=False,
+        )
