@@ -42,7 +42,7 @@ def faults():
     """50 probes with a fault on one random process; what this one has in the end."""
     policy = Shaky(32)
     rows = [{"prompt": str(i)} for i in range(32)]
-    config = PassKGuardConfig(k=2, prompts_per_probe=8, reference_batches=2)
+    config = PassKGuardConfig(k=2, prompts_per_probe=8, reference_batches=2, on_error="continue")
     guard = PassKGuard(
         VerifiedPolicy(policy, None),
         HeldOutPool(rows),

@@ -177,6 +177,7 @@ class Broken(Logger):
             raise ConnectionError("no route to host")
 
 
+@pytest.mark.usefixtures("faults")
 def test_a_logger_that_raises_costs_one_warning(tmp_path):
     alone, module, callback = Automatic(), Automatic(), guard()
     fit(tmp_path, alone)

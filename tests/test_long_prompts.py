@@ -148,7 +148,7 @@ def test_prompts_that_all_lack_room_are_refused_before_training(tmp_path):
 def test_tools_are_refused_before_training(tmp_path):
     rows = [{**row, "tools": []} for row in held_out(32).to_list()]
     host = HOSTS["transformers"]
-    with pytest.raises(ValueError, match="row 0 has tools, which HFPolicy cannot sample"):
+    with pytest.raises(ValueError, match="prompts has the column 'tools', but HFPolicy takes text"):
         host.run(tmp_path, guard=settings(host, prompts=rows))
 
 

@@ -157,6 +157,7 @@ def test_groups_have_a_table_and_their_labels_are_text(tmp_path):
     assert texts(table, "td")[::3] == list(found)
 
 
+@pytest.mark.usefixtures("faults")
 @pytest.mark.filterwarnings("ignore:passk-guard. step .* this probe is lost")
 def test_runs_with_little_to_show_have_a_page_all_the_same(tmp_path):
     silent = BanditPolicy(64, dim=3, seed=5)

@@ -112,6 +112,7 @@ class Broken(BanditPolicy):
         raise RuntimeError("the verifier fell over")
 
 
+@pytest.mark.usefixtures("faults")
 @pytest.mark.filterwarnings("ignore:passk-guard. step .* this probe is lost")
 def test_a_run_whose_probes_are_all_lost_says_why(tmp_path):
     run_bandit(tmp_path, policy=Broken(CONTEXTS, dim=3, seed=5), probes=2)

@@ -60,6 +60,7 @@ def test_what_is_counted_is_counted_through_from_none_to_the_last():
     assert totals == {"gradients": alive, "reference batches": 3, "scoring again": 4}
 
 
+@pytest.mark.usefixtures("faults")
 def test_a_hook_that_raises_costs_nothing_but_the_showing():
     def broken(*call):
         raise OSError("no terminal")
@@ -79,6 +80,7 @@ def test_a_hook_that_draws_random_numbers_leaves_no_trace_after_the_look():
     assert random.getstate() == state
 
 
+@pytest.mark.usefixtures("faults")
 def test_a_lost_probe_is_over_as_well():
     class Broken(BanditPolicy):
         def generate(self, *args):

@@ -105,6 +105,7 @@ def test_scalars_and_image_reach_tensorboard_at_their_own_step(tmp_path, monkeyp
     assert "passk_guard/alignment_curve" in tags["images"]
 
 
+@pytest.mark.usefixtures("faults")
 def test_an_unwritable_reporter_is_said_once_and_training_goes_on(tmp_path):
     from transformers.integrations import TensorBoardCallback
 

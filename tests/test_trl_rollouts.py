@@ -17,6 +17,7 @@ from trl_runs import (
     weights,
 )
 
+from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
 
 
@@ -135,7 +136,8 @@ def test_a_verifier_of_its_own_does_not_touch_the_trainers_rewards(tmp_path):
         return [0.0] * len(completions)
 
     callback = PassKGuardCallback(trainer, prompts=held_out(), reward_funcs=never, **GUARD)
-    train(trainer, callback)
+    with pytest.warns(PassKGuardWarning, match="no signal in 3 looks .* Rewards from 0 to 0"):
+        train(trainer, callback)
     assert [p.pass_at_1 for p in callback.guard.history] == [0, 0, 0]
     assert [p.no_signal for p in callback.guard.history] == [1, 1, 1]
     assert same_weights(weights(alone), weights(trainer))

@@ -152,14 +152,15 @@ def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:
     low, high = probe.rewards
     seen = f"Rewards from {low:g} to {high:g}, right from success_threshold={threshold:g} on"
     if high < threshold:
+        lower = f"If {high:g} should count as right, set success_threshold={high:g}; else what"
         return (
-            f"{head} {seen}: nothing was right. If {high:g} should count as right, set "
-            f"success_threshold={high:g}; else what helps is {easier}."
+            f"{head} {seen}: nothing was right. {lower if high > low else 'What'} helps: {easier}."
         )
     if low >= threshold:
+        higher = f"If {low:g} should not count as right, raise success_threshold; else what"
         return (
-            f"{head} {seen}: everything was right. If {low:g} should not count as right, raise "
-            "success_threshold; else what helps is harder prompts."
+            f"{head} {seen}: everything was right. {higher if high > low else 'What'} helps: "
+            "harder prompts."
         )
     return f"{head} {seen}: each prompt was solved always or never. What helps: {easier}."
 
