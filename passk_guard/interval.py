@@ -26,7 +26,7 @@ def interval(H: np.ndarray, row: np.ndarray, se: float) -> tuple[float, float]:
     """95 % interval of ``U``, longer on the side on which the truth would make it noisier.
 
     Where few directions dominate the gradients, U is skewed like a square: when it comes out too
-    small, so does its standard error, and ``U ± 1.96 se`` misses the truth in up to 18 % of
+    small, so does its standard error, and ``U ± 1.96 se`` misses the truth in up to 9 % of
     batches. So the variance is taken as a function of the truth θ, ``V(θ) = V + β (θ - U)`` with β
     from a delete-one jackknife of U and V, and the interval is ``(U - θ)² <= z² V(θ)``, as in
     Wilson's (1927) score interval. On the other side it stays at 1.96 standard errors.
