@@ -115,8 +115,8 @@ class TRLObjective:
             yield
             return
 
-        def transform(advantages: Tensor) -> Tensor:
-            advantages = original(advantages)
+        def transform(advantages: Tensor, *more: Any, **named: Any) -> Tensor:
+            advantages = original(advantages, *more, **named)
             with survived(self._strict, self._give_up):
                 if parts := self._parts(tapped, advantages):
                     columns.update({**parts, _OWN: advantages})
