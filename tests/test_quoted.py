@@ -197,6 +197,20 @@ def test_calibration():
     assert f"misses the truth in up to {worst:.0f} % of batches" in source
 
 
+def test_alarms_in_real_runs():
+    found = {run["run"]: run for run in of(table("alarms.csv"), rule="guard")}
+    said = (
+        "pass@8 training raised the alarm at step {} with {:.1f} points lost, at three times the "
+        "learning rate at step {} with {:.1f}; the healthy task raised none, nor did plain GRPO, "
+        "where pass@1 went from {} to {}."
+    )
+    slow, fast = found["conflict"], found["fast conflict"]
+    alarms = [v for r in (slow, fast) for v in (r["first_alarm"], 100 * float(r["lost"]))]
+    plain = found["plain GRPO"]
+    assert said.format(*alarms, share(plain["start"]), share(plain["end"])) in README
+    assert [found[name]["alarms"] for name in ("healthy", "plain GRPO")] == ["0", "0"]
+
+
 def test_what_gradients_cost():
     found = figures("probe_cost.json")
     exact, sketch = (f"{found[name]['time']:.2f}" for name in ("exact", "sketch"))

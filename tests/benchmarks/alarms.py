@@ -155,7 +155,7 @@ def _cell(rows: list[dict[str, Any]], name: str, rule: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS)[:4])
     parser.add_argument("--out", type=Path, default=Path("runs/alarms"))
     options = parser.parse_args()
