@@ -1,4 +1,4 @@
-"""Run by torchrun on two processes: a guarded GRPO run; each rank writes what it saw."""
+"""Run by torchrun on two processes: guarded GRPO runs; each rank writes what it saw."""
 
 import json
 import os
@@ -65,10 +65,8 @@ def mixes(out: Path) -> dict:
     return found
 
 
-def main(out: Path, guarded: bool, objective: str | None) -> None:
-    if objective == "mixes":
-        leave(out, mixes(out))
-    verifier = FailsOnce() if objective == "fails" else near_answer
+def run(out: Path, name: str) -> dict:
+    verifier = FailsOnce() if name == "fails" else near_answer
     # 12 rollouts per process and groups of 8: groups straddle the processes.
     trainer = make_trainer(
         out,
@@ -78,37 +76,42 @@ def main(out: Path, guarded: bool, objective: str | None) -> None:
         ddp_backend="gloo",
         reward_funcs=verifier,
     )
-    if objective == "fails":
-        trainer.add_callback(Steps(verifier))
-        objective = None
     seen = {"history": []}
-    if guarded:
+    if name == "fails":
+        trainer.add_callback(Steps(verifier))
+    if name != "alone":
         # 7 rollouts x 16 prompts: straddles, and needs filling up.
         settings = {**GUARD, "num_generations": 7, "prompts_per_probe": 15}
-        kept = objective == "pkpo, lambda 1"
         callback = PassKGuardCallback(
-            trainer, prompts=held_out(), objective="pkpo" if objective else None, **settings
+            trainer,
+            prompts=held_out(),
+            objective="pkpo" if name.startswith("pkpo") else None,
+            on_error="continue" if name == "fails" else None,
+            **settings,
         )
-        if kept:
+        if name == "pkpo, lambda 1":
             callback.guard.objective.pass1_weight = 1.0
         trainer.add_callback(callback)
     trainer.train()
-    if guarded:
+    if name != "alone":
         seen["failures"] = [f.reason for f in callback.guard.failures]
         seen["history"] = [
             [p.step, p.pass_at_1, p.alignment.z, p.update_alignment.inner, p.track.change]
             for p in callback.guard.history
         ]
-    weights = [p.detach().double().sum().item() for p in trainer.model.parameters()]
-    seen["weights"] = weights
-    leave(out, seen)
+    seen["weights"] = [p.detach().double().sum().item() for p in trainer.model.parameters()]
+    return seen
 
 
-def leave(out: Path, seen: dict) -> None:
+RUNS = ("alone", "guarded", "pkpo", "pkpo, lambda 1", "fails")
+
+
+def main(out: Path) -> None:
+    seen = {name: run(out, name) for name in RUNS} | {"mixes": mixes(out)}
     (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(seen))
     dist.barrier()
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] == "guarded", sys.argv[3] if len(sys.argv) > 3 else None)
+    main(Path(sys.argv[1]))
