@@ -12,7 +12,6 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
-warnings.simplefilter("ignore")
 
 import torch
 from hosts import HOSTS, settings
@@ -32,4 +31,5 @@ def main(name: str, out: Path, kill_at: int, resume: int) -> None:
 
 
 if __name__ == "__main__":
+    warnings.simplefilter("ignore")
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
