@@ -80,6 +80,7 @@ class Remarks:
         shrink = self._config.reference_batches is None
         look = decided_by_first(plan_first_look(first, more, wanted, budget, may_shrink=shrink))
         if self._is_main and (look.over or look.batches < wanted):
+            self._said_short = True
             warn(short_run_message(look, total, self._config))
         return look.batches
 

@@ -174,7 +174,7 @@ def short_run_message(look: FirstLook, total_steps: int, config: PassKGuardConfi
     over = "more than three times that" if look.over else "more than that"
     return (
         f"this run is short for its budget: {share:g} % of {total_steps} steps is about "
-        f"{look.budget:.1f} s, and the first look takes about {look.seconds:.1f} s, {over}, {taken}"
+        f"{look.budget:.2g} s, and the first look takes about {look.seconds:.2g} s, {over}, {taken}"
         f". It will see few looks, or one. Give every={max(total_steps // 10, 1)} for ten looks, "
         f"whatever they cost, or lower prompts_per_probe={config.prompts_per_probe}."
     )
