@@ -60,7 +60,8 @@ lane-lowest: .venv-lowest/.installed
 
 # What touches a trainer. The core does not depend on their releases.
 LOWEST := $(addprefix tests/test_,contract.py doctor_trainers.py other_trainers.py faults.py killed.py hf_policy.py \
-	trl.py trl_actions.py trl_arguments.py trl_objective.py trl_rollouts.py)
+	first_hour.py long_prompts.py trl.py trl_actions.py trl_arguments.py trl_faults.py trl_generation.py \
+	trl_objective.py trl_rollouts.py)
 
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core

@@ -156,7 +156,7 @@ def hosted_guard(
         sampling={
             "verifier": None if verifier is None else verifier_name(verifier),
             "success_threshold": given.success_threshold,
-            "temperature": given.temperature,
+            "temperature": 1.0 if given.temperature is None else given.temperature,
             "max_completion_length": given.max_completion_length,
         },
         rollouts_per_step=host.samples_per_step,

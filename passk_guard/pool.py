@@ -80,10 +80,7 @@ class HeldOutPool:
         """Tells this pool from another one by the rows' content, of 4096 of them at most."""
         digest = hashlib.sha256(str(len(self.rows)).encode())
         for i in np.unique(np.linspace(0, len(self.rows) - 1, _MOST_HASHED).astype(int)):
-            row = dict(self.rows[int(i)])
-            # Of what JSON has no name for, the type: a repr may hold an address.
-            text = json.dumps(row, sort_keys=True, default=lambda value: type(value).__name__)
-            digest.update(text.encode())
+            digest.update(_text(self.rows[int(i)]).encode())
         return digest.hexdigest()[:16]
 
     def _shuffled(self) -> list[int]:
@@ -106,6 +103,12 @@ class HeldOutPool:
         """Take over what :meth:`state_dict` gave; a pool of another size starts afresh."""
         if state["rows"] == len(self.rows):
             self._epoch, self._left = int(state["epoch"]), list(state["left"])
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    """A row as JSON; of what JSON has no name for, the type: a repr may hold an address."""
+    columns = sorted(row.items(), key=lambda column: str(column[0]))
+    return json.dumps(columns, skipkeys=True, default=lambda value: type(value).__name__)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str, argument: str) -> list[Any]:

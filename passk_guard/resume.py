@@ -108,7 +108,8 @@ def take_up_pieces(
         for piece in pieces:
             saved = state.get(piece.name)
             was = {} if saved is None else saved["depends"]
-            differs = {n: (v, settings[n]) for n, v in was.items() if v != settings[n]}
+            now = {name: settings.get(name) for name in was}
+            differs = {n: (was[n], now[n]) for n in was if was[n] != now[n]}
             if saved is None or differs:
                 piece.afresh()
                 afresh.append(piece.name)

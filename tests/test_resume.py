@@ -149,6 +149,11 @@ def test_other_rollouts_are_another_pass_at_1(tmp_path, sampling):
         resumed(state, sampling=sampling)
 
 
+def test_a_setting_that_is_no_longer_said_counts_as_changed(tmp_path):
+    _, state = saved(tmp_path, sampling={"template": "chat"})
+    resumed(state, "template: chat -> None")
+
+
 def test_other_groups_keep_the_track_of_all(tmp_path):
     guard, state = saved(tmp_path)
     other = resumed(state, "group_by: kind -> None", group_by=None)
@@ -220,6 +225,10 @@ def test_the_fingerprint_is_of_the_content():
     changed[40]["kind"] = "other"
     assert HeldOutPool(rows()).fingerprint != HeldOutPool(changed).fingerprint
     assert HeldOutPool(rows()).fingerprint != HeldOutPool(rows()[::-1]).fingerprint
+    turned = [dict(reversed(row.items())) for row in rows()]
+    assert HeldOutPool(rows()).fingerprint == HeldOutPool(turned).fingerprint
+    odd = [{"prompt": "a", "table": {1: 2, "b": {(3, 4): 5}}} for _ in range(4)]
+    assert HeldOutPool(odd).fingerprint
     objects = [{"prompt": "a", "extra": object()} for _ in range(4)]
     assert HeldOutPool(objects).fingerprint == HeldOutPool(objects[::-1]).fingerprint
 
