@@ -144,6 +144,18 @@ def test_the_sentence_says_what_is_open(conflict, tmp_path, names, said):
     assert summary(read_run(tmp_path))["sentence"].startswith(said)
 
 
+def test_since_when_is_of_what_is_open_now(conflict, tmp_path):
+    """A leading alarm, then a loss, then the update has turned: the loss is younger."""
+    lines = conflict.path.read_text().splitlines()
+    looks = [i for i, line in enumerate(lines) if '"open": ["level"]' in line]
+    lines[looks[0]] = lines[looks[0]].replace('"open": ["level"]', '"open": ["alignment"]')
+    (tmp_path / FILE_NAME).write_text("\n".join(lines))
+    said = summary(read_run(tmp_path))["sentence"]
+    step = json.loads(lines[looks[1]])["step"]
+    assert step > json.loads(lines[looks[0]])["step"]
+    assert said.startswith(f"Pass@1 is below its floor, since step {step}.")
+
+
 def test_what_was_cut_off_or_is_foreign_is_left_out_and_counted(tmp_path):
     run_bandit(tmp_path, end=False)
     with (tmp_path / FILE_NAME).open("ab") as file:

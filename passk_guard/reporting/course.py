@@ -82,6 +82,7 @@ def comparison_figure(runs: Mapping[str, Sequence[Look]], title: str = "") -> Fi
     """Runs side by side: filtered pass@1 with its interval, sampled pass@k, and λ."""
     figure = Figure(figsize=(8, 7.5), dpi=110, layout="constrained")
     ones, eights, weights = figure.subplots(3, 1, sharex=True, height_ratios=[4, 2, 1.5])
+    named = set()  # runs are often alike up to the first alarm
     for color, (name, looks) in zip((BAD, GOOD, BASE), runs.items(), strict=False):
         if name == next(iter(runs)) and looks:
             ones.axhline(looks[-1]["track"] - looks[-1]["change"], color=MUTED, lw=0.8, ls=":")
@@ -94,7 +95,10 @@ def comparison_figure(runs: Mapping[str, Sequence[Look]], title: str = "") -> Fi
             if "fired" in look:
                 at = (look["step"], look["track"])
                 ones.plot(*at, "v", color=color, ms=9)
-                ones.annotate("alarm", at, (6, 6), textcoords="offset points", color=color)
+                text = f"alarm: {' and '.join(look['fired'])}"
+                if (look["step"], text) not in named:
+                    named.add((look["step"], text))
+                    ones.annotate(text, at, (6, 6), textcoords="offset points", color=color)
     ones.set_ylabel("pass@1 ± 95 %\n(dotted: at the start)")
     eights.set_ylabel("pass@k, sampled")
     weights.set_ylabel("λ, share\nof pass@1")

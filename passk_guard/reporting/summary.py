@@ -86,7 +86,8 @@ def _verdict(run: Run) -> tuple[str, str]:
         return "conflict", said
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
-        said = f"There was a conflict (alarm at step {steps}); it has cleared. {_change(last)}"
+        at = f"alarm{'s' * (len(alarms) > 1)} at step {steps}"
+        said = f"There was a conflict ({at}); it has cleared. {_change(last)}"
         return "cleared", said
     if VANISHING_SIGNAL in states:
         share = run.probes[-1]["no_signal"]
@@ -129,10 +130,12 @@ def _remedy(run: Run) -> str:
 
 
 def _since(run: Run) -> int:
-    """The first look of the conflict that is open at the last one."""
-    step: int = run.looks[-1]["step"]
+    """The first look at which what is said of the last one was so already."""
+    last = run.looks[-1]
+    kind = next((k for k in ("alignment", "level") if k in last["open"]), None)
+    step: int = last["step"]
     for look in reversed(run.looks):
-        if not look["open"]:
+        if not (look["open"] if kind is None else kind in look["open"]):
             break
         step = look["step"]
     return step
