@@ -68,6 +68,7 @@ class TRLObjective:
         self._originals: dict[str, Any] = {}
         self._checked = False
         self.failed = False
+        self._over = False  # all processes know that one has failed
         if isinstance(objective, TrainerMix) and self._index is None:
             raise ValueError(
                 "action='mix' needs to see which training rollouts are right, but the verifier is "
@@ -94,18 +95,31 @@ class TRLObjective:
     def _generate(self, inputs: Any) -> Any:
         original = self._originals["_generate_and_score_completions"]
         # In evaluation, and in the guard's own probe, whatever mode that has left behind.
-        if not self._trainer.model.training or probing(self._trainer) or self.failed:
+        if not self._trainer.model.training or probing(self._trainer) or self._over:
             return original(inputs)
         columns: dict[str, Tensor] = {}
         with tapped_rewards(self._trainer) as tapped, self._hooked(tapped, columns):
             output = original(inputs)
         with survived(self._strict, self._give_up):
             mine = output["advantages"]
+            own = self._gathered(mine)
             if not columns and not self.failed:  # TRL has no hook
-                columns.update(self._parts(tapped, self._trainer.accelerator.gather(mine)))
+                columns.update(self._parts(tapped, own))
             start = self._trainer.accelerator.process_index * len(mine)
             output = {**output, **{k: v[start : start + len(mine)] for k, v in columns.items()}}
         return output
+
+    def _gathered(self, mine: Tensor) -> Tensor:
+        """The advantages of all processes, which learn here if one of them has failed.
+
+        One that failed alone comes here once more, or the others would wait for it.
+        """
+        accelerator = self._trainer.accelerator
+        told = torch.cat([mine, mine.new_tensor([float(self.failed)])])
+        rows: Tensor = accelerator.gather(told).view(accelerator.num_processes, -1)
+        if bool(rows[:, -1].any()):
+            self.failed = self._over = True
+        return rows[:, :-1].flatten()
 
     @contextmanager
     def _hooked(self, tapped: list[Tensor], columns: dict[str, Tensor]) -> Iterator[None]:
@@ -118,7 +132,7 @@ class TRLObjective:
         def transform(advantages: Tensor, *more: Any, **named: Any) -> Tensor:
             advantages = original(advantages, *more, **named)
             with survived(self._strict, self._give_up):
-                if parts := self._parts(tapped, advantages):
+                if not self.failed and (parts := self._parts(tapped, advantages)):
                     columns.update({**parts, _OWN: advantages})
                     advantages = self._mixed(columns)
             return advantages

@@ -62,7 +62,29 @@ def mixes(out: Path) -> dict:
     trainer.add_callback(PassKGuardCallback(trainer, action=stop_on_the_second, **settings))
     trainer.train()
     found["stopped"] = trainer.state.global_step
+
+    # The objective fails on one process only: nobody may wait for it.
+    trainer = make_trainer(out, per_device_train_batch_size=12, steps=6, ddp_backend="gloo")
+    settings = {**GUARD, "prompts": held_out(), "objective": "pkpo", "on_error": "continue"}
+    settings["every"] = 4  # no look in between would tell
+    callback = PassKGuardCallback(trainer, **settings)
+    trainer.add_callback(callback)
+    trainer.add_callback(SetsK(callback))
+    trainer.train()
+    found["fallen back"] = [trainer.state.global_step, callback.guard.objective is None]
+    found["after it"] = [p.detach().double().sum().item() for p in trainer.model.parameters()]
     return found
+
+
+class SetsK(TrainerCallback):
+    """On the second process a k that its groups are too small for."""
+
+    def __init__(self, callback):
+        self.callback = callback
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 1 and dist.get_rank() == 1:
+            self.callback.guard.objective.k = 99
 
 
 def run(out: Path, name: str) -> dict:

@@ -53,3 +53,8 @@ def test_one_scale_one_verdict_and_one_stop_on_both(ranks):
     assert one["mix"][-1][1] > 0.5  # λ
     assert one["scale"] != 1.0
     assert one["stopped"] == 1  # the first step after the look that raised the alarm
+
+
+def test_an_objective_that_fails_on_one_process_is_over_on_both(ranks):
+    for rank in ranks:
+        assert rank["mixes"]["fallen back"] == [6, True]
