@@ -33,7 +33,7 @@ from torch import Tensor
 
 from passk_guard.advantages import leave_one_out_advantages
 
-__all__ = ["TrainingGroups", "host_prompt_weight", "training_prompt_weight"]
+__all__ = ["TrainingGroups", "host_prompt_weight", "training_prompt_weight", "unscaled"]
 
 _EPSILON = 1e-4  # that trainers add to a group's standard deviation
 

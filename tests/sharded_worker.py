@@ -116,7 +116,7 @@ class Whole:
 def main(out, run):
     if not dist.is_initialized():
         dist.init_process_group("gloo")
-    found = {}
+    found = {"trainer": run.__name__}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = CASES | ({"trainer mix": TRAINER_MIX} if run is trl else {})

@@ -9,6 +9,7 @@ from math import comb
 
 import pytest
 import torch
+from test_trl_objective import advantages_seen
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl_runs import (
@@ -205,16 +206,9 @@ def test_a_hook_of_trls_own_is_used_where_there_is_one(tmp_path, share):
         trainer.__class__ = cls
         callback = PassKGuardCallback(trainer, prompts=held_out(), objective="pkpo", **GUARD)
         callback.guard.objective.pass1_weight = share
-        used = []
-        compute = trainer._compute_loss
-
-        def spy(model, inputs):
-            used.extend(inputs["advantages"].tolist())
-            return compute(model, inputs)
-
-        trainer._compute_loss = spy
+        used = advantages_seen(trainer)
         train(trainer, callback)
-        return trainer, used
+        return trainer, torch.cat(used).tolist()
 
     plain, used = run(GRPOTrainer)
     hooked, used_by_hook = run(Hooked)
