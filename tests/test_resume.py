@@ -233,11 +233,12 @@ def test_the_fingerprint_is_of_the_content():
     assert HeldOutPool(objects).fingerprint == HeldOutPool(objects[::-1]).fingerprint
 
 
-def test_the_first_releases_state_is_taken_up(tmp_path):
-    """A file that the first release wrote, and what it knew."""
+@pytest.mark.parametrize("name", ["state_0_1_0", "state_pieces"])
+def test_the_state_of_earlier_releases_is_taken_up(name):
+    """A file that an earlier release wrote, and what it knew."""
     folder = Path(__file__).parent / "data"
-    known = json.loads((folder / "state_0_1_0.json").read_text())
-    state = torch.load(folder / "state_0_1_0.pt", weights_only=True)
+    known = json.loads((folder / f"{name}.json").read_text())
+    state = torch.load(folder / f"{name}.pt", weights_only=True)
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     held_out = [
         {"prompt": str(i), "kind": "even" if i % 2 == 0 else "odd"} for i in range(CONTEXTS)
