@@ -21,6 +21,7 @@ from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.integrations._parallel import refuse_unsupported
 from passk_guard.integrations._trainer_loggers import Reporters
 from passk_guard.look import Probe, Rescore
+from passk_guard.remedies.actions import Request
 from passk_guard.remedies.anchors import AnchorTerm, norm
 from passk_guard.remedies.gradient_term import HostNorm, add_to_gradients
 from passk_guard.reporting.journal import Journal
@@ -210,7 +211,7 @@ class GuardCallback(TrainerCallback, Harmless, ABC):
         requests, self.guard.requests = self.guard.requests, set()
         if requests:
             control.should_save = True
-        if "stop" in requests:
+        if Request.STOP in requests:
             control.should_training_stop = True
             self._say(
                 f"passk-guard: step {step}: training stops here, because action='stop' was asked "

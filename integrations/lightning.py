@@ -18,6 +18,7 @@ from passk_guard.integrations._hosts import module_host
 from passk_guard.integrations._lightning_loggers import LightningReporters
 from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.objectives.passk_objective import PassKObjective
+from passk_guard.remedies.actions import Request
 from passk_guard.remedies.anchors import AnchorTerm, norm
 from passk_guard.remedies.gradient_term import add_to_gradients, averaged
 from passk_guard.reporting.journal import Journal
@@ -267,7 +268,7 @@ class PassKGuardCallback(Harmless, Callback):
         path = Path(folder) / f"passk_guard-step={step}.ckpt"
         with survived(self.config.strict, _not_saved):
             trainer.save_checkpoint(path)
-        if "stop" in requests:
+        if Request.STOP in requests:
             trainer.should_stop = True
             self._say(
                 f"passk-guard: step {step}: training stops here, because action='stop' was asked "

@@ -8,14 +8,13 @@ Action, tolerance, false-alarm chance and interval are in no piece: they may cha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from passk_guard.config import PassKGuardConfig
-    from passk_guard.objectives.live import LiveObjective
-    from passk_guard.prompts.pool import HeldOutPool
+from passk_guard.config import PassKGuardConfig
+from passk_guard.objectives.live import LiveObjective
+from passk_guard.prompts.pool import HeldOutPool
 
 __all__ = ["current_form", "run_settings"]
 
@@ -35,7 +34,6 @@ def run_settings(
         sampling: what else decides what pass@1 means.
     """
     names = ("k", "num_generations", "prompts_per_probe", "seed", "watch", "metric", "floor")
-    remedies = [action for action in config.actions if action in ("mix", "adjust_k")]
     settings = {
         **{name: getattr(config, name) for name in (*names, "group_by", "weight_by")},
         **sampling,
@@ -45,7 +43,7 @@ def run_settings(
         # A mix into the trainer's own advantages is no other objective until λ says so.
         "objective": getattr(objective, "estimator", None),
         "pass1_weight": 0.0 if objective is None else objective.pass1_weight,
-        "remedy": remedies[0] if remedies else None,
+        "remedy": config.remedy,
     }
     return {name: _plain(value) for name, value in settings.items()}
 

@@ -17,6 +17,8 @@ __all__ = ["AnchorMix", "TrainerMix"]
 class _Scaled:
     """λ and a scale, live."""
 
+    has_k = False
+
     def __init__(self, k: float) -> None:
         self.k = k
         self.pass1_weight = 0.0

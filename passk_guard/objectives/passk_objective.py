@@ -128,6 +128,11 @@ class PassKObjective:
             advantages = (1 - part) * advantages + part * estimator(rewards, lower + 1)
         return advantages
 
+    @property
+    def has_k(self) -> bool:
+        """Whether lowering k changes what is trained on."""
+        return ESTIMATORS[self.estimator].has_k
+
     def prompt_weight(
         self, correct: int, n: int, host: float | None, training: TrainingGroups | None
     ) -> float:
@@ -145,7 +150,13 @@ class PassKObjective:
                 large as the probe's where that is not known either.
         """
         training = training or TrainingGroups(self.group_size or n)
-        weight = training_prompt_weight(self._mixed, training, correct, n)
+        own = ESTIMATORS[self.estimator].prompt_weight
+        if own is None:
+            weight = training_prompt_weight(self._mixed, training, correct, n)
+        else:
+            pass1 = training_prompt_weight(leave_one_out_advantages, training, correct, n)
+            share = self.pass1_weight
+            weight = (1 - share) * own(self.k, training, correct, n) + share * pass1
         return weight if host is None else weight * unscaled(host, training, correct, n)
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,22 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from passk_guard.look import Failure, Probe, Rescore
+from passk_guard.look import Failure, Look, Probe
 from passk_guard.reporting.conflicts import Conflicts, PromptConflict
 from passk_guard.reporting.markdown import prompt_text
 from passk_guard.reporting.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from passk_guard.guard import PassKGuard
+from passk_guard.reporting.watched import Watched
 
 __all__ = ["end_record", "look_record", "lost_record", "start_record"]
 
 Record = dict[str, Any]
 
 
-def start_record(guard: PassKGuard, step: int, trainer: str) -> Record:
+def start_record(guard: Watched, step: int, trainer: str) -> Record:
     """What is about to be watched, from ``step`` optimizer steps on."""
     from passk_guard import __version__
 
@@ -48,7 +46,7 @@ def start_record(guard: PassKGuard, step: int, trainer: str) -> Record:
 
 
 def look_record(
-    found: Probe | Rescore,
+    found: Look,
     values: Mapping[str, float],
     conflicts: Conflicts | None = None,
     rows: Sequence[Mapping[str, Any]] | None = None,
@@ -84,7 +82,7 @@ def lost_record(failure: Failure) -> Record:
     return {"step": failure.step, "look": "lost", "reason": failure.reason}
 
 
-def end_record(guard: PassKGuard, step: int) -> Record:
+def end_record(guard: Watched, step: int) -> Record:
     """The end of training."""
     record = {"step": step, "look": "end", "time": _now(), "overhead": guard.overhead}
     return record | _picture(Snapshot.of(guard.history[-1]) if guard.history else None)

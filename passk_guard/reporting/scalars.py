@@ -51,14 +51,14 @@ A key is left out where it has no value, such as ``drift`` at the first probe.
 
 from __future__ import annotations
 
-from passk_guard.look import Probe, Rescore
+from passk_guard.look import Look, Probe
 
 __all__ = ["chart_layout", "scalars"]
 
 _WIDTH = 1.96  # standard errors on either side: 95 %
 
 
-def scalars(found: Probe | Rescore) -> dict[str, float]:
+def scalars(found: Look) -> dict[str, float]:
     """The scalars of a probe or re-scoring, by key; see the module's table."""
     values: dict[str, float | None] = {
         "track": found.track.pass_at_1,

@@ -35,7 +35,7 @@ from coins import CoinPolicy
 
 from passk_guard import PassKGuardConfig
 from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
-from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.statistics.alignment import (
     Alignment,
     debiased_cosine,
@@ -142,7 +142,7 @@ def false_alarms(quick: bool, figures: dict[str, Any]) -> bool:
                 fired, _ = detector.update(alignment, now)
                 if fired:
                     counts["both"] += 1
-                    detector.cusum.value = 0.0
+                    detector.detectors["alignment"].cusum.value = 0.0
                     detector.active.clear()
             rates = {key: count / probes for key, count in counts.items()}
             bound = nominal + 2 * math.sqrt(nominal / probes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
-from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
 from passk_guard.statistics.alignment import Alignment, weighted_alignment
 from passk_guard.statistics.rollout_store import Drift
