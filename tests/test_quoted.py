@@ -17,15 +17,28 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 
 
+class Words(str):
+    """A document without its line breaks, which notes what was asked for and found in it."""
+
+    def __new__(cls, text):
+        new = super().__new__(cls, text)
+        new.found = set()
+        return new
+
+    def __contains__(self, said):
+        if there := super().__contains__(said):
+            self.found.add(said)
+        return there
+
+
 def words(name):
-    """A document without its line breaks."""
-    return " ".join((ROOT / name).read_text().split())
+    return Words(" ".join((ROOT / name).read_text().split()))
 
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/README.md"]
 DOCUMENTS += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK = (
-    words(name)
+COMPARED = {
+    name: words(name)
     for name in (
         "README.md",
         "docs/alarm.md",
@@ -35,7 +48,8 @@ README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK = (
         "docs/production.md",
         "docs/beside-other-work.md",
     )
-)
+}
+README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK = COMPARED.values()
 
 
 def table(name):
@@ -286,6 +300,17 @@ def test_constants_of_the_code():
     assert f"The {len(problems)} problems" in README
 
 
+def test_shares_and_releases_of_the_code():
+    from passk_guard.schedule import _DEFAULT_OVERHEAD
+
+    for document, said in ((README, "probes may take {} %"), (PRODUCTION, "the guard gets {} %")):
+        assert said.format(f"{100 * _DEFAULT_OVERHEAD:.0f}") in document
+    least = re.search(r'"FSDP2": "transformers >= ([\d.]+)"', words("passk_guard/cli/support.py"))[
+        1
+    ]
+    assert f"FSDP2 (`transformers` from {least}," in PRODUCTION
+
+
 def test_the_table_of_settings_has_every_setting_with_its_default():
     from passk_guard.config import PassKGuardConfig
 
@@ -318,10 +343,61 @@ def test_releases_that_are_tested():
     assert said.format(newest["torch"], *pairs) in README
     assert f"torch {oldest['torch']} with NumPy {oldest['numpy']}" in README
     claims = (ROOT / "pyproject.toml").read_text()
+    python = re.search(r'requires-python = ">=(.*)"', claims)[1]
+    assert f"CI runs Python {python} and torch" in README
+    said = f"Python {python} and later, torch {{}} and NumPy {{}} and later, "
+    oldest_claimed = [oldest[name].removesuffix(".0") for name in ("torch", "numpy")]
+    assert said.format(*oldest_claimed) in README
+    for name in ("trl", "transformers"):
+        least, above = re.search(rf'"{name}>=([\d.]+),<(\d)"', claims).groups()
+        assert f"{name} {least} to {int(above) - 1}, " in README
+    least = re.search(r'"lightning>=([\d.]+)"', claims)[1]
+    assert f"lightning {least} and later" in README
     for name, release in (("torch", oldest["torch"]), ("numpy", oldest["numpy"])):
         assert f'"{name}>={release.removesuffix(".0")}"' in claims
     for name in ("trl", "transformers", "lightning"):
         assert f'"{name}>={lowest[name].removesuffix(".0")}' in claims
+
+
+ELSEWHERE = {  # where else figures of a document are compared
+    "examples/README.md": "test_the_examples_table_is_what_the_plain_loop_printed",
+    "docs/how-it-works.md": "tests/test_bandit.py",
+}
+
+
+def test_no_figure_is_left_out():
+    """Every decimal and every per cent in prose and tables lies in a sentence that a test finds."""
+    for name, test in list(globals().items()):
+        if name.startswith("test_") and name != "test_no_figure_is_left_out":
+            marks = getattr(test, "pytestmark", [])
+            for values in [[value] for value in marks[0].args[1]] if marks else [[]]:
+                test(*values)
+    for name in DOCUMENTS:
+        if name not in ELSEWHERE:
+            assert figures_left_out(COMPARED.get(name) or words(name)) == [], name
+
+
+def figures_left_out(document):
+    text = str(document)
+    known = [re.finditer(re.escape(said), text) for said in document.found]
+    known.append(re.finditer(r"```.*?```|`[^`]*`|\]\([^)]*\)", text))  # code, links
+    known.append(
+        re.finditer(r"95 %|## Settings .* ## Choosing", text)
+    )  # its own test has the table
+    spans = [found.span() for several in known for found in several]
+    return [
+        text[max(figure.start() - 30, 0) : figure.end() + 20]
+        for figure in re.finditer(r"(?<!Apache-)(?<![\w.])(?:\d*\.\d+|\d+(?= ?%))", text)
+        if not any(low <= figure.start() and figure.end() <= high for low, high in spans)
+    ]
+
+
+def test_a_figure_that_nothing_compares_would_be_seen():
+    document = Words("It lost .643 in 12 % of runs, then 1.3 points (`0.5`).")
+    assert len(figures_left_out(document)) == 3
+    assert "lost .643 in" in document
+    assert "lost .644 in" not in document
+    assert len(figures_left_out(document)) == 2
 
 
 PLACES = [
