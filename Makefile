@@ -41,7 +41,7 @@ lint: .venv/.installed
 
 lanes: lane-core lane-oldest-torch lane-lowest
 
-# What these two do without; anywhere else, a missing package is an error (tests/extras.py).
+# What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
 	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow
 # Modules that need matplotlib, whose doctests are left out, too.
@@ -59,8 +59,10 @@ lane-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python $(PYTEST) $(LOWEST)
 
 # What touches a trainer. The core does not depend on their releases.
-LOWEST := $(addprefix tests/test_,contract.py doctor_trainers.py other_trainers.py faults.py killed.py hf_policy.py \
-	first_hour.py long_prompts.py trl.py trl_actions.py trl_arguments.py trl_faults.py trl_generation.py \
+LOWEST := tests/cli/test_doctor_trainers.py tests/rollouts/test_hf_policy.py \
+	tests/prompts/test_first_hour.py tests/rollouts/test_long_prompts.py tests/session/test_killed.py \
+	$(addprefix tests/integrations/test_,contract.py other_trainers.py faults.py \
+	trl.py trl_actions.py trl_arguments.py trl_faults.py trl_generation.py \
 	trl_objective.py trl_rollouts.py)
 
 .venv-core/.installed: pyproject.toml constraints.txt

@@ -12,7 +12,10 @@ import passk_guard
 project = "passk-guard"
 release = passk_guard.__version__
 copyright = "The passk-guard authors"
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_parser"]
+extensions = [
+    *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon", "viewcode")),
+    "myst_parser",
+]
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -22,6 +25,7 @@ napoleon_use_ivar = True  # attributes are described once, in the class's own do
 add_module_names = False
 maximum_signature_line_length = 100
 myst_heading_anchors = 4  # as GitHub names them
+templates_path = ["_templates"]
 html_theme = "alabaster"
 html_theme_options = {
     "description": passk_guard.__doc__.partition(": ")[2].capitalize(),

@@ -17,7 +17,7 @@ import tasks
 from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.processes import everywhere
+from passk_guard.runtime.processes import everywhere
 from passk_guard.reporting.table import history_table
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from passk_guard import alignment_curve, prompt_weight
-from passk_guard.cosine import PooledCosine
+from passk_guard.statistics.cosine import PooledCosine
 
 GOOD, BAD, BASE, RNG = "#1b7837", "#b2182b", "#2166ac", np.random.default_rng(0)
 KS, PROMPTS, ROLLOUTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32], 512, 64

@@ -27,7 +27,7 @@ from transformers import ProgressCallback
 from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
 from passk_guard.reporting.course import comparison_figure
-from passk_guard.reporting.run import read_run
+from passk_guard.reporting.read_run import read_run
 
 
 class Bar(ProgressCallback):

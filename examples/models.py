@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from passk_guard.rollouts import packed
+from passk_guard.rollouts.group import packed
 
 
 def load(name: str | None, texts: list[str] | None = None) -> tuple[Any, Any]:

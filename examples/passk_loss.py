@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from passk_guard import HFPolicy, PassKObjective
-from passk_guard.rollouts import stacked
-from passk_guard.scoring import token_log_probs
+from passk_guard.rollouts.group import stacked
+from passk_guard.rollouts.token_log_probs import token_log_probs
 
 ROLLOUTS = 16  # of a prompt; more than k
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-from passk_guard.integrations._hosted import Host
-from passk_guard.integrations._terminal import Terminal
+from passk_guard.reporting.terminal import Terminal
+from passk_guard.session.hosted_guard import Host
 
 __all__ = ["module_host", "samples_per_step", "trainer_host"]
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passk_guard.actions import warn
-from passk_guard.advantages import leave_one_out_advantages
-from passk_guard.errors import survived
+from passk_guard.errors import survived, warn
 from passk_guard.integrations._trl_policy import probing, restore_method, tapped_rewards
-from passk_guard.objectives import PassKObjective, TrainerMix
-from passk_guard.verifier import decide_success
+from passk_guard.objectives.advantages import leave_one_out_advantages
+from passk_guard.objectives.mixes import TrainerMix
+from passk_guard.objectives.passk_objective import PassKObjective
+from passk_guard.rollouts.verifier import decide_success
 
 __all__ = ["TRLObjective"]
 
@@ -34,8 +34,9 @@ class TRLObjective:
     reward scale, so that λ = 1 is the trainer untouched and what else it put in, such as RLOO's KL
     penalty, stays. Before the first replacement it checks that ``s A_1`` is what the trainer
     computed; if not (a TRL version or setting that scales in another way), it steps back for good,
-    and says so. With :class:`~passk_guard.objectives.TrainerMix` it is ``(1-λ) A_trainer + λ A_1``,
-    A_1 the centred success on the trainer's own scale, and nothing is touched while λ = 0.
+    and says so. With
+    :class:`~passk_guard.objectives.mixes.TrainerMix` it is ``(1-λ) A_trainer + λ A_1``, A_1 the
+    centred success on the trainer's own scale, and nothing is touched while λ = 0.
 
     All of it is computed from what is gathered from all processes, alike on each. Whatever goes
     wrong here costs the objective, never the run: it goes on with the trainer's own advantages.

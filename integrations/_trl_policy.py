@@ -15,16 +15,16 @@ from torch.nn import Parameter
 
 from passk_guard.integrations._trl_rewards import ProbeRewards
 from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
-from passk_guard.isolation import (
+from passk_guard.rollouts.group import RolloutGroup, packed
+from passk_guard.rollouts.token_log_probs import token_log_probs
+from passk_guard.rollouts.verifier import decide_success, verifier_name
+from passk_guard.runtime.isolation import (
     checkpointing_without_dropout,
     isolated,
     kept_attributes,
     kept_modes,
 )
-from passk_guard.rollouts import RolloutGroup, packed
-from passk_guard.scoring import token_log_probs
-from passk_guard.sharding import reshard
-from passk_guard.verifier import decide_success, verifier_name
+from passk_guard.runtime.sharding import reshard
 
 __all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
 

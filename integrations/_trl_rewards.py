@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from passk_guard.processes import everywhere
-from passk_guard.verifier import checked_scores, copied, verifier_name
-from passk_guard.watchdog import is_async, watched
+from passk_guard.rollouts.verifier import checked_scores, copied, verifier_name
+from passk_guard.rollouts.verifier_timeout import is_async, watched
+from passk_guard.runtime.processes import everywhere
 
 __all__ = ["ProbeRewards"]
 

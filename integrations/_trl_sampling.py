@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from passk_guard.isolation import kept_attributes
-from passk_guard.plain_sampling import CARRIED, filters, plain_config, plain_sampling
+from passk_guard.rollouts.plain_sampling import CARRIED, filters, plain_config, plain_sampling
+from passk_guard.runtime.isolation import kept_attributes
 
 __all__ = ["sampling_plainly", "training_filters", "without_room"]
 

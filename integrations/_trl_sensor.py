@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from passk_guard.verifier import decide_success
+from passk_guard.rollouts.verifier import decide_success
 
 __all__ = ["TrainingRewards"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.integrations._needs import Need, check_needs
-from passk_guard.objectives import ESTIMATORS
-from passk_guard.training_weight import TrainingGroups
-from passk_guard.verifier import check_verifier, choose_verifier
-from passk_guard.watchdog import is_async
+from passk_guard.objectives.estimators import ESTIMATORS
+from passk_guard.objectives.training_weight import TrainingGroups
+from passk_guard.rollouts.verifier import check_verifier, choose_verifier
+from passk_guard.rollouts.verifier_timeout import is_async
 
 __all__ = ["check_trainer", "pick_verifier", "training_groups"]
 

@@ -8,26 +8,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from passk_guard.actions import warn
-from passk_guard.anchors import AnchorTerm, norm
 from passk_guard.config import Actions, PassKGuardConfig
-from passk_guard.errors import survived
-from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
+from passk_guard.errors import survived, warn
+from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
+from passk_guard.gradients.adam_metric import check_adam
+from passk_guard.gradients.parameters import ParameterFilter
 from passk_guard.guard import PassKGuard
-from passk_guard.integrations._harmless import Harmless, harmless
-from passk_guard.integrations._hosted import Given, hosted_guard
 from passk_guard.integrations._hosts import module_host
-from passk_guard.integrations._lightning_report import LightningReporters
+from passk_guard.integrations._lightning_loggers import LightningReporters
 from passk_guard.integrations._needs import Need, check_needs
-from passk_guard.integrations._state import take_up, whole_state
-from passk_guard.integrations._term import add_to_gradients, averaged
-from passk_guard.integrations._terminal import Terminal
-from passk_guard.objectives import PassKObjective
-from passk_guard.preconditioner import check_adam
-from passk_guard.processes import decided_by_first, world
+from passk_guard.objectives.passk_objective import PassKObjective
+from passk_guard.remedies.anchors import AnchorTerm, norm
+from passk_guard.remedies.gradient_term import add_to_gradients, averaged
 from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.message import start_message, where_message
 from passk_guard.reporting.report import all_scalars, begin_run, end_run, publish
+from passk_guard.reporting.sentences import start_message, where_message
+from passk_guard.reporting.terminal import Terminal
+from passk_guard.runtime.processes import decided_by_first, world
+from passk_guard.session.harmless import Harmless, harmless
+from passk_guard.session.hosted_guard import Given, hosted_guard
+from passk_guard.session.state_file import take_up, whole_state
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -75,8 +75,8 @@ class PassKGuardCallback(Harmless, Callback):
         success_threshold: score from which a rollout counts as right.
         objective: the :class:`~passk_guard.PassKObjective` that the module's loss uses, if it
             does: it is read, and steered by ``"mix"`` and ``"adjust_k"``.
-        policy: ``f(module)`` that gives a :class:`~passk_guard.rollouts.Policy`, or its dotted
-            path; by default ``HFPolicy(module.model, module.tokenizer)``.
+        policy: ``f(module)`` that gives a :class:`~passk_guard.rollouts.policy.Policy`, or its
+            dotted path; by default ``HFPolicy(module.model, module.tokenizer)``.
         temperature: of the probe's sampling; 1 by default.
         max_completion_length: tokens per completion; by default the model's ``max_new_tokens``.
         anchor_prompts: training prompts, never held-out ones, on which ``action="mix"`` adds a

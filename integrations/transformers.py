@@ -8,11 +8,12 @@ from typing import Any
 from transformers import Trainer
 
 from passk_guard.config import Actions, PassKGuardConfig
-from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
-from passk_guard.integrations._callback import GuardCallback
-from passk_guard.integrations._hosted import Given, hosted_guard
+from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
+from passk_guard.gradients.parameters import ParameterFilter
 from passk_guard.integrations._hosts import trainer_host
-from passk_guard.objectives import PassKObjective
+from passk_guard.integrations._trainer_events import GuardCallback
+from passk_guard.objectives.passk_objective import PassKObjective
+from passk_guard.session.hosted_guard import Given, hosted_guard
 
 __all__ = ["PassKGuardCallback"]
 
@@ -36,7 +37,7 @@ class PassKGuardCallback(GuardCallback):
         success_threshold: score from which a rollout counts as right.
         objective: the :class:`~passk_guard.PassKObjective` that the trainer's loss uses, if it
             does: it is read, and steered by ``"mix"`` and ``"adjust_k"``.
-        policy: ``f(model)`` that gives a :class:`~passk_guard.rollouts.Policy`; by default
+        policy: ``f(model)`` that gives a :class:`~passk_guard.rollouts.policy.Policy`; by default
             ``HFPolicy(model, processing_class)``.
         temperature: of the probe's sampling; 1 by default.
         max_completion_length: tokens per completion; by default the model's ``max_new_tokens``.

@@ -11,21 +11,23 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from passk_guard.checks import check_sampling, check_threshold
 from passk_guard.config import Actions, PassKGuardConfig
-from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
+from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
+from passk_guard.gradients.parameters import ParameterFilter
 from passk_guard.guard import PassKGuard
-from passk_guard.integrations._callback import GuardCallback
-from passk_guard.integrations._hosted import Given, hosted_guard
 from passk_guard.integrations._hosts import samples_per_step, trainer_host
-from passk_guard.integrations._rows import held_out_rows
+from passk_guard.integrations._trainer_events import GuardCallback
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
 from passk_guard.integrations._trl_sampling import training_filters
 from passk_guard.integrations._trl_sensor import TrainingRewards
 from passk_guard.integrations._trl_setup import check_trainer, pick_verifier, training_groups
-from passk_guard.objectives import PassKObjective, TrainerMix
-from passk_guard.pool import HeldOutPool
-from passk_guard.prompts import check_texts
-from passk_guard.verifier import verifier_name
+from passk_guard.objectives.mixes import TrainerMix
+from passk_guard.objectives.passk_objective import PassKObjective
+from passk_guard.prompts.pool import HeldOutPool
+from passk_guard.prompts.rows import check_texts
+from passk_guard.rollouts.verifier import verifier_name
+from passk_guard.session.held_out import held_out_rows
+from passk_guard.session.hosted_guard import Given, hosted_guard
 
 __all__ = ["PassKGuardCallback"]
 

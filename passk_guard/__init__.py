@@ -1,21 +1,22 @@
 """passk-guard: know when optimising pass@k is costing you pass@1."""
 
-from passk_guard.alignment import (
+from passk_guard.config import PassKGuardConfig
+from passk_guard.detection.alarm import Alarm
+from passk_guard.errors import PassKGuardWarning, ProbeError
+from passk_guard.guard import PassKGuard
+from passk_guard.look import Failure, Probe
+from passk_guard.objectives.passk_objective import PassKObjective
+from passk_guard.passk import pass_at_k, prompt_weight, unbiased_prompt_weight, weight_threshold
+from passk_guard.prompts.pool import HeldOutPool
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.hf_policy import HFPolicy
+from passk_guard.rollouts.policy import Policy
+from passk_guard.statistics.alignment import (
     Alignment,
     alignment_curve,
     estimate_alignment,
     weighted_alignment,
 )
-from passk_guard.config import PassKGuardConfig
-from passk_guard.detection import Alarm
-from passk_guard.errors import PassKGuardWarning, ProbeError
-from passk_guard.guard import PassKGuard
-from passk_guard.hf_policy import HFPolicy
-from passk_guard.objectives import PassKObjective
-from passk_guard.passk import pass_at_k, prompt_weight, unbiased_prompt_weight, weight_threshold
-from passk_guard.pool import HeldOutPool
-from passk_guard.probe import Failure, Probe
-from passk_guard.rollouts import Policy, RolloutGroup
 
 __all__ = [
     "Alarm",

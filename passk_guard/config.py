@@ -18,12 +18,13 @@ from passk_guard.checks import (
     check_one_of,
     check_whole,
 )
-from passk_guard.gradients import DEFAULT_MEMORY_LIMIT, ParameterFilter
-from passk_guard.objectives import ESTIMATORS
+from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
+from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.objectives.estimators import ESTIMATORS
 
 if TYPE_CHECKING:
     from passk_guard.guard import PassKGuard
-    from passk_guard.probe import Probe, Rescore
+    from passk_guard.look import Probe, Rescore
 
 __all__ = ["Action", "Actions", "PassKGuardConfig"]
 

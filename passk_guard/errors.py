@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["PassKGuardWarning", "ProbeError", "survived"]
+__all__ = ["PassKGuardWarning", "ProbeError", "survived", "warn"]
 
 
 class PassKGuardWarning(UserWarning):
@@ -34,3 +35,8 @@ def survived(strict: bool, otherwise: Callable[[Exception], object]) -> Iterator
         if strict:
             raise
         otherwise(error)
+
+
+def warn(message: str) -> None:
+    """Emit a :class:`PassKGuardWarning`."""
+    warnings.warn(f"passk-guard: {message}", PassKGuardWarning, stacklevel=2)

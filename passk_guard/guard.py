@@ -12,28 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from passk_guard.actions import (
-    Remedy,
-    check_remedy,
-    load_remedy,
-    remedy_state,
-    run_actions,
-    warn,
-)
 from passk_guard.config import PassKGuardConfig
-from passk_guard.errors import survived
-from passk_guard.objectives import LiveObjective
-from passk_guard.pool import HeldOutPool
-from passk_guard.probe import Failure, Probe, Rescore
+from passk_guard.detection.named_states import StateWatch
+from passk_guard.errors import survived, warn
+from passk_guard.look import Failure, Probe, Rescore
+from passk_guard.objectives.live import LiveObjective
+from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.prober import Prober
-from passk_guard.progress import Progress, harmless, silent
+from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.remarks import Remarks
-from passk_guard.reporting.message import sketch_message, state_message
-from passk_guard.resume import Piece, current_form, run_settings, save_pieces, take_up_pieces
-from passk_guard.rollouts import Policy
-from passk_guard.schedule import Schedule, Task
-from passk_guard.states import StateWatch
-from passk_guard.training_weight import TrainingGroups
+from passk_guard.remedies.actions import run_actions
+from passk_guard.remedies.remedy import Remedy, check_remedy, load_remedy, remedy_state
+from passk_guard.reporting.sentences import sketch_message, state_message
+from passk_guard.resume import current_form, run_settings
+from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.pieces import Piece, save_pieces, take_up_pieces
+from passk_guard.runtime.progress import Progress, harmless, silent
+from passk_guard.runtime.schedule import Schedule, Task
 
 __all__ = ["PassKGuard"]
 
@@ -46,11 +41,12 @@ class PassKGuard:
     On several processes (``torch.distributed``) all of them call it alike, and share the work.
 
     Args:
-        policy: samples, verifies and scores; see :class:`~passk_guard.rollouts.Policy`.
+        policy: samples, verifies and scores; see :class:`~passk_guard.rollouts.policy.Policy`.
         pool: held-out prompts.
         config: settings.
         isolation: ``isolation(seed)`` gives a context in which a probe may sample and
-            differentiate without leaving a trace; see :func:`~passk_guard.isolation.isolated`.
+            differentiate without leaving a trace; see
+            :func:`~passk_guard.runtime.isolation.isolated`.
         objective: the live objective where the run trains on one; its k and λ are read, and set by
             ``action="mix"`` and ``"adjust_k"``.
         micro_batch: rollouts per forward and backward; where ``None`` as many of one prompt as make
@@ -60,7 +56,7 @@ class PassKGuard:
             ``None``; only logged.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
         is_main: whether this process is the one that warns.
-        progress: told where a look stands, see :data:`~passk_guard.progress.Progress`.
+        progress: told where a look stands, see :data:`~passk_guard.runtime.progress.Progress`.
         sampling: whatever else decides what pass@1 means, by name, such as the verifier's name,
             its threshold and the temperature: plain values. A run resumed with others starts its
             levels afresh.
@@ -162,7 +158,7 @@ class PassKGuard:
 
     @property
     def states(self) -> tuple[str, ...]:
-        """Named states that hold now and are no conflict, see :mod:`passk_guard.states`."""
+        """Named states that hold now and are no conflict."""
         return tuple(sorted(self._states.active))
 
     @property

@@ -10,28 +10,28 @@ import numpy as np
 import torch
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.cosine import PooledCosine
-from passk_guard.detection import Alarm, ConflictDetector
-from passk_guard.diagnostics import diagnose
-from passk_guard.drift import score_all
-from passk_guard.evidence import (
-    alignment_evidence,
-    enough_signal,
-    sampled_pass_at_k,
-)
-from passk_guard.gradients import exact_bytes, prompt_gramian, select_parameters
-from passk_guard.levels import Levels, Reading
-from passk_guard.objectives import LiveObjective
-from passk_guard.pool import HeldOutPool, row_labels
-from passk_guard.preconditioner import adam_scales
-from passk_guard.probe import Probe, Rescore
-from passk_guard.progress import Progress
-from passk_guard.reporting.message import alarm_message
-from passk_guard.resume import Piece
-from passk_guard.rollout_store import Drift
-from passk_guard.rollouts import Policy, RolloutGroup, counts, reward_range
-from passk_guard.sampling import Sampler
-from passk_guard.training_weight import TrainingGroups
+from passk_guard.detection.alarm import Alarm
+from passk_guard.detection.detector import ConflictDetector
+from passk_guard.gradients.accumulators import exact_bytes
+from passk_guard.gradients.adam_metric import adam_scales
+from passk_guard.gradients.backward import prompt_gramian
+from passk_guard.gradients.parameters import select_parameters
+from passk_guard.look import Probe, Rescore
+from passk_guard.objectives.live import LiveObjective
+from passk_guard.objectives.training_weight import TrainingGroups
+from passk_guard.prompts.pool import HeldOutPool, row_labels
+from passk_guard.reporting.sentences import alarm_message
+from passk_guard.rollouts.group import RolloutGroup, counts, enough_signal, reward_range
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.sampling import Sampler
+from passk_guard.rollouts.scores import score_all
+from passk_guard.runtime.pieces import Piece
+from passk_guard.runtime.progress import Progress
+from passk_guard.statistics.cosine import PooledCosine
+from passk_guard.statistics.diagnostics import diagnose
+from passk_guard.statistics.evidence import alignment_evidence, sampled_pass_at_k
+from passk_guard.statistics.levels import Levels, Reading
+from passk_guard.statistics.rollout_store import Drift
 
 __all__ = ["Prober"]
 

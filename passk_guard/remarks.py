@@ -6,20 +6,20 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from passk_guard.actions import warn
 from passk_guard.config import PassKGuardConfig
-from passk_guard.processes import decided_by_first
-from passk_guard.reporting.message import (
+from passk_guard.errors import warn
+from passk_guard.reporting.sentences import (
     blind_message,
     few_probes_message,
     plan_message,
     short_run_message,
 )
-from passk_guard.schedule import Schedule
-from passk_guard.short_run import plan_first_look
+from passk_guard.runtime.processes import decided_by_first
+from passk_guard.runtime.schedule import Schedule
+from passk_guard.runtime.short_run import plan_first_look
 
 if TYPE_CHECKING:
-    from passk_guard.probe import Probe
+    from passk_guard.look import Probe
 
 __all__ = ["Remarks"]
 

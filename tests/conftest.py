@@ -1,9 +1,7 @@
 """Shared by all tests: offline, one thread, examples importable; what a lane does without."""
 
 import os
-import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -16,20 +14,17 @@ os.environ["PASSK_GUARD_ON_ERROR"] = "raise"
 # trackio asks for its folder as it is imported, which TRL does where it is installed.
 _TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from extras import WITHOUT, is_installed, needs
 from tiny import KINDS, LANGUAGE_MODELS
 
-# Helpers hold no tests, and some import an extra.
-collect_ignore = [
-    path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith("test_")
-]
+# No tests in these, and some import an extra.
+collect_ignore = ["helpers", "workers", "benchmarks"]
 
 
 def pytest_configure(config):
     """A lane that has what it says it does without would leave tests out for nothing."""
-    config.addinivalue_line("markers", "needs(*packages): see tests/extras.py")
+    config.addinivalue_line("markers", "needs(*packages): see tests/helpers/extras.py")
     if found := sorted(package for package in WITHOUT if is_installed(package)):
         raise pytest.UsageError(f"PASSK_GUARD_WITHOUT names {', '.join(found)}: installed here")
 

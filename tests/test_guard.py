@@ -2,31 +2,13 @@
 
 import pytest
 import torch
+from guarded_bandit import CONTEXTS, ascend, make_guard
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
-from passk_guard.levels import Reading
-from passk_guard.reporting.message import alarm_message
-from passk_guard.track import Track
-
-CONTEXTS = 64
-
-
-def make_guard(policy=None, **settings):
-    policy = policy or BanditPolicy(CONTEXTS, dim=3, seed=5)
-    settings = {"k": 4, "prompts_per_probe": 16, "every": 5, **settings}
-    rows = [{"prompt": str(i)} for i in range(CONTEXTS)]
-    config = PassKGuardConfig(**settings)
-    return PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated)
-
-
-def ascend(policy, k, steps, lr=3.0):
-    """Exact gradient ascent on pass@k."""
-    for _ in range(steps):
-        p = torch.stack([policy.success(x) for x in range(CONTEXTS)])
-        (grad,) = torch.autograd.grad((1 - (1 - p) ** k).mean(), policy.weight)
-        with torch.no_grad():
-            policy.weight += lr * grad
+from passk_guard.reporting.sentences import alarm_message
+from passk_guard.statistics.levels import Reading
+from passk_guard.statistics.track import Track
 
 
 def test_a_probe_holds_everything_a_user_reads():

@@ -1,12 +1,12 @@
 """What a guard sees, says and does in a whole run is what it was at the last release."""
 
 import json
-from pathlib import Path
 
 import pytest
+from places import DATA
 from traced import trace
 
-GOLDEN = json.loads((Path(__file__).parent / "data" / "traces_0_1_0.json").read_text())
+GOLDEN = json.loads((DATA / "traces_0_1_0.json").read_text())
 
 
 def close(one, other):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from passk_guard.reporting.run import Run, read_run
+from passk_guard.reporting.read_run import Run, read_run
 from passk_guard.reporting.summary import summary
 
 __all__ = ["add"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from passk_guard.rollouts import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup
 
 __all__ = ["TinyModel", "TinyPolicy"]
 
@@ -31,7 +31,7 @@ class TinyModel(nn.Module):
 
 
 class TinyPolicy:
-    """:class:`~passk_guard.rollouts.Policy`: one digit answers another."""
+    """:class:`~passk_guard.rollouts.policy.Policy`: one digit answers another."""
 
     def __init__(self, model: TinyModel) -> None:
         self._model = model

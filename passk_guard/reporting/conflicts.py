@@ -2,7 +2,7 @@
 
 With the prompt weights in force ``W`` (m,) and the Gramian ``K`` (m, m) of per-prompt pass@1
 gradients, the inner product of the update with the pass@1 gradient is a sum over prompts, and a sum
-over pairs (the U-statistic of :mod:`passk_guard.alignment`; its diagonal is left out)::
+over pairs (the U-statistic of :mod:`passk_guard.statistics.alignment`; its diagonal is left out)::
 
     ⟨∇J, ∇J_1⟩^ = Σ_i W_i a^_i / m = Σ_{i<j} (W_i + W_j) K_ij / (m(m-1))
 
@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from passk_guard.probe import Probe
+from passk_guard.look import Probe
 
 __all__ = ["WINDOW", "Conflicts", "PairConflict", "PromptConflict", "find_conflicts"]
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from passk_guard.actions import warn
+from passk_guard.errors import warn
 
 __all__ = ["FILE_NAME", "Journal"]
 

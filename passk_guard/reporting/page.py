@@ -18,7 +18,7 @@ from passk_guard.reporting.figures import (
     interference_figure,
 )
 from passk_guard.reporting.markdown import visible
-from passk_guard.reporting.run import Run
+from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.summary import summary
 from passk_guard.reporting.svg import Picture, picture

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from passk_guard.probe import Failure, Probe, Rescore
+from passk_guard.look import Failure, Probe, Rescore
 from passk_guard.reporting.conflicts import Conflicts, PromptConflict
 from passk_guard.reporting.markdown import prompt_text
 from passk_guard.reporting.snapshot import Snapshot
@@ -63,7 +63,7 @@ def look_record(
         conflicts: prompts and pairs behind a conflict that is open.
         rows: the pool, to quote prompts; ``None``: by row id only.
         picture: of this probe, or of the last one before.
-        states: named ones that hold and are no conflict, see :mod:`passk_guard.states`.
+        states: named ones that hold and are no conflict.
     """
     record: Record = {
         "step": found.step,

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from passk_guard.actions import warn
-from passk_guard.errors import survived
-from passk_guard.probe import Probe, Rescore
+from passk_guard.errors import survived, warn
+from passk_guard.look import Probe, Rescore
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.markdown import alarm_card, conflict_table

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from passk_guard.probe import Probe, Rescore
-from passk_guard.reporting.progress import import_rich, is_terminal
+from passk_guard.look import Probe, Rescore
 from passk_guard.reporting.table import cells, history_table, selected
+from passk_guard.reporting.terminal_progress import import_rich, is_terminal
 
 __all__ = ["coloured_table", "run_summary"]
 

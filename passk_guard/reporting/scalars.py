@@ -51,7 +51,7 @@ A key is left out where it has no value, such as ``drift`` at the first probe.
 
 from __future__ import annotations
 
-from passk_guard.probe import Probe, Rescore
+from passk_guard.look import Probe, Rescore
 
 __all__ = ["chart_layout", "scalars"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from passk_guard.probe import Probe
+from passk_guard.look import Probe
 
 __all__ = ["Snapshot"]
 

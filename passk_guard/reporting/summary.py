@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from passk_guard.detection.named_states import VANISHING_SIGNAL
+from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import Record
-from passk_guard.reporting.run import Run
-from passk_guard.states import VANISHING_SIGNAL
 
 __all__ = ["summary"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from passk_guard.probe import Probe, Rescore
+from passk_guard.look import Probe, Rescore
 
 __all__ = ["cells", "history_table", "selected"]
 

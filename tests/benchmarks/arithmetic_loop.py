@@ -17,9 +17,9 @@ import ambiguous_arithmetic as task
 import torch
 from torch import Tensor
 
-from passk_guard.isolation import isolated
-from passk_guard.rollouts import RolloutGroup
-from passk_guard.scoring import token_log_probs
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.token_log_probs import token_log_probs
+from passk_guard.runtime.isolation import isolated
 
 GROUPS, N = 32, 16
 

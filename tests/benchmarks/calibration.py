@@ -27,23 +27,24 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 import numpy as np
 import torch
 from coins import CoinPolicy
 
 from passk_guard import PassKGuardConfig
-from passk_guard.alignment import (
+from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
+from passk_guard.detection.detector import ConflictDetector
+from passk_guard.statistics.alignment import (
     Alignment,
     debiased_cosine,
     estimate_alignment,
     weighted_alignment,
 )
-from passk_guard.detection import AlignmentCusum, ConflictDetector, cusum_threshold
-from passk_guard.levels import Levels
-from passk_guard.rollout_store import Drift
-from passk_guard.track import Level, Pass1Track
+from passk_guard.statistics.levels import Levels
+from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Level, Pass1Track
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
 

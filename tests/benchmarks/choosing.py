@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import bandit
 
 from passk_guard import estimate_alignment, prompt_weight
-from passk_guard.cosine import PooledCosine
+from passk_guard.statistics.cosine import PooledCosine
 
 K, PROBES = 8, 1500
 RESULTS = Path(__file__).parent / "results" / "choosing.json"

@@ -36,7 +36,7 @@ import torch
 from arithmetic_loop import ArithmeticPolicy, train, warmed_up
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
-from passk_guard.advantages import leave_one_out_advantages
+from passk_guard.objectives.advantages import leave_one_out_advantages
 
 K, EVERY = 8, 10
 RESULTS = Path(__file__).parent / "results" / "closed_loop.csv"

@@ -22,7 +22,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "examples")]
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "helpers"),
+    str(Path(__file__).parents[2] / "examples"),
+]
 warnings.simplefilter("ignore")
 
 import ambiguous_arithmetic as task

@@ -12,8 +12,9 @@ from tiny import CausalLMPolicy
 from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from passk_guard.gradients import add_gradient, prompt_gramian, select_parameters
-from passk_guard.rollouts import RolloutGroup
+from passk_guard.gradients.backward import add_gradient, prompt_gramian
+from passk_guard.gradients.parameters import select_parameters
+from passk_guard.rollouts.group import RolloutGroup
 
 Groups = list[RolloutGroup]
 

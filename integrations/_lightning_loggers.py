@@ -1,0 +1,67 @@
+"""Getting a report to Lightning's loggers, at its own step."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from passk_guard.errors import survived, warn
+from passk_guard.integrations._mlflow import mlflow_keys
+from passk_guard.integrations._tensorboard import write_to_tensorboard
+from passk_guard.integrations._wandb import raise_alert
+from passk_guard.reporting.report import Report
+
+__all__ = ["LightningReporters"]
+
+
+class LightningReporters:
+    """Sends a report to the trainer's loggers.
+
+    ``pl_module.log`` alone would write only at every ``log_every_n_steps``-th step, so loggers are
+    called directly; ``pl_module.log`` makes the values known to ``ModelCheckpoint(monitor=...)``
+    and the like.
+    """
+
+    def __init__(self, trainer: Any, strict: bool = False) -> None:
+        self._trainer, self._strict = trainer, strict
+        self._complained = self._laid_out = False
+
+    def tell(self, module: Any, values: dict[str, float]) -> None:
+        """Make scalars known within the run, on every process.
+
+        Args:
+            module: the ``LightningModule``; ``None`` where it cannot log single steps, which is
+                before the first.
+            values: by key.
+        """
+        if module is not None:
+            with survived(self._strict, partial(self._complain, "pl_module.log")):
+                module.log_dict(values, logger=False, on_step=True, on_epoch=False)
+
+    def send(self, report: Report) -> None:
+        """Write a report. Nothing that goes wrong here reaches the run."""
+        for logger in self._trainer.loggers:
+            with survived(self._strict, partial(self._complain, type(logger).__name__)):
+                to = getattr(logger, "experiment", None)
+                mlflow = hasattr(to, "log_batch")
+                values = mlflow_keys(report.scalars) if mlflow else report.scalars
+                logger.log_metrics(values, step=report.step)
+                raise_alert(to, report)
+                self._show(logger, to, report)
+        self._laid_out = True
+
+    def _show(self, logger: Any, writer: Any, report: Report) -> None:
+        """Draw only where somebody takes it: TensorBoard's writer, or a logger's ``log_image``."""
+        if hasattr(writer, "add_figure"):
+            write_to_tensorboard(writer, report, None if self._laid_out else "")
+        elif hasattr(logger, "log_image"):
+            for name, draw in report.figures.items():
+                logger.log_image(key=name, images=[draw()], step=report.step)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            warn(
+                "a logger failed, which is said only once. Training goes on. "
+                f"{what}: {type(error).__name__}: {error}"
+            )

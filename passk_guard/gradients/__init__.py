@@ -1,0 +1,1 @@
+"""Per-prompt gradients of pass@1, and their Gramian."""

@@ -1,0 +1,65 @@
+"""Where per-prompt gradients go, piece by piece: stored exactly, as long as memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.runtime.processes import add_up, everywhere, world
+from passk_guard.runtime.sharding import local_part
+
+__all__ = ["DEFAULT_MEMORY_LIMIT", "ExactGramian", "GradientAccumulator", "exact_bytes"]
+
+DEFAULT_MEMORY_LIMIT = 4 * 2**30
+
+
+class GradientAccumulator(Protocol):
+    """Takes gradients piece by piece."""
+
+    def add(self, row: int, name: str, gradient: Tensor) -> None:
+        """Add one parameter's gradient to the gradient of prompt ``row``."""
+        ...
+
+
+class ExactGramian:
+    """Stores every prompt's gradient in float32: ``rows x parameters x 4`` bytes."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._gradients: dict[str, Tensor] = {}
+
+    def add(self, row: int, name: str, gradient: Tensor) -> None:
+        """Add one parameter's gradient to the gradient of prompt ``row``."""
+        flat, _ = local_part(gradient)
+        if name not in self._gradients:
+            self._gradients[name] = torch.zeros(
+                self._rows, len(flat), dtype=torch.float32, device=flat.device
+            )
+        self._gradients[name][row] += flat
+
+    def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
+        """Add up what processes hold; each of them names all parameters."""
+        if world()[1] > 1:
+            for name, parameter in parameters:
+                self.add(0, name, torch.zeros_like(parameter))  # this one may hold none of it
+                add_up(self._gradients[name])
+
+    def gramian(self, *, sharded: bool = False) -> Tensor:
+        """``(rows, rows)`` float64 inner products, on the CPU.
+
+        Args:
+            sharded: processes hold parts of each gradient, whose inner products add up.
+        """
+        total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
+        for gradients in self._gradients.values():
+            total += (gradients @ gradients.T).to("cpu", torch.float64)
+        return torch.stack(everywhere(lambda: total)).sum(0) if sharded else total
+
+
+def exact_bytes(parameters: Sequence[tuple[str, Parameter]], prompts: int) -> int:
+    """Bytes that :class:`ExactGramian` takes: a float32 gradient for each prompt."""
+    return 4 * prompts * sum(parameter.numel() for _, parameter in parameters)

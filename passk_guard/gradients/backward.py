@@ -1,0 +1,173 @@
+"""Per-prompt pass@1 gradients, and their Gramian: one backward per prompt that has a signal.
+
+Each parameter's gradient is handed to an accumulator the moment autograd has finished it, and is
+freed at once. The accumulator is linear, so micro-batches of one prompt simply add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.errors import ProbeError
+from passk_guard.gradients.accumulators import (
+    DEFAULT_MEMORY_LIMIT,
+    ExactGramian,
+    GradientAccumulator,
+    exact_bytes,
+)
+from passk_guard.gradients.sketch import SketchedGramian
+from passk_guard.rollouts.batching import micro_batches
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.processes import everywhere, world
+from passk_guard.runtime.progress import Progress, silent
+from passk_guard.runtime.sharding import is_sharded, my_rollouts
+
+__all__ = ["add_gradient", "prompt_gramian"]
+
+
+def prompt_gramian(
+    policy: Policy,
+    groups: Sequence[RolloutGroup],
+    parameters: Sequence[tuple[str, Parameter]],
+    *,
+    rollouts_per_backward: int | None = None,
+    scales: Mapping[str, Tensor] | None = None,
+    memory_limit: float = DEFAULT_MEMORY_LIMIT,
+    seed: tuple[int, ...] = (0,),
+    progress: Progress = silent,
+) -> Tensor:
+    """Gramian of the per-prompt gradients ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
+
+    Several processes share the prompts out, and all of them get the whole.
+
+    Args:
+        policy: scores rollouts.
+        groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
+        parameters: what to differentiate by, see :func:`select_parameters`.
+        rollouts_per_backward: micro-batch; where ``None`` as many as make 16 384 tokens.
+        scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
+        memory_limit: bytes; where ``m`` gradients take more they are sketched.
+        seed: of the sketch.
+        progress: told before each prompt, of this process's share.
+
+    Returns:
+        ``(m, m)`` float64, on the CPU. Off the diagonal a sketched one is unbiased, with the error
+        given at :class:`~passk_guard.gradients.sketch.SketchedGramian`.
+
+    Raises:
+        FloatingPointError: a log-probability or a gradient is not finite.
+        ProbeError: another process failed, or holds other rollouts.
+    """
+    signal = [i for i, group in enumerate(groups) if group.has_signal]
+    accumulator: ExactGramian | SketchedGramian = ExactGramian(len(signal))
+    if exact_bytes(parameters, len(groups)) > memory_limit:
+        accumulator = SketchedGramian(len(signal), seed=seed)
+    sharded = is_sharded(parameter for _, parameter in parameters)
+    rank, size = (0, 1) if sharded else world()  # every process does its part of every prompt
+
+    def my_share() -> list[int]:
+        mine = range(len(signal))[rank::size]
+        for done, row in enumerate(mine):
+            progress("gradients", done, len(mine))
+            group = groups[signal[row]]
+            add_gradient(accumulator, row, policy, group, parameters, rollouts_per_backward, scales)
+        return [group.correct for group in groups]
+
+    counted = everywhere(my_share)
+    if any(other != counted[0] for other in counted):
+        raise ProbeError(
+            "processes hold different rollouts: let the policy give all of them the same, as "
+            "VerifiedPolicy does"
+        )
+    if signal and not sharded:
+        accumulator.merge(parameters)
+    gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+    if signal:
+        index = torch.tensor(signal)
+        gramian[index[:, None], index] = accumulator.gramian(sharded=sharded)
+    if not bool(torch.isfinite(gramian).all()):
+        raise FloatingPointError("a gradient of the policy is not finite")
+    return gramian
+
+
+def add_gradient(
+    accumulator: GradientAccumulator,
+    row: int,
+    policy: Policy,
+    group: RolloutGroup,
+    parameters: Sequence[tuple[str, Parameter]],
+    rollouts_per_backward: int | None = None,
+    scales: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Feed ``ĝ`` of one prompt to an accumulator, as ``row``; see :func:`prompt_gramian`.
+
+    Raises:
+        FloatingPointError: a log-probability is not finite.
+    """
+    # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
+    coefficients = group.centred_success() / group.n
+    tokens: Sequence[Tensor] = group.tokens
+    sharded = is_sharded(parameter for _, parameter in parameters)
+    if sharded:
+        mine, share = my_rollouts(group.n)
+        coefficients = coefficients[mine] * share
+        tokens = [tensor[mine] for tensor in tokens]
+    with _gradients_go_to(accumulator, row, parameters, scales):
+        for which in micro_batches(len(coefficients), rollouts_per_backward, tokens[0].shape[1]):
+            scores = policy.log_probs(*(tensor[which] for tensor in tokens))
+            loss = scores.sum(-1) @ coefficients[which].to(scores)
+            # A sharded one must not leave here: the other processes wait for its backward.
+            if not sharded and not bool(loss.isfinite()):
+                raise FloatingPointError(
+                    f"the policy gave a log-probability that is not finite on row {group.row}"
+                )
+            loss.backward()
+
+
+@contextmanager
+def _gradients_go_to(
+    accumulator: GradientAccumulator,
+    row: int,
+    parameters: Sequence[tuple[str, Parameter]],
+    scales: Mapping[str, Tensor] | None,
+) -> Iterator[None]:
+    """Within, ``backward()`` feeds the accumulator and leaves every ``.grad`` as it was.
+
+    Post-accumulate hooks of others (optimisers that step inside backward) are set aside: they
+    belong to the training run. ``backward`` with hooks, unlike ``autograd.grad``, also works under
+    re-entrant checkpointing, and it never holds a whole gradient.
+    """
+    tensors = [parameter for _, parameter in parameters]
+    others = [parameter.grad for parameter in tensors]
+    other_hooks = [dict(p._post_accumulate_grad_hooks or {}) for p in tensors]
+    handles = []
+
+    def feed(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                gradient = parameter.grad if scales is None else parameter.grad * scales[name]
+                accumulator.add(row, name, gradient)
+                parameter.grad = None
+
+        return hook
+
+    try:
+        for name, parameter in parameters:
+            parameter.grad = None
+            if parameter._post_accumulate_grad_hooks:
+                parameter._post_accumulate_grad_hooks.clear()
+            handles.append(parameter.register_post_accumulate_grad_hook(feed(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, grad, hooks in zip(tensors, others, other_hooks, strict=True):
+            parameter.grad = grad
+            if hooks:
+                parameter._post_accumulate_grad_hooks.update(hooks)

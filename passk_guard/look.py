@@ -1,0 +1,147 @@
+"""What a probe found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from passk_guard.detection.alarm import Alarm
+from passk_guard.statistics.alignment import Alignment
+from passk_guard.statistics.cosine import Cosine
+from passk_guard.statistics.diagnostics import Diagnostics
+from passk_guard.statistics.levels import Reading
+from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Track
+
+__all__ = ["Failure", "Probe", "Rescore"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescore:
+    """Stored rollouts scored again under the present weights: forward passes only.
+
+    Attributes:
+        step: optimizer steps done.
+        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``.
+        alarm: set where one is raised here.
+        conflicts: alarms that are open, by name.
+        cleared: whether the conflict ended here.
+        seconds: what it took.
+    """
+
+    step: int
+    reading: Reading = field(repr=False)
+    alarm: Alarm | None
+    conflicts: tuple[str, ...]
+    cleared: bool
+    seconds: float
+
+    @property
+    def track(self) -> Track:
+        """Filtered pass@1 with its interval, and its change since the reference."""
+        return self.reading.track
+
+    @property
+    def groups(self) -> Mapping[str, Track]:
+        """The same for each group of prompts, with ``group_by``."""
+        return self.reading.groups
+
+    @property
+    def drift(self) -> Drift | None:
+        """Paired change of pass@1 since the last probe or re-scoring; ``None`` at the first."""
+        return self.reading.drift
+
+    @property
+    def drift_at_k(self) -> Drift | None:
+        """The same of pass@k, first order in each prompt's change."""
+        return self.reading.drift_at_k
+
+    @property
+    def conflict(self) -> bool:
+        """Whether a conflict is open."""
+        return bool(self.conflicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Rescore):
+    """One look at the policy on a fresh batch of held-out prompts; stored ones again, too.
+
+    Attributes:
+        pass_at_1: sampled on this batch.
+        pass_at_k: sampled on this batch, at the target k.
+        pass_at_k_se: its standard error over prompts.
+        served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
+        training_pass_at_1: on the training batches since the last probe, where they are seen. No
+            alarm rests on it.
+        curve: alignment for k = 1 to n-1; empty without signal.
+        alignment: the pass@k diagnostic at the target k; ``None`` without signal.
+        update_alignment: of the update in force, which is what the alarm tests.
+        cosine: of the update in force, pooled over probes, with interval.
+        no_signal: share of prompts with no or only right rollouts.
+        diagnostics: entropy, top-1 mass, weights.
+        k: that the objective uses; lower than the target while ``adjust_k`` holds it down.
+        pass1_weight: λ that the objective uses.
+        rollouts: scored.
+        unscorable: rollouts that the verifier could not score.
+        row_ids: of the ``m`` prompts, in the order of what follows.
+        correct: ``(m,)`` right rollouts.
+        scored: ``(m,)`` rollouts that have a verdict.
+        weights: ``(m,)`` prompt weights in force.
+        rewards: lowest and highest score that the verifier gave, where they are seen.
+        gramian: ``(m, m)`` inner products of per-prompt gradients: the interference kernel.
+        only_once: seconds that went into the reference, once per run.
+    """
+
+    pass_at_1: float
+    pass_at_k: float
+    pass_at_k_se: float
+    served_pass_at_1: float | None
+    training_pass_at_1: float | None
+    curve: list[Alignment] = field(repr=False)
+    alignment: Alignment | None
+    update_alignment: Alignment | None
+    cosine: Cosine | None
+    no_signal: float
+    diagnostics: Diagnostics = field(repr=False)
+    k: float
+    pass1_weight: float
+    rollouts: int
+    unscorable: int
+    row_ids: tuple[int, ...] = field(repr=False)
+    correct: tuple[int, ...] = field(repr=False)
+    scored: tuple[int, ...] = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    rewards: tuple[float, float] | None = field(repr=False)
+    gramian: np.ndarray | None = field(repr=False)
+    only_once: float = field(repr=False)
+
+    @property
+    def prompts(self) -> int:
+        """Prompts measured."""
+        return len(self.row_ids)
+
+    @property
+    def blind(self) -> bool:
+        """Whether nothing could be compared: fewer than two prompts with right and wrong ones."""
+        signal = [0 < c < n for c, n in zip(self.correct, self.scored, strict=True)]
+        return sum(signal) < 2
+
+    @property
+    def pass_rates(self) -> np.ndarray:
+        """``(m,)`` share of right rollouts."""
+        return np.asarray(np.divide(self.correct, self.scored))
+
+    @property
+    def exploration_gap(self) -> float:
+        """Sampled pass@k less pass@1: what exploration still has to offer."""
+        return self.diagnostics.gap
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A probe that was lost, and why. Training went on."""
+
+    step: int
+    reason: str

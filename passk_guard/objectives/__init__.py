@@ -1,0 +1,1 @@
+"""From rewards to advantages: pass@k objectives with k and λ live."""

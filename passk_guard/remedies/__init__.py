@@ -1,0 +1,1 @@
+"""From alarm to action."""

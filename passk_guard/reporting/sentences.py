@@ -1,0 +1,222 @@
+"""The sentences that a user reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.detection.named_states import VANISHING_SIGNAL
+from passk_guard.gradients.sketch import DEFAULT_SIZE
+from passk_guard.runtime.schedule import Forecast
+from passk_guard.statistics.levels import Reading
+from passk_guard.statistics.track import Track
+
+if TYPE_CHECKING:
+    from passk_guard.look import Probe
+    from passk_guard.runtime.short_run import FirstLook
+    from passk_guard.statistics.cosine import Cosine
+
+__all__ = [
+    "alarm_message",
+    "blind_message",
+    "few_probes_message",
+    "plan_message",
+    "short_run_message",
+    "sketch_message",
+    "start_message",
+    "state_message",
+    "where_message",
+]
+
+
+def alarm_message(
+    step: int,
+    fired: tuple[str, ...],
+    reading: Reading,
+    cosine: Cosine | None,
+    prompts: tuple[int, ...],
+    rows: Sequence[Mapping[str, Any]],
+    config: PassKGuardConfig,
+) -> str:
+    """One paragraph: what fired, the figures, the prompts, what to do.
+
+    Prompts appear as row ids; their text only with ``log_prompts=True``.
+    """
+    lines = [
+        f"step {step}: training works against pass@1 ({' and '.join(fired)} alarm).",
+        _levels("pass@1", reading.track),
+    ]
+    for label, track in reading.groups.items():
+        if f"level of {label}" in fired:
+            lines.append(_levels(f"pass@1 of {label!r}", track))
+    if cosine is not None:
+        lines.append(
+            f"Cosine of the update with the pass@1 gradient {cosine.value:+.2f} "
+            f"[{cosine.low:+.2f}, {cosine.high:+.2f}]."
+        )
+    if prompts:
+        shown = [str(i) for i in prompts[:5]]
+        if config.log_prompts:
+            shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in prompts[:5]]
+        lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
+    if "mix" in config.actions or "adjust_k" in config.actions:
+        lines.append("The guard now takes its remedy.")
+    else:
+        lines.append(
+            f"What helps: action='mix' (a pass@1 term in the objective), a k below {config.k}, or "
+            "going back to a checkpoint from before the loss."
+        )
+    return " ".join(lines)
+
+
+def _levels(name: str, track: Track) -> str:
+    return (
+        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
+        f"± {1.96 * track.change_se:.3f} (95 %)."
+    )
+
+
+def state_message(state: str, probe: Probe, gap_at_start: float) -> str:
+    """What a named state means; none is a conflict."""
+    head = f"passk-guard: step {probe.step}: "
+    signal = round(probe.prompts * (1 - probe.no_signal))
+    if state == VANISHING_SIGNAL:
+        return (
+            f"{head}{'no' if signal < 2 else 'vanishing'} signal. Of {probe.prompts} held-out "
+            f"prompts x {probe.rollouts // probe.prompts} rollouts, {signal or 'none'} "
+            f"{'has' if signal < 2 else 'have'} both right and wrong ones (pass@1 "
+            f"{probe.pass_at_1:.3f}). Only such prompts give pass@1 and pass@k a gradient. This is "
+            "no conflict. What helps: prompts of middling difficulty, or a warm start."
+        )
+    found = probe.diagnostics
+    return (
+        f"{head}exploration is collapsing. pass@k - pass@1 was {gap_at_start:.3f} at the "
+        f"start and is {found.gap:.3f} now; a prompt's likeliest answer has probability "
+        f"{found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not fall. What helps "
+        "if pass@k matters: a higher temperature, an entropy bonus, or a pass@k objective."
+    )
+
+
+def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) -> str:
+    """What the guard is about to do."""
+    m = min(config.prompts_per_probe, pool)
+    if config.every is not None and config.max_overhead is None:
+        when = f"every {config.every} steps"
+        if total_steps is not None:
+            when += f", {_in_all(total_steps // config.every + 1, config)}"
+    else:
+        share = 100 * (config.max_overhead or 0.02)
+        when = f"within {share:g} % of the run's time (interval: as soon as costs are known)"
+    return (
+        f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}. "
+        f"Pool: {pool} prompts, action: {config.action!r}."
+    )
+
+
+def where_message(journal: Path | None, hint: str) -> str:
+    """Where results will be.
+
+    Args:
+        journal: the run's JSONL; ``None`` where there is none.
+        hint: what is missing for curves and pictures; empty where nothing is.
+    """
+    where = "callback.guard.history" if journal is None else str(journal)
+    return f"passk-guard: every look is written to {where}. {hint}".rstrip()
+
+
+def plan_message(forecast: Forecast, visible: float, config: PassKGuardConfig) -> str:
+    """What to expect of a run, once costs and precision are known."""
+    cost = f"a probe costs {forecast.probe_steps:.1f} training steps"
+    if forecast.rescore_steps is not None:
+        cost += f", scoring stored rollouts again {forecast.rescore_steps:.1f}"
+    probes = "" if forecast.probes is None else f", {_in_all(forecast.probes, config)}"
+    return (
+        f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}. "
+        f"The smallest loss of pass@1 that it can be sure of: about {100 * visible:.1f} points."
+    )
+
+
+def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:
+    """Nothing could be compared for a while: what was seen, and what helps."""
+    head = (
+        f"step {probe.step}: no signal in {looks} look{'s' * (looks > 1)} in a row: of "
+        f"{probe.prompts} held-out prompts x {probe.rollouts // probe.prompts} rollouts hardly any "
+        "has both right and wrong ones, so there is no gradient to compare, and the guard sees "
+        "nothing."
+    )
+    easier = "prompts that are solved sometimes, or a warm start"
+    if probe.rewards is None or threshold is None:
+        return f"{head} Right: {probe.pass_at_1:.1%} of all. What helps: {easier}."
+    low, high = probe.rewards
+    seen = f"Rewards from {low:g} to {high:g}, right from success_threshold={threshold:g} on"
+    if high < threshold:
+        lower = f"If {high:g} should count as right, set success_threshold={high:g}; else what"
+        return (
+            f"{head} {seen}: nothing was right. {lower if high > low else 'What'} helps: {easier}."
+        )
+    if low >= threshold:
+        higher = f"If {low:g} should not count as right, raise success_threshold; else what"
+        return (
+            f"{head} {seen}: everything was right. {higher if high > low else 'What'} helps: "
+            "harder prompts."
+        )
+    return f"{head} {seen}: each prompt was solved always or never. What helps: {easier}."
+
+
+def short_run_message(look: FirstLook, total_steps: int, config: PassKGuardConfig) -> str:
+    """The first look alone costs more than the budget of the whole run."""
+    share = 100 * (config.max_overhead or 0.02)
+    taken = f"from {look.batches} reference batch{'es' * (look.batches > 1)}"
+    if look.batches < config.references:
+        taken += f" instead of {config.references}"
+    over = "more than three times that" if look.over else "more than that"
+    return (
+        f"this run is short for its budget: {share:g} % of {total_steps} steps is about "
+        f"{look.budget:.2g} s, and the first look takes about {look.seconds:.2g} s, {over}, {taken}"
+        f". It will see few looks, or one. Give every={max(total_steps // 10, 1)} for ten looks, "
+        f"whatever they cost, or lower prompts_per_probe={config.prompts_per_probe}."
+    )
+
+
+def sketch_message(needed: int, limit: int) -> str:
+    """The gradients of a probe do not fit: what is done instead."""
+    return (
+        f"passk-guard: the gradients of a probe would take {needed / 2**30:,.1f} GiB, over "
+        f"memory_limit={limit / 2**30:,.1f} GiB. They are compared by sketches of {DEFAULT_SIZE} "
+        f"numbers each (standard error of a cosine {DEFAULT_SIZE**-0.5:.3f})."
+    )
+
+
+def few_probes_message(probes: int, config: PassKGuardConfig, times: float | None = None) -> str:
+    """A run that will hardly be looked at.
+
+    Args:
+        probes: in the whole run.
+        config: settings.
+        times: the whole run's budget that is spent already; ``None`` where there is no budget.
+    """
+    if config.every is not None and config.max_overhead is None:
+        mend = f"Lower every={config.every}"
+    else:
+        mend = (
+            f"Raise max_overhead={config.max_overhead or 0.02:g}, lower prompts_per_probe="
+            f"{config.prompts_per_probe}, or give every= to fix the interval whatever it costs"
+        )
+    spent = ""
+    if times is not None and times > 1:
+        spent = f" The first look has cost {times:.1f} times the whole run's budget."
+    return (
+        f"this run will see {_counted(probes)}; below ten an alarm comes late or never.{spent} "
+        f"{mend}."
+    )
+
+
+def _in_all(probes: int, config: PassKGuardConfig) -> str:
+    chance = 1 - (1 - config.false_alarms) ** probes
+    return f"{_counted(probes)} in all, false-alarm chance {100 * chance:.1f} % per run"
+
+
+def _counted(probes: int) -> str:
+    return f"{probes} probe{'' if probes == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Sampling, verifying and scoring rollouts of held-out prompts."""

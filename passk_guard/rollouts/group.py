@@ -1,0 +1,144 @@
+"""Rollouts of held-out prompts, and the protocol that anything which samples and scores follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = ["RolloutGroup", "counts", "enough_signal", "packed", "reward_range", "stacked"]
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """The verified rollouts of one prompt, ``n`` of them, ``L`` tokens wide.
+
+    Attributes:
+        row: the prompt's row id in the held-out pool.
+        input_ids: ``(n, L)`` prompt and completion.
+        attention_mask: ``(n, L)``, 0 on padding (either side).
+        completion_mask: ``(n, L)``, 1 on the tokens that the policy sampled.
+        success: ``(n,)`` 1.0 right, 0.0 wrong. NaN marks an unscorable rollout, or one that was
+            not verified yet.
+        advantages: ``(n,)`` what the host trainer would give these rollouts, where it says.
+        rewards: ``(n,)`` what the verifier gave, NaN where it gave none; only to tell a user why
+            nothing is right, or everything.
+        completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
+            once verified.
+    """
+
+    row: int
+    input_ids: Tensor
+    attention_mask: Tensor
+    completion_mask: Tensor
+    success: Tensor
+    advantages: Tensor | None = None
+    rewards: Tensor | None = None
+    completions: tuple[Any, ...] | None = None
+
+    @property
+    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a policy needs to score them: ids, attention mask, completion mask."""
+        return self.input_ids, self.attention_mask, self.completion_mask
+
+    @property
+    def n(self) -> int:
+        """Number of rollouts."""
+        return len(self.success)
+
+    @property
+    def correct(self) -> int:
+        """Number of right rollouts."""
+        return int(self.success.nansum().item())
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the pass@1 gradient of this prompt is not zero by construction."""
+        return 0 < self.correct < self.n
+
+    def scorable(self) -> RolloutGroup:
+        """Without the rollouts that the verifier could not score."""
+        keep = ~self.success.isnan()
+        return self if bool(keep.all()) else self._kept(keep)
+
+    def first(self, n: int) -> RolloutGroup:
+        """The first ``n`` rollouts."""
+        return self._kept(slice(n))
+
+    def _kept(self, keep: Tensor | slice) -> RolloutGroup:
+        return replace(
+            self,
+            input_ids=self.input_ids[keep],
+            attention_mask=self.attention_mask[keep],
+            completion_mask=self.completion_mask[keep],
+            success=self.success[keep],
+            advantages=None if self.advantages is None else self.advantages[keep],
+            rewards=None if self.rewards is None else self.rewards[keep],
+        )
+
+    def centred_success(self) -> Tensor:
+        """``r_j - r̄_{-j}``, the success less the mean of the others, ``(n,)``."""
+        r = self.success
+        return (r - r.mean()) * (self.n / (self.n - 1))
+
+
+def packed(
+    prompts: Sequence[list[int]], completions: Sequence[list[int]], sampled: Sequence[list[int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and completion mask of rollouts, ``(n, L)`` each.
+
+    Padded on the right: the prompt starts at 0, so every architecture's positions are right.
+
+    Args:
+        prompts: token ids.
+        completions: token ids.
+        sampled: of each completion, 1 where the policy sampled the token.
+    """
+    tokens = [torch.tensor(p + c) for p, c in zip(prompts, completions, strict=True)]
+    masks = [torch.tensor([0] * len(p) + m) for p, m in zip(prompts, sampled, strict=True)]
+    present = [torch.ones_like(t) for t in tokens]
+    ids, attention, mask = (pad_sequence(t, batch_first=True) for t in (tokens, present, masks))
+    return ids, attention, mask
+
+
+def stacked(groups: Sequence[RolloutGroup]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, attention mask and completion mask of several prompts' rollouts, as one batch.
+
+    Prompts need not be of one length: shorter ones are padded on the right.
+
+    >>> import torch
+    >>> one, two = torch.ones(1, 2), torch.ones(1, 3)
+    >>> groups = [RolloutGroup(0, x, x, x, torch.ones(1)) for x in (one, two)]
+    >>> stacked(groups)[0]
+    tensor([[1., 1., 0.],
+            [1., 1., 1.]])
+    """
+    width = max(group.input_ids.shape[1] for group in groups)
+    ids, attention, mask = (
+        torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
+        for tensors in zip(*(group.tokens for group in groups), strict=True)
+    )
+    return ids, attention, mask
+
+
+def reward_range(groups: Sequence[RolloutGroup]) -> tuple[float, float] | None:
+    """The lowest and the highest score that a verifier gave; ``None`` where none is known."""
+    seen = [group.rewards for group in groups if group.rewards is not None]
+    scores = torch.cat(seen) if seen else torch.tensor([])
+    scores = scores[~scores.isnan()]
+    return (float(scores.min()), float(scores.max())) if len(scores) else None
+
+
+def counts(groups: Sequence[RolloutGroup]) -> tuple[list[int], list[int]]:
+    """Right rollouts and all rollouts, per prompt."""
+    return [group.correct for group in groups], [group.n for group in groups]
+
+
+def enough_signal(groups: Sequence[RolloutGroup]) -> bool:
+    """Whether at least two prompts have both right and wrong rollouts: pairs are compared."""
+    return sum(group.has_signal for group in groups) >= 2

@@ -1,0 +1,251 @@
+"""Causal language models with a Hugging Face interface as a policy. Duck-typed: no import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.errors import ProbeError
+from passk_guard.rollouts.group import RolloutGroup, packed
+from passk_guard.rollouts.plain_sampling import plain_config, plain_sampling
+from passk_guard.rollouts.token_log_probs import token_log_probs
+from passk_guard.runtime.isolation import checkpointing_without_dropout, kept_modes
+from passk_guard.runtime.sharding import is_sharded
+
+__all__ = ["HFPolicy"]
+
+_DEFAULT_LENGTH = 256
+
+
+class HFPolicy:
+    """Samples from a causal LM and scores what it sampled.
+
+    Prompts are strings, tokenised as they stand, or chat messages, through the tokenizer's chat
+    template with a generation prompt, as TRL does. Sampling is from the plain softmax at
+    ``temperature``: every filter and penalty of the model's generation config is off, transformers'
+    hidden ``top_k=50`` too, or scores would not belong to the sampling distribution. One answer per
+    prompt: conversations may have any number of turns, but tools, environments and images need
+    TRL's own generation and are refused.
+
+    Args:
+        model: called like ``AutoModelForCausalLM``; has ``generate`` and ``generation_config``.
+        tokenizer: with ``eos_token_id``, ``decode``, and a chat template where prompts are chats.
+        max_completion_length: tokens; by default the model's ``max_new_tokens``, else 256. Capped
+            by the model's positions.
+        temperature: of the sampling.
+        rollouts_at_once: batch of one ``generate`` call.
+
+    Attributes:
+        model: the model.
+
+    Raises:
+        ValueError: an argument is unusable.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_completion_length: int | None = None,
+        temperature: float = 1.0,
+        rollouts_at_once: int = 64,
+    ) -> None:
+        if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
+            raise ValueError(
+                f"model must be a causal LM that generates, got {type(model).__name__}. Pass one "
+                "made by AutoModelForCausalLM, or a policy of your own: policy=."
+            )
+        if not callable(tokenizer) or not hasattr(tokenizer, "decode"):
+            raise ValueError(
+                f"tokenizer must be a tokenizer, got {type(tokenizer).__name__}. Pass it as "
+                "processing_class= to the trainer, or policy=lambda model: HFPolicy(model, "
+                "tokenizer) to the callback."
+            )
+        if not temperature > 0:
+            raise ValueError(
+                f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
+            )
+        if max_completion_length is not None and max_completion_length < 1:
+            raise ValueError(
+                f"max_completion_length must be at least 1, got {max_completion_length!r}."
+            )
+        self.model, self._tokenizer = model, tokenizer
+        self._temperature, self._at_once = temperature, rollouts_at_once
+        own = getattr(model.generation_config, "max_new_tokens", None)
+        self._longest = max_completion_length or own or _DEFAULT_LENGTH
+
+    def parameters(self) -> Iterable[tuple[str, Parameter]]:
+        """The model's named parameters."""
+        named: Iterable[tuple[str, Parameter]] = self.model.named_parameters()
+        return named
+
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """Per-token log-probabilities, differentiable, ``(b, L)``."""
+        device = self._device
+        with checkpointing_without_dropout(self.model):
+            return token_log_probs(
+                self.model,
+                input_ids.to(device),
+                attention_mask.to(device),
+                completion_mask.to(device),
+                self._temperature,
+            )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[int],
+        n: int,
+        temperature: float | None = None,
+    ) -> list[RolloutGroup]:
+        """Sample ``n`` rollouts per row; not verified, see :class:`RolloutGroup`."""
+        prompts = [self._prompt_ids(row, i) for row, i in zip(rows, row_ids, strict=True)]
+        repeated = [prompt for prompt in prompts for _ in range(n)]
+        sampled: list[list[int]] = [[] for _ in repeated]
+        with self._neutral(self._temperature if temperature is None else temperature) as config:
+            for batch, room in self._batches([len(prompt) for prompt in repeated]):
+                config.max_new_tokens = room
+                found = self._sample([repeated[j] for j in batch], config)
+                for j, ids in zip(batch, found, strict=True):
+                    sampled[j] = ids
+        groups = []
+        for i, (row, row_id) in enumerate(zip(rows, row_ids, strict=True)):
+            mine = sampled[i * n : (i + 1) * n]
+            completions = self._completions(mine, chat=not isinstance(row["prompt"], str))
+            tokens = packed([prompts[i]] * n, mine, [[1] * len(ids) for ids in mine])
+            unverified = torch.full((n,), torch.nan)
+            groups.append(RolloutGroup(row_id, *tokens, unverified, completions=completions))
+        return groups
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = next(iter(self.model.parameters())).device
+        return device
+
+    @property
+    def _eos(self) -> list[int]:
+        eos = getattr(self.model.generation_config, "eos_token_id", None)
+        if eos is None:
+            eos = self._tokenizer.eos_token_id
+        return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+
+    def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Of each row: why it cannot be sampled, if so. It has tools or images, or is too long."""
+        return [self._why_unfit(row) for row in rows]
+
+    def _why_unfit(self, row: Mapping[str, Any]) -> str | None:
+        unsupported = {"image", "images", "tools", "environment"} & set(row)
+        if unsupported or _has_tools_or_images(row["prompt"]):
+            return (
+                f"has {', '.join(sorted(unsupported)) or 'tools or images'}"
+                ", which HFPolicy cannot sample: it takes text, one answer per prompt. Use "
+                "passk_guard.integrations.trl, which generates through the trainer, or a policy of "
+                "your own"
+            )
+        length = len(self._tokens(row["prompt"]))
+        if not length:
+            return "has no tokens"
+        if length + 1 > self._positions:
+            return (
+                f"has {length} tokens, which leaves no room for an answer within the model's "
+                f"{self._positions} positions"
+            )
+        return None
+
+    def _prompt_ids(self, row: Mapping[str, Any], row_id: int) -> list[int]:
+        why = self._why_unfit(row)
+        if why is not None:
+            raise ProbeError(f"row {row_id} of prompts {why}")
+        return self._tokens(row["prompt"])
+
+    def _tokens(self, prompt: Any) -> list[int]:
+        if isinstance(prompt, str):
+            encoded = self._tokenizer(prompt)["input_ids"]
+        else:
+            encoded = self._tokenizer.apply_chat_template(
+                prompt, add_generation_prompt=True, tokenize=True, return_dict=True
+            )["input_ids"]
+        return [int(token) for token in encoded]
+
+    @property
+    def _positions(self) -> float:
+        config = self.model.config
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        return getattr(config, "max_position_embeddings", None) or float("inf")
+
+    def _batches(self, lengths: list[int]) -> Iterator[tuple[list[int], int]]:
+        """Prompts to sample at once, by index, and the tokens that their answers may have.
+
+        A prompt that nearly fills the model's positions shortens its own answers only.
+        """
+        rooms = [int(min(self._longest, self._positions - length)) for length in lengths]
+        order = sorted(range(len(rooms)), key=rooms.__getitem__, reverse=True)
+        parts = [list(part) for _, part in groupby(order, key=rooms.__getitem__)]
+        if is_sharded(self.model.parameters()):
+            parts = [order]  # processes wait for one another: as many batches on each
+        for part in parts:
+            for start in range(0, len(part), self._at_once):
+                batch = part[start : start + self._at_once]
+                yield batch, min(rooms[j] for j in batch)
+
+    @contextmanager
+    def _neutral(self, temperature: float) -> Iterator[Any]:
+        """A generation config that samples from the model's own distribution, or its argmax."""
+        own = self.model.generation_config
+        config = plain_config(own, temperature)
+        config.eos_token_id = self._eos or None
+        config.bos_token_id = getattr(own, "bos_token_id", None)
+        pad = self._tokenizer.pad_token_id
+        config.pad_token_id = self._eos[0] if pad is None and self._eos else pad or 0
+        config.use_cache = True
+        with plain_sampling(self.model, config):
+            yield config
+
+    def _sample(self, prompts: Sequence[list[int]], config: Any) -> list[list[int]]:
+        """Completions, cut after the first end-of-sequence token."""
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), config.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            ids[i, width - len(prompt) :] = torch.tensor(prompt)
+            mask[i, width - len(prompt) :] = 1
+        with kept_modes(self.model):
+            output = self.model.generate(
+                input_ids=ids.to(self._device),
+                attention_mask=mask.to(self._device),
+                generation_config=config,
+                synced_gpus=is_sharded(self.model.parameters()),
+            )
+        return [_until_end(row, set(self._eos)) for row in output[:, width:].tolist()]
+
+    def _completions(self, sampled: list[list[int]], *, chat: bool) -> tuple[Any, ...]:
+        text = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled]
+        if chat:
+            return tuple([{"role": "assistant", "content": t}] for t in text)
+        return tuple(text)
+
+
+def _until_end(tokens: list[int], eos: set[int]) -> list[int]:
+    end = next((i for i, token in enumerate(tokens) if token in eos), len(tokens) - 1)
+    return tokens[: end + 1]
+
+
+def _has_tools_or_images(prompt: Any) -> bool:
+    if isinstance(prompt, str):
+        return False
+    return any(
+        message.get("role") == "tool"
+        or message.get("tool_calls")
+        or not isinstance(message.get("content"), str)
+        for message in prompt
+    )

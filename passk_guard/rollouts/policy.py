@@ -1,0 +1,65 @@
+"""The protocol that anything which samples and scores follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from passk_guard.rollouts.group import RolloutGroup
+
+__all__ = ["Policy"]
+
+
+class Policy(Protocol):
+    """What the guard needs of a policy: rollouts, log-probs, parameters.
+
+    Rollouts must be independent and come from the very distribution that :meth:`log_probs` scores:
+    no top-k, top-p or penalties, the same temperature, dropout off in both.
+
+    A policy may also have ``unfit(rows) -> list[str | None]``: of each row, why it cannot be
+    sampled ("has 5000 tokens, ..."). Such rows are left out, where they would fail their batch.
+    """
+
+    def generate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[int],
+        n: int,
+        temperature: float | None = None,
+    ) -> list[RolloutGroup]:
+        """Sample ``n`` rollouts for each row, in the order of the rows.
+
+        A policy may verify them itself. If not, it leaves ``success`` at NaN and gives
+        ``completions``, which
+        :class:`~passk_guard.rollouts.verified_policy.VerifiedPolicy` has verified.
+
+        Args:
+            rows: held-out rows.
+            row_ids: their ids.
+            n: rollouts for each.
+            temperature: other than the policy's own; 0 is greedy. Asked for only with
+                ``report_temperature``.
+        """
+        ...
+
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """Per-token log-probabilities of rollouts, possibly of several prompts, differentiable.
+
+        Args:
+            input_ids: ``(b, L)`` as in :class:`RolloutGroup`, on any device.
+            attention_mask: ``(b, L)``.
+            completion_mask: ``(b, L)``.
+
+        Returns:
+            ``(b, L)`` aligned with ``input_ids``, 0 outside ``completion_mask``.
+        """
+        ...
+
+    def parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
+        """Named parameters, shared ones once."""
+        ...

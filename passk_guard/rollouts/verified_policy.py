@@ -1,0 +1,173 @@
+"""A policy whose rollouts are verified, and shared out over processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from passk_guard.errors import ProbeError
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.verifier import checked_scores, copied, decide_success, verifier_name
+from passk_guard.rollouts.verifier_timeout import is_async, watched
+from passk_guard.runtime.isolation import kept_modes
+from passk_guard.runtime.processes import everywhere, world
+from passk_guard.runtime.sharding import reshard
+
+__all__ = ["VerifiedPolicy"]
+
+
+class VerifiedPolicy:
+    """Adds to a policy what it need not know of: the verifier, other processes, autocast.
+
+    Each process samples and verifies its share of the prompts; all of them get all rollouts.
+
+    Args:
+        policy: samples and scores.
+        verifier: TRL's reward signature, called by keyword:
+            ``f(prompts, completions, completion_ids, trainer_state, log_extra, log_metric,
+            **columns)``, plain or async, one score per completion, ``None`` = unscorable. ``None``
+            where the policy verifies by itself.
+        threshold: score from which a rollout is right.
+        timeout: seconds after which a hanging verifier is reported, see
+            :func:`~passk_guard.rollouts.verifier_timeout.watched`.
+        autocast: context for forward passes, such as the trainer's mixed precision.
+        trainer_state: what the verifier gets under that name.
+        module: that the policy is about; needed where its parameters are sharded.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        verifier: Callable[..., Any] | None,
+        threshold: float = 0.5,
+        *,
+        timeout: float = 300.0,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        trainer_state: Any = None,
+        module: nn.Module | None = None,
+    ) -> None:
+        self._policy, self._threshold, self._autocast = policy, threshold, autocast
+        self._name = "" if verifier is None else verifier_name(verifier)
+        self._verifier = None if verifier is None else watched(verifier, timeout)
+        self._trainer_state, self._module = trainer_state, module
+
+    def parameters(self) -> Iterable[tuple[str, Parameter]]:
+        """The policy's."""
+        if self._module is not None:
+            reshard(self._module)
+        return self._policy.parameters()
+
+    def log_probs(
+        self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
+    ) -> Tensor:
+        """The policy's, under autocast."""
+        with self._autocast():
+            return self._policy.log_probs(input_ids, attention_mask, completion_mask)
+
+    def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """The policy's, where it has one: of each row, why it cannot be sampled."""
+        unfit = getattr(self._policy, "unfit", None)
+        return [None] * len(rows) if unfit is None else list(unfit(rows))
+
+    def generate(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        row_ids: Sequence[int],
+        n: int,
+        temperature: float | None = None,
+    ) -> list[RolloutGroup]:
+        """Sample and verify ``n`` rollouts per row.
+
+        Raises:
+            ProbeError: the verifier's answer is not one score per completion.
+            Exception: whatever policy and verifier raise, on every process.
+        """
+        rank, size = world()
+        # As many prompts on every process: where parameters are sharded they wait for another.
+        share = -(-len(rows) // size)
+        mine = [min(rank + size * j, len(rows) - 1) for j in range(share)]
+        filled = share - len(range(rank, len(rows), size))
+        parts = everywhere(
+            lambda: self._verified(
+                [rows[i] for i in mine], [row_ids[i] for i in mine], n, temperature, filled
+            )
+        )
+        return [parts[i % size][i // size] for i in range(len(rows))]
+
+    def _verified(
+        self,
+        rows: list[Mapping[str, Any]],
+        row_ids: list[int],
+        n: int,
+        temperature: float | None,
+        filled: int,
+    ) -> list[RolloutGroup]:
+        more = () if temperature is None else (temperature,)
+        with self._autocast(), kept_modes(self._module):
+            groups = self._policy.generate(rows, row_ids, n, *more)
+        groups, rows = groups[: len(rows) - filled], rows[: len(rows) - filled]
+        if self._verifier is None:
+            return groups
+        if any(group.completions is None for group in groups):
+            raise ProbeError(
+                "the policy gives no completions, so reward_funcs has nothing to verify. Let its "
+                "generate() set RolloutGroup.completions, or verify there and leave reward_funcs "
+                "out"
+            )
+        scores = self._scores(rows, groups).split([group.n for group in groups])
+        return [
+            replace(
+                group,
+                success=decide_success(own, self._threshold),
+                rewards=own,
+                completions=None,
+            )
+            for group, own in zip(groups, scores, strict=True)
+        ]
+
+    def _scores(self, rows: list[Mapping[str, Any]], groups: list[RolloutGroup]) -> Tensor:
+        """One score per rollout, NaN where there is none."""
+        assert self._verifier is not None
+        each = [row for row, group in zip(rows, groups, strict=True) for _ in range(group.n)]
+        columns = {name: [row[name] for row in each] for name in rows[0] if name != "prompt"}
+        arguments = {
+            **copied(columns),  # the verifier's to change: neither the pool nor a rollout's twin
+            "prompts": copied([row["prompt"] for row in each]),
+            "completions": copied([c for group in groups for c in group.completions or ()]),
+            "completion_ids": [ids for group in groups for ids in _completion_ids(group)],
+            "trainer_state": self._trainer_state,
+            "log_extra": _nothing,  # the probe leaves no trace in the trainer's tables
+            "log_metric": _nothing,
+        }
+        found = self._verifier(**arguments)
+        if is_async(self._verifier):
+            found = _finished(found)
+        return torch.tensor(checked_scores(found, len(each), self._name))
+
+
+def _completion_ids(group: RolloutGroup) -> list[list[int]]:
+    pairs = zip(group.input_ids, group.completion_mask, strict=True)
+    return [ids[mask.bool()].tolist() for ids, mask in pairs]
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for the trainer's loggers."""
+
+
+def _finished(coroutine: Any) -> Any:
+    """Run a coroutine to its end, whether or not an event loop is running here (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

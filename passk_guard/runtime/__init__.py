@@ -1,0 +1,1 @@
+"""What a look may touch and cost, and how processes share it."""

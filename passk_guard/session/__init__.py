@@ -1,0 +1,1 @@
+"""A run under guard: its begin, looks, end and state."""

@@ -1,0 +1,38 @@
+"""A fault of the guard's own in an event of the run must not end the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.errors import survived, warn
+
+__all__ = ["Harmless", "harmless"]
+
+
+class Harmless:
+    """Says, once, what went wrong in an event that is marked ``@harmless``."""
+
+    config: PassKGuardConfig
+    _complained = False
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            warn(
+                "the guard failed, which is said only once. Training goes on, perhaps unwatched: "
+                f"please report it. {type(error).__name__}: {error}"
+            )
+
+
+def harmless(event: Callable[..., None]) -> Callable[..., None]:
+    """The event, survived by the run; with ``on_error="raise"`` as it is."""
+
+    @wraps(event)
+    def handled(self: Any, *args: Any, **kwargs: Any) -> None:
+        with survived(self.config.strict, self._complain):
+            event(self, *args, **kwargs)
+
+    return handled

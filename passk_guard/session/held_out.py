@@ -1,0 +1,125 @@
+"""The held-out rows, checked before training starts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.errors import warn
+from passk_guard.prompts.overlap import fingerprint, trained_on
+from passk_guard.prompts.rows import rows_from
+
+__all__ = ["anchor_rows", "held_out_rows"]
+
+Rows = Sequence[Mapping[str, Any]]
+
+_MOST_COMPARED = 200_000  # rows of a pool
+_DEAR = 4  # times the default number of rollouts: said
+
+
+def held_out_rows(
+    prompts: Any, config: PassKGuardConfig, *, instead: Any, training: Any, is_main: bool
+) -> Rows:
+    """The held-out rows.
+
+    Args:
+        prompts: what the user passed.
+        config: settings.
+        instead: the trainer's eval dataset, taken where the user passed nothing.
+        training: the training set.
+        is_main: whether this process is the one that warns.
+
+    Raises:
+        ValueError: there are none, or they have no prompt or hold images.
+    """
+    if prompts is None and instead is None:
+        raise ValueError(
+            "prompts is missing and the trainer has no eval_dataset. Pass held-out prompts: "
+            "PassKGuardCallback(..., prompts=held_out)."
+        )
+    if prompts is None:
+        rows = rows_from(instead, "trainer.eval_dataset")
+    else:
+        rows = rows_from(prompts)
+    if {"image", "images"} & set(rows[0]):
+        raise ValueError("prompts holds images, which passk-guard cannot score yet: text only.")
+    if is_main:
+        _say_shared(rows, training, "training prompts")
+        _remark_on_pool(rows, config)
+        _remark_on_cost(config)
+    return rows
+
+
+def anchor_rows(anchors: Any, held_out: Rows, *, is_main: bool) -> Rows:
+    """The anchor prompts: to be trained on, so no held-out ones.
+
+    Raises:
+        ValueError: there are none, they have no prompt, or they are the held-out rows.
+    """
+    rows = rows_from(anchors, "anchor_prompts")
+    if len(rows) == len(held_out) and _counted(rows) == _counted(held_out):
+        raise ValueError(
+            "anchor_prompts and prompts are the same: held-out prompts are measured on, never "
+            "trained on. Pass training prompts as anchor_prompts."
+        )
+    if is_main:
+        _say_shared(held_out, [row["prompt"] for row in rows], "anchor prompts")
+    return rows
+
+
+def _say_shared(rows: Rows, training: Any, what: str) -> None:
+    shared = trained_on((row["prompt"] for row in islice(rows, _MOST_COMPARED)), training)
+    if shared:
+        warn(
+            f"{shared} of the {len(rows)} held-out prompts are also {what}. Held-out prompts tell "
+            "what production will see only where they are not trained on: take them out of one of "
+            "the two."
+        )
+
+
+def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
+    different, wanted = len(_counted(rows)), 8 * config.prompts_per_probe
+    at_once = config.references * config.prompts_per_probe
+    size = f"the pool has {len(rows)} prompts"
+    compared = min(len(rows), _MOST_COMPARED)
+    if different < 0.99 * compared:
+        warn(
+            f"{size}, but only {different} different rows: the same prompt with the same answer "
+            "counts as two, and intervals come out too narrow. Drop what is double; weight_by "
+            "gives a row more weight."
+        )
+    if config.prompts_per_probe > len(rows):
+        warn(
+            f"{size}, and prompts_per_probe={config.prompts_per_probe} takes all of them each "
+            f"time. Lower it to {max(len(rows) // 8, 4)}, or pass more prompts."
+        )
+    elif len(rows) < wanted:
+        warn(
+            f"{size}, and verdicts are about the pool. With fewer than "
+            f"{wanted} (8 x prompts_per_probe) false alarms become more frequent than "
+            "false_alarms says: pass more held-out prompts."
+        )
+    if config.reference_batches is not None and config.prompts_per_probe <= len(rows) < at_once:
+        warn(
+            f"{size}, but the first probe would sample {at_once} (reference_batches="
+            f"{config.reference_batches} x prompts_per_probe={config.prompts_per_probe}), each "
+            "several times. Lower reference_batches to "
+            f"{max(len(rows) // config.prompts_per_probe, 1)}, or leave it out."
+        )
+
+
+def _remark_on_cost(config: PassKGuardConfig) -> None:
+    usual = max(2 * config.k, 4)
+    if config.n >= _DEAR * usual:
+        warn(
+            f"num_generations={config.n} makes each probe about {config.n / usual:.0f} times as "
+            f"dear as the default of {usual} rollouts per prompt (2k), and sharpens little: more "
+            "prompts do. Leave it out, or raise prompts_per_probe instead."
+        )
+
+
+def _counted(rows: Rows) -> Counter[int]:
+    return Counter(fingerprint(row) for row in islice(rows, _MOST_COMPARED))

@@ -1,0 +1,1 @@
+"""From rollouts and gradients to evidence."""

@@ -1,0 +1,92 @@
+"""What else one batch tells: how concentrated the policy is, and how lopsided the weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from passk_guard.passk import binomial_ratio, pass_at_k
+from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.statistics.alignment import Alignment
+
+__all__ = ["Diagnostics", "diagnose"]
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Diagnostics of one batch; none of them raises an alarm (Yu 2025, arXiv 2511.16231).
+
+    Attributes:
+        gap: pass@k less pass@1, what exploration still has to offer.
+        gap_se: its standard error, from the spread over prompts.
+        entropy: of the policy, nats per sampled token, over all rollouts.
+        top1_mass: probability of a prompt's likeliest rollout among those sampled, mean over
+            prompts; near 1 where the policy has made up its mind. Near 0 for long completions,
+            where ``top_log_prob`` still moves.
+        top_log_prob: log-probability of that rollout, nats per token, mean over prompts.
+        hard_weight: share of the pass@k weight that lies on prompts with at most one right
+            rollout. There a verifier's false positives rule: 1 % of them look like pass@8 = .08.
+        weight_ratio: largest prompt weight in force among prompts with a signal, as a multiple of
+            their mean; ``None`` without signal.
+        normalised_agreement: ``E_w[a] / (E[w] ‖∇J_1‖²)`` under the weights in force, E[w] over the
+            prompts with a signal: 1 where weights do not matter, below 0 in a conflict; ``None``
+            where a denominator is not positive.
+    """
+
+    gap: float
+    gap_se: float
+    entropy: float
+    top1_mass: float
+    top_log_prob: float
+    hard_weight: float
+    weight_ratio: float | None
+    normalised_agreement: float | None
+
+
+def diagnose(
+    groups: Sequence[RolloutGroup],
+    log_probs: Sequence[Tensor],
+    k: int,
+    weights: np.ndarray,
+    update: Alignment | None,
+) -> Diagnostics:
+    """Diagnostics from what a probe has at hand.
+
+    Args:
+        groups: ``m`` prompts with their rollouts.
+        log_probs: ``(n, L)`` for each, under the present policy.
+        k: of pass@k.
+        weights: ``(m,)`` prompt weights in force.
+        update: alignment under them.
+    """
+    correct, n = (np.asarray(values, float) for values in counts(groups))
+    gaps = np.asarray(pass_at_k(correct, n, k)) - correct / n
+    passk_weight = k * binomial_ratio(n - correct, n, k - 1)  # unbiased for w_k(p)
+    total = float(passk_weight.sum())
+    nats = tokens = 0.0
+    top, top_per_token = [], []
+    for group, scores in zip(groups, log_probs, strict=True):
+        length = group.completion_mask.sum(-1).clamp(min=1).double().cpu()
+        sequence = scores.double().sum(-1)
+        nats, tokens = nats - float(sequence.sum()), tokens + float(length.sum())
+        best = int(sequence.argmax())
+        top.append(float(sequence[best].exp()))
+        top_per_token.append(float(sequence[best] / length[best]))
+    signal = np.array([group.has_signal for group in groups])
+    mean_weight = float(weights[signal].mean()) if signal.any() else 0.0
+    normalised = None
+    if update is not None and update.pass1_norm2 > 0 and mean_weight > 0:
+        normalised = update.inner / (mean_weight * update.pass1_norm2)
+    return Diagnostics(
+        gap=float(gaps.mean()),
+        gap_se=float(gaps.std(ddof=1) / np.sqrt(len(gaps))),
+        entropy=nats / max(tokens, 1.0),
+        top1_mass=float(np.mean(top)),
+        top_log_prob=float(np.mean(top_per_token)),
+        hard_weight=float(passk_weight[correct <= 1].sum()) / total if total > 0 else 0.0,
+        weight_ratio=float(weights[signal].max()) / mean_weight if mean_weight > 0 else None,
+        normalised_agreement=normalised,
+    )

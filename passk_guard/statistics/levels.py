@@ -1,0 +1,177 @@
+"""Where pass@1 stands, over all prompts and within each group: stored rollouts and their tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.scores import score
+from passk_guard.runtime.progress import Progress, silent
+from passk_guard.statistics.floor import Floor
+from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
+from passk_guard.statistics.track import Pass1Track, Track, sampled_level
+
+__all__ = ["Levels", "Reading"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Pass@1 as known at one step.
+
+    Attributes:
+        track: over all prompts.
+        groups: by label, with ``group_by``; those seen so far.
+        drift: paired change of pass@1 since the last reading; ``None`` at the first.
+        drift_at_k: the same of pass@k.
+    """
+
+    track: Track
+    groups: Mapping[str, Track]
+    drift: Drift | None
+    drift_at_k: Drift | None
+
+
+class Levels:
+    """The filters of pass@1, fed by fresh batches and by stored rollouts that are scored again.
+
+    Args:
+        policy: scores rollouts.
+        k: of the pass@k drift.
+        micro_batch: rollouts per forward.
+        label_of: group of a row, or ``None``.
+        floor: under pass@1 of all prompts, see
+            :class:`~passk_guard.statistics.floor.Floor`; each group's is where it began.
+        progress: told where scoring again stands.
+
+    Attributes:
+        floor: under pass@1 of all prompts.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        k: int,
+        micro_batch: int | None,
+        label_of: Callable[[int], str] | None = None,
+        floor: str | float = "start",
+        progress: Progress = silent,
+    ) -> None:
+        self._policy, self._micro_batch, self._label_of = policy, micro_batch, label_of
+        self._progress = progress
+        self._store = RolloutStore(k, label_of)
+        self._track = Pass1Track()
+        self.floor = Floor(floor)
+        self._groups: dict[str, Pass1Track] = {}
+        self._last_step = 0
+
+    @property
+    def has_rollouts(self) -> bool:
+        """Whether there is anything to score again."""
+        return len(self._store) > 0
+
+    def fresh(
+        self,
+        step: int,
+        batches: Sequence[Sequence[RolloutGroup]],
+        scored: Sequence[Sequence[Tensor | None]],
+        *,
+        reference: bool,
+    ) -> Reading:
+        """Score stored rollouts again, then take in what was just sampled.
+
+        Args:
+            step: optimizer steps done.
+            batches: fresh prompts with their rollouts.
+            scored: their log-probs, from :func:`~passk_guard.rollouts.scores.score`.
+            reference: keep them as reference.
+        """
+        drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
+        # Nothing can fail from here on: the filters see a probe whole or not at all.
+        self._store.add(list(zip(batches, scored, strict=True)), reference=reference)
+        return self._update(step, drifts, [group for batch in batches for group in batch])
+
+    def score(self, groups: Sequence[RolloutGroup]) -> list[Tensor | None]:
+        """Log-probs of a batch under the present weights."""
+        return score(self._policy, groups, self._micro_batch)
+
+    def again(self, step: int) -> Reading:
+        """Score stored rollouts again: forward passes only."""
+        drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
+        return self._update(step, drifts, [])
+
+    def _update(
+        self, step: int, drifts: Mapping[str, Drift], fresh: Sequence[RolloutGroup]
+    ) -> Reading:
+        steps, self._last_step = step - self._last_step, step
+        drift = drifts.get(PASS_AT_1)
+        track = self._track.update(_level(fresh), drift, steps)
+        assert track is not None, "a fresh batch comes first"
+        by_label: dict[str, list[RolloutGroup]] = {}
+        if self._label_of is not None:
+            for group in fresh:
+                by_label.setdefault(self._label_of(group.row), []).append(group)
+        tracks = {}
+        for label in sorted({*self._groups, *by_label}):
+            filter_ = self._groups.setdefault(label, Pass1Track())
+            own = drifts.get(label)
+            if own is None and drift is not None and not drift.usable:
+                own = drift  # it says why there is none
+            if (now := filter_.update(_level(by_label.get(label, [])), own, steps)) is not None:
+                tracks[label] = now
+        return Reading(self.floor.under(track), tracks, drift, drifts.get(PASS_AT_K))
+
+    def visible_loss(
+        self, drift: Drift, updates: int, z: float, tolerance: float, prompts: int
+    ) -> float:
+        """The loss at which the level alarm would fire after ``updates`` more probes like these.
+
+        Args:
+            drift: a typical increment.
+            updates: probes to come.
+            z: standard errors that the alarm asks for.
+            tolerance: loss that is no alarm.
+            prompts: per probe.
+        """
+        se = self._track.forecast(drift.added_variance, prompts, max(updates, 1))
+        return tolerance + z * se
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume, for ``torch.save``."""
+        return {
+            "store": self._store.state_dict(),
+            "track": self._track.state_dict(),
+            "last_step": self._last_step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave: all but floor and groups."""
+        self._store.load_state_dict(state["store"])
+        self._track.load_state_dict(state["track"])
+        self._last_step = state["last_step"]
+
+    def groups_state(self) -> dict[str, Any]:
+        """The tracks of the groups."""
+        return {label: track.state_dict() for label, track in self._groups.items()}
+
+    def load_groups(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`groups_state` gave."""
+        self._groups = {label: Pass1Track() for label in state}
+        for label, track in state.items():
+            self._groups[label].load_state_dict(track)
+
+    def forget_groups(self) -> None:
+        """Other groups than before: what was summed up for them is void, the rollouts are not."""
+        self._store.forget(lambda name: name in (PASS_AT_1, PASS_AT_K))
+
+    def forget_pass_at_k(self) -> None:
+        """Another k than before."""
+        self._store.forget(lambda name: name != PASS_AT_K)
+
+
+def _level(groups: Sequence[RolloutGroup]) -> Any:
+    return sampled_level(*counts(groups)) if groups else None

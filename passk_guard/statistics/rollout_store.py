@@ -1,0 +1,250 @@
+"""Stored rollouts, scored again now and then: the drift of pass@1 with an honest error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.scores import score
+from passk_guard.runtime.progress import Progress, silent
+from passk_guard.statistics.paired_drift import PairedChange, paired_change
+
+__all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
+
+PASS_AT_1, PASS_AT_K = "pass_at_1", "pass_at_k"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Change of pass@1 (or of pass@k) since the last measurement.
+
+    Attributes:
+        change: the estimate, pooled over all stored prompts.
+        se: its standard error.
+        added_variance: by how much this increment raises the variance of all increments' sum.
+            More than ``se²`` where the same prompts were measured before: their errors add up.
+        prompts: that it rests on.
+        exact: whether every batch allowed the exact form.
+        effective_sample_size: of the latest batch's sequence ratios.
+        extreme: share of that batch's tokens with a ratio outside [1/5, 5].
+        usable: ``False`` where no batch gave an estimate.
+    """
+
+    change: float
+    se: float
+    added_variance: float
+    prompts: int
+    exact: bool
+    effective_sample_size: float
+    extreme: float
+    usable: bool
+
+
+@dataclass
+class _Batch:
+    groups: list[RolloutGroup]
+    before: list[Tensor | None]
+    change: Tensor  # (m,) since sampling, as of the last measurement
+    credit: dict[str, Tensor]  # per quantity (m,): what each prompt has put into the sum so far
+    reference: bool
+    latest: bool = True  # no newer batch has been sampled
+
+
+class RolloutStore:
+    """The latest batch, and those of the reference while the exact estimate still holds on them.
+
+    Every prompt's increments enter the pooled increment with the weight of its batch, and are
+    summed up per prompt, so that the variance of the *sum* over the run is known although the same
+    prompts serve several increments. Keeping more than the latest and the reference would not pay:
+    in the long run that variance depends on how many prompts were ever drawn, not on how often
+    each is scored.
+
+    One forward pass serves several quantities: pass@1, pass@k (``ŵ_k(c)`` times the change of a
+    prompt's success probability: unbiased for ``w_k(p) Δp``, first order in Δp), and pass@1 within
+    each group of prompts.
+
+    Args:
+        k: of pass@k.
+        label_of: the group that a row belongs to; ``None`` where there are no groups.
+    """
+
+    def __init__(self, k: int = 1, label_of: Callable[[int], str] | None = None) -> None:
+        self._k = k
+        self._label_of = label_of
+        self._batches: list[_Batch] = []
+        self._settled: dict[str, float] = {}  # variance left by batches that have gone
+        self._variance: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(
+        self,
+        batches: Sequence[tuple[Sequence[RolloutGroup], Sequence[Tensor | None]]],
+        *,
+        reference: bool = False,
+    ) -> None:
+        """Store what was just sampled, in place of the latest batch.
+
+        Args:
+            batches: each ``m`` prompts with their log-probs as
+                :func:`~passk_guard.rollouts.scores.score` gave them.
+            reference: keep them, and whatever is stored, for as long as they can be used.
+        """
+        for batch in self._batches:
+            batch.latest = False
+            if not reference and not batch.reference:
+                self._drop(batch)
+        for groups, log_probs in batches:
+            zeros = torch.zeros(len(groups), dtype=torch.float64)
+            self._batches.append(_Batch(list(groups), list(log_probs), zeros, {}, reference))
+
+    def measure(
+        self,
+        policy: Policy,
+        rollouts_per_forward: int | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, Drift]:
+        """Score everything again under the present weights.
+
+        All or nothing: if scoring raises, the store is as it was.
+
+        Returns:
+            The drift by quantity: ``"pass_at_1"``, ``"pass_at_k"`` and each group's label. Empty
+            while nothing is stored; a group without stored prompts is left out.
+        """
+        if not self._batches:
+            return {}
+        changes = []
+        for i, b in enumerate(self._batches):
+            progress("scoring again", i, len(self._batches))
+            after = score(policy, b.groups, rollouts_per_forward)
+            changes.append(paired_change(b.groups, b.before, after))
+        latest = changes[-1]
+        used: list[tuple[_Batch, PairedChange]] = []
+        for batch, change in zip(self._batches, changes, strict=True):
+            # First order is for one interval only: up to the next fresh batch.
+            if change.usable and (change.exact or batch.latest):
+                used.append((batch, change))
+            elif not batch.latest:
+                self._drop(batch)
+        if not used:
+            nothing = Drift(
+                *(0.0, 0.0, 0.0, 0, True),
+                *(latest.effective_sample_size, latest.extreme),
+                usable=False,
+            )
+            return {PASS_AT_1: nothing, PASS_AT_K: nothing}
+        quantities = [self._quantities(batch.groups) for batch, _ in used]
+        names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
+        exact = all(change.exact for _, change in used)
+        drifts = {}
+        for name in names:
+            parts = []
+            for (batch, change), of_batch in zip(used, quantities, strict=True):
+                if name in of_batch:
+                    members, factor = of_batch[name]
+                    step = (change.per_prompt - batch.change)[members] * factor
+                    parts.append((batch, step))
+            drifts[name] = self._increment(name, parts, latest, exact=exact)
+        for batch, change in used:
+            batch.change = change.per_prompt
+        return drifts
+
+    def _quantities(self, groups: Sequence[RolloutGroup]) -> dict[str, tuple[Tensor, Tensor]]:
+        """By name: the prompts that count, and what each one's change of pass@1 counts for."""
+        correct, n = counts(groups)
+        everyone = torch.arange(len(groups))
+        k = min(self._k, min(n) - 1)
+        passk = torch.as_tensor(unbiased_prompt_weight(correct, n, k))
+        quantities = {
+            PASS_AT_1: (everyone, torch.ones_like(passk)),
+            PASS_AT_K: (everyone, passk),
+        }
+        if self._label_of is not None:
+            labels = [self._label_of(group.row) for group in groups]
+            for label in sorted(set(labels)):
+                members = torch.tensor([i for i, other in enumerate(labels) if other == label])
+                quantities[label] = (members, torch.ones(len(members), dtype=torch.float64))
+        return quantities
+
+    def _increment(
+        self,
+        name: str,
+        parts: Sequence[tuple[_Batch, Tensor]],
+        latest: PairedChange,
+        *,
+        exact: bool,
+    ) -> Drift:
+        total = sum(len(step) for _, step in parts)
+        increment = variance = 0.0
+        for batch, step in parts:
+            share = len(step) / total
+            increment += share * float(step.mean())
+            variance += share**2 * _variance_of_mean(step)
+            batch.credit[name] = batch.credit.get(name, torch.zeros_like(step)) + share * step
+        before = self._variance.get(name, 0.0)
+        live = sum(_variance_of_mean(b.credit[name]) for b in self._batches if name in b.credit)
+        self._variance[name] = self._settled.get(name, 0.0) + live
+        return Drift(
+            change=increment,
+            se=variance**0.5,
+            added_variance=max(self._variance[name] - before, 0.0),
+            prompts=total,
+            exact=exact,
+            effective_sample_size=latest.effective_sample_size,
+            extreme=latest.extreme,
+            usable=True,
+        )
+
+    def _drop(self, batch: _Batch) -> None:
+        for name, credit in batch.credit.items():
+            self._settled[name] = self._settled.get(name, 0.0) + _variance_of_mean(credit)
+        self._batches = [b for b in self._batches if b is not batch]
+
+    def forget(self, kept: Callable[[str], bool]) -> None:
+        """Start the sums of some quantities afresh; the rollouts stay.
+
+        Args:
+            kept: whether a quantity's are kept, by name.
+        """
+        self._settled = {name: v for name, v in self._settled.items() if kept(name)}
+        self._variance = {name: v for name, v in self._variance.items() if kept(name)}
+        for batch in self._batches:
+            batch.credit = {name: v for name, v in batch.credit.items() if kept(name)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume, for ``torch.save``."""
+        return {
+            "batches": [
+                {
+                    **vars(batch),
+                    "groups": [vars(group) for group in batch.groups],
+                    "credit": dict(batch.credit),
+                }
+                for batch in self._batches
+            ],
+            "settled": dict(self._settled),
+            "variance": dict(self._variance),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self._batches = [
+            _Batch(**{**batch, "groups": [RolloutGroup(**g) for g in batch["groups"]]})
+            for batch in state["batches"]
+        ]
+        self._settled, self._variance = dict(state["settled"]), dict(state["variance"])
+
+
+def _variance_of_mean(values: Tensor) -> float:
+    if len(values) > 1:
+        return float(values.var() / len(values))
+    return float(values.square().sum()) + 0.02**2  # one prompt: its change, taken as mean zero

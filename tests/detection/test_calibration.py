@@ -1,0 +1,15 @@
+"""The calibration benchmark's quick form: figures within bounds, negative controls out of them."""
+
+import subprocess
+import sys
+
+from places import TESTS
+
+
+def test_quick_calibration():
+    script = TESTS / "benchmarks" / "calibration.py"
+    run = subprocess.run(
+        [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| 0.001 |" in run.stdout  # the rate that is shipped

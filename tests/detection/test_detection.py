@@ -1,0 +1,227 @@
+"""Alarms: run lengths by simulation, with the rule that breaks them as negative control."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
+from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.level import level_threshold
+from passk_guard.statistics.alignment import Alignment, weighted_alignment
+from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Level, Pass1Track, Track, sampled_level
+
+
+def null_alignments(rng, probes, rank, m=16):
+    """No conflict: gradients of a given rank with mean zero, so the true inner product is 0."""
+    for _ in range(probes):
+        g = rng.normal(size=(m, rank))
+        yield weighted_alignment(g @ g.T, np.ones(m))
+
+
+def conflict_alignments(rng, probes, m=24):
+    """Weights on prompts that disagree with the rest."""
+    for _ in range(probes):
+        hard = rng.random(m) < 0.3
+        direction = np.where(hard, -1.0, 1.0)[:, None]
+        g = direction + 2.0 * rng.normal(size=(m, 1))
+        yield weighted_alignment(g @ g.T, np.where(hard, 5.0, 0.1))
+
+
+PROBES, NOMINAL = 5000, 1e-2
+
+
+def alarm_rate(scores, threshold):
+    """Alarms per probe of a CUSUM that restarts after each."""
+    value, alarms = 0.0, 0
+    for score in scores:
+        value = score(value)
+        if value > threshold:
+            alarms, value = alarms + 1, 0.0
+    return alarms / PROBES
+
+
+@pytest.mark.parametrize("rank", [1, 3, 100])
+def test_false_alarms_stay_at_or_below_nominal(rank):
+    cusum = AlignmentCusum(cusum_threshold(NOMINAL))
+
+    def step(alignment, value):
+        cusum.value = value
+        return cusum.update(alignment)
+
+    nulls = null_alignments(np.random.default_rng(0), PROBES, rank)
+    rate = alarm_rate((functools.partial(step, a) for a in nulls), cusum.threshold)
+    assert rate < NOMINAL + 3 * math.sqrt(NOMINAL / PROBES)
+
+
+@pytest.mark.parametrize("rank", [1, 100])
+def test_studentising_by_the_same_probe_fails_the_same_test(rank):
+    def step(alignment, value):
+        x = np.clip(alignment.inner / alignment.se, -3, 3)
+        return max(0.0, value - x - 0.5)
+
+    nulls = null_alignments(np.random.default_rng(0), PROBES, rank)
+    rate = alarm_rate((functools.partial(step, a) for a in nulls), cusum_threshold(NOMINAL))
+    assert rate > NOMINAL + 3 * math.sqrt(NOMINAL / PROBES)
+
+
+def test_siegmund_run_length():
+    """Standard normal evidence: the mean run length is the one asked for."""
+    rng = np.random.default_rng(0)
+    h, s, alarms = cusum_threshold(1e-2), 0.0, 0
+    for x in rng.normal(size=200_000):
+        s = max(0.0, s - x - 0.5)
+        if s > h:
+            alarms, s = alarms + 1, 0.0
+    assert alarms / 200_000 == pytest.approx(1e-2, rel=0.1)
+
+
+def test_a_conflict_is_found_and_a_probe_without_signal_changes_nothing():
+    rng = np.random.default_rng(0)
+    cusum = AlignmentCusum(cusum_threshold(5e-4))
+    values = [cusum.update(a) for a in conflict_alignments(rng, 12)]
+    assert values[-1] > cusum.threshold
+    assert cusum.update(None) == values[-1]
+
+
+def wandering_run(rng, probes, *, sd_wander, sd_increment, loss_per_probe=0.0):
+    """Truth wanders; increments and levels are seen with noise of a stated size."""
+    track, truth, start = Pass1Track(), 0.6, 0.6
+    for t in range(probes):
+        drift = None
+        if t:
+            step = rng.normal(0, sd_wander) - 0.1 * (truth - start) - loss_per_probe
+            truth += step
+            seen = step + rng.normal(0, sd_increment)
+            drift = Drift(seen, sd_increment, sd_increment**2, 64, True, 1.0, 0.0, usable=True)
+        noise = 0.035 / (2 if t == 0 else 1)
+        yield (
+            truth - start,
+            track.update(Level(truth + rng.normal(0, noise), 64 * noise**2, 64), drift, 10),
+        )
+
+
+def test_track_covers_and_level_alarm_keeps_quiet_on_a_wandering_run():
+    rng = np.random.default_rng(0)
+    covered, alarms = [], 0
+    for _ in range(40):
+        detector = ConflictDetector(1e-3, 0.01)
+        for truth, track in wandering_run(rng, 100, sd_wander=0.002, sd_increment=0.004):
+            if track.change_se > 0:
+                covered.append(abs(track.change - truth) < 1.96 * track.change_se)
+            alarms += bool(detector.update(None, track)[0])
+    assert 0.92 < np.mean(covered) < 0.985
+    assert alarms <= 2  # 4000 probes at 5e-4 for this alarm alone
+
+
+def test_a_plain_interval_against_the_first_probe_fails_the_same_test():
+    rng = np.random.default_rng(0)
+    runs = 0
+    for _ in range(40):
+        first = 0.6 + rng.normal(0, 0.035)
+        later = 0.6 + rng.normal(0, 0.035, 30)
+        runs += bool(np.any(later + 1.96 * 0.035 < first))
+    assert runs > 4
+
+
+def test_a_real_loss_fires_the_level_alarm_within_a_few_points():
+    rng = np.random.default_rng(0)
+    lost = []
+    for _ in range(20):
+        detector = ConflictDetector(1e-3, 0.01)
+        run = wandering_run(rng, 40, sd_wander=0.001, sd_increment=0.004, loss_per_probe=0.01)
+        for truth, track in run:
+            if detector.update(None, track)[0]:
+                lost.append(-truth)
+                break
+    assert len(lost) == 20
+    assert np.mean(lost) < 0.06
+
+
+def test_without_increments_the_prior_takes_over():
+    track = Pass1Track()
+    track.update(Level(0.6, 0.1, 1000), None, 0)
+    narrow = track.update(Level(0.6, 0.1, 10), None, 10).change_se
+    wide = track.update(Level(0.6, 0.1, 10), None, 1000).change_se
+    assert wide > 2 * narrow
+
+
+def test_sampled_level_is_never_certain():
+    level = sampled_level([0] * 64, [16] * 64)
+    assert level.mean == 0
+    assert level.spread > 0
+
+
+def levels_weighed(rng, own_spread):
+    """Mean change over runs in which nothing changes; each prompt is always or never solved."""
+    changes = []
+    for _ in range(300):
+        track = Pass1Track()
+        for t in range(8):
+            m = 256 if t == 0 else 16
+            right = (rng.random(m) < 0.12) * 8
+            level = sampled_level(right, [8] * m)
+            if own_spread:
+                track._spread = level.spread
+            now = track.update(level, None, 100)
+        changes.append(now.change)
+    return np.mean(changes), np.std(changes) / np.sqrt(len(changes))
+
+
+def test_low_levels_count_no_more_than_high_ones():
+    mean, error = levels_weighed(np.random.default_rng(0), own_spread=False)
+    assert abs(mean) < 3 * error
+
+
+def test_weighing_a_level_by_its_own_spread_fails_the_same_test():
+    mean, error = levels_weighed(np.random.default_rng(0), own_spread=True)
+    assert mean < -5 * error
+
+
+def quiet(change=0.0):
+    return Track(0.6 + change, 0.025, 0.55, 0.65, 0.6, change, 0.001)
+
+
+def test_one_alarm_per_episode_and_clearing_is_said():
+    detector = ConflictDetector(1e-3, 0.01)
+    assert detector.update(None, quiet(-0.05)) == (("level",), False)
+    assert detector.update(None, quiet(-0.06)) == ((), False)
+    assert detector.update(None, quiet(-0.02)) == ((), False)  # still beyond the tolerance
+    assert detector.update(None, quiet(0.0)) == ((), True)
+    assert detector.update(None, quiet(-0.05)) == (("level",), False)  # a new episode
+
+
+def test_thresholds():
+    assert level_threshold(5e-4) == pytest.approx(3.29, abs=0.01)
+    assert cusum_threshold(1e-3) > cusum_threshold(1e-2)
+
+
+def opposing(se=0.1, z=-9.0):
+    inner, cov = z * se, np.diag([se**2] * 3)
+    return Alignment(
+        4, inner, se, inner - se, inner + se, z, -0.5, 1.0, 1.0, np.zeros(4), 0.0, se, cov
+    )
+
+
+def test_a_sure_loss_escalates_an_open_leading_alarm_once():
+    detector = ConflictDetector(1e-3, 0.01)
+    fired = [detector.update(opposing(), quiet())[0] for _ in range(4)]
+    assert [kinds for kinds in fired if kinds] == [("alignment",)]
+    assert detector.update(opposing(), quiet(-0.2)) == (("level",), False)
+    assert detector.update(opposing(), quiet(-0.2)) == ((), False)
+    assert detector.update(opposing(), quiet(0.0)) == ((), False)  # the leading one is open still
+    assert detector.update(opposing(), quiet(-0.2)) == ((), False)  # the same episode
+    assert detector.active == {"alignment", "level"}
+    other = ConflictDetector(1e-3, 0.01)
+    other.load_state_dict(detector.state_dict())
+    assert other.update(None, quiet(-0.2)) == ((), False)
+
+
+def test_each_group_escalates_on_its_own():
+    detector = ConflictDetector(1e-3, 0.01, groups=2)
+    groups = {"a": quiet(-0.2), "b": quiet()}
+    assert detector.update(None, quiet(), groups)[0] == ("level of a",)
+    assert detector.update(None, quiet(), {**groups, "b": quiet(-0.2)})[0] == ("level of b",)
+    assert detector.update(None, quiet(-0.2), groups)[0] == ("level",)

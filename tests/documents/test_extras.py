@@ -1,0 +1,93 @@
+"""The core does without any extra, and so do the tests of it: a declared need is a real one."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT, TESTS
+
+LOCAL = {p.stem: p for folder in (TESTS, ROOT / "examples") for p in folder.rglob("*.py")}
+# What every lane has: torch, NumPy, the test runner and their own dependencies.
+EVERYWHERE = {"torch", "numpy", "pytest", "hypothesis", "packaging", *sys.stdlib_module_names}
+DRAWN = {"course", "figures", "page", "svg"}  # what of passk_guard.reporting needs matplotlib
+
+STARTED = {  # what is imported by commands and by the package as it runs
+    "test_docs": {"lightning", "sphinx", "trl"},
+    "test_examples": {"lightning"},
+    "test_terminal_progress": {"rich"},
+    "test_readme_and_examples": {"matplotlib"},
+    "test_report": {"matplotlib"},
+}
+
+
+def imported(path, seen):
+    """Packages beyond the core's that a file needs, by its imports or by the workers it starts."""
+    if path in seen:
+        return set()
+    seen.add(path)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and str(node.value).endswith("_worker.py"):
+            names = [Path(node.value).stem]
+        for name in names:
+            first, last = name.split(".")[0], name.split(".")[-1]
+            if first in LOCAL:
+                found |= imported(LOCAL[first], seen)
+            elif first == "passk_guard":
+                found |= {"matplotlib"} if last in DRAWN else set()
+                found |= {last} & {"trl", "transformers", "lightning"}
+            elif first not in EVERYWHERE:
+                found.add(first)
+    return found
+
+
+def declared(path):
+    """What ``needs(...)`` above a file's imports says."""
+    calls = (node.value for node in ast.parse(path.read_text()).body if isinstance(node, ast.Expr))
+    for call in calls:
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "needs":
+            return {argument.value for argument in call.args}
+    return set()
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in TESTS.rglob("test_*.py")))
+def test_a_file_is_left_out_only_for_what_it_uses(name):
+    assert declared(LOCAL[name]) <= imported(LOCAL[name], set()) | STARTED.get(name, set())
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [("no_such_package", "1 skipped"), ("", "no_such_package: not installed"), ("torch", "here")],
+)
+def test_what_is_missing_is_an_error_where_the_lane_does_not_name_it(without, said, tmp_path):
+    for name in ("conftest.py", "extras.py", "tiny.py", "torch_lm.py"):
+        (tmp_path / name).write_text(LOCAL[Path(name).stem].read_text())
+    code = 'from extras import needs\nneeds("no_such_package")\nimport no_such_package\n'
+    (tmp_path / "test_it.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PASSK_GUARD_WITHOUT": without, "PYTHONPATH": str(ROOT), "PATH": ""},
+    )
+    assert said in result.stdout + result.stderr
+    assert (result.returncode != 0) or "skipped" in said
+
+
+def test_the_core_imports_torch_and_numpy_only():
+    code = (
+        "import sys, passk_guard; "
+        "bad = {'transformers', 'trl', 'lightning', 'matplotlib'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

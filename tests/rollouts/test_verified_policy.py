@@ -1,0 +1,134 @@
+"""Verifiers are called as TRL calls them; what they get wrong is named; a hanging one is told."""
+
+import asyncio
+import time
+
+import pytest
+import torch
+from coins import CoinPolicy
+
+from passk_guard import PassKGuardWarning, ProbeError
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.rollouts.verifier_timeout import watched
+
+ROWS = [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"}]
+
+
+class Talker:
+    """Says "1" and "2" by turns; verifies nothing."""
+
+    def generate(self, rows, row_ids, n, temperature=None):
+        ids = torch.arange(n * 2).view(n, 2)
+        mask = torch.ones_like(ids)
+        says = tuple("12"[i % 2] for i in range(n))
+        nan = torch.full((n,), torch.nan)
+        return [RolloutGroup(i, ids, mask, mask, nan, completions=says) for i in row_ids]
+
+    def parameters(self):
+        return []
+
+
+def verify(prompts, completions, answer, **_):
+    return [c == a for c, a in zip(completions, answer, strict=True)]
+
+
+def success(verifier, **settings):
+    groups = VerifiedPolicy(Talker(), verifier, **settings).generate(ROWS, [5, 6], 4)
+    return [group.success.tolist() for group in groups]
+
+
+def test_a_verifier_gets_what_trl_gives_it():
+    seen = {}
+
+    def spy(**arguments):
+        seen.update(arguments)
+        return [0.0] * 8
+
+    success(spy)
+    assert seen["prompts"] == ["a"] * 4 + ["b"] * 4
+    assert seen["completions"] == list("12121212")
+    assert seen["answer"] == ["1"] * 4 + ["2"] * 4
+    assert seen["completion_ids"][1] == [2, 3]
+    assert {"trainer_state", "log_extra", "log_metric"} <= set(seen)
+    seen["log_extra"]("column", [1]), seen["log_metric"]("x", 1.0)
+
+
+async def verify_later(prompts, completions, answer, **_):
+    await asyncio.sleep(0)
+    return verify(prompts, completions, answer)
+
+
+class Callable:
+    """A verifier may be an object."""
+
+    def __call__(self, **arguments):
+        return verify(**arguments)
+
+
+@pytest.mark.parametrize("verifier", [verify, verify_later, Callable()])
+def test_plain_async_and_callable_objects_verify_alike(verifier):
+    assert success(verifier) == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_inside_a_running_event_loop_as_in_a_notebook():
+    async def notebook():
+        return success(verify_later)
+
+    assert asyncio.run(notebook()) == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_none_is_unscorable_and_the_threshold_decides():
+    found = success(lambda **_: [None, 0.2, 0.7, True] * 2, threshold=0.7)
+    assert str(found[0]) == "[nan, 0.0, 1.0, 1.0]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "'wrong' returned None; expected a list of 8 numbers"),
+        ([1.0], "'wrong' returned 1 scores for 8 completions"),
+        (["yes"] * 8, "expected a list of 8 numbers or None"),
+        ([[1.0]] * 8, "expected a list of 8 numbers or None"),
+        (0.5, "returned 0.5; expected a list"),
+    ],
+)
+def test_wrong_answers_are_named(answer, message):
+    def wrong(**_):
+        return answer
+
+    with pytest.raises(ProbeError, match=message):
+        success(wrong)
+
+
+def test_a_policy_that_verifies_by_itself_is_left_alone():
+    policy = CoinPolicy(4, tokens=3)
+    rows = [{"prompt": str(i)} for i in range(4)]
+    (group,) = VerifiedPolicy(policy, None).generate(rows[:1], [0], 4)
+    assert not group.success.isnan().any()
+    with pytest.raises(ProbeError, match="the policy gives no completions"):
+        VerifiedPolicy(policy, verify).generate(ROWS, [0, 1], 4)
+
+
+def test_a_hanging_async_verifier_is_interrupted():
+    async def hangs(**_):
+        await asyncio.sleep(60)
+
+    began = time.perf_counter()
+    with pytest.raises(ProbeError, match=r"'hangs' gave no answer within verifier_timeout=0.1 s"):
+        success(hangs, timeout=0.1)
+    assert time.perf_counter() - began < 5
+
+
+def test_a_hanging_plain_verifier_is_reported_and_its_late_answer_counts():
+    def slow(**arguments):
+        time.sleep(0.5)
+        return verify(**arguments)
+
+    with pytest.warns(PassKGuardWarning, match="'slow' has been running for 0.1 s"):
+        assert success(slow, timeout=0.1) == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_a_quick_one_is_not():
+    assert success(watched(verify, 0.2), timeout=0.2)
+    time.sleep(0.3)  # a timer that were left running would warn, and warnings are errors

@@ -1,0 +1,70 @@
+"""World-size invariance, and faults on one process only: no hang, one verdict."""
+
+import pytest
+import torch
+import torch.distributed.fsdp
+from launch import torchrun
+from tiny import KINDS, LANGUAGE_MODELS, CausalLMPolicy, random_groups
+
+from passk_guard.gradients.backward import prompt_gramian
+from passk_guard.gradients.parameters import select_parameters
+from passk_guard.rollouts.scores import score_all
+
+# Before torch 2.6 FSDP2 is private, and runs on GPUs alone.
+SHARDS = hasattr(torch.distributed.fsdp, "fully_shard")
+SHARDED = pytest.param(
+    "sharded", marks=pytest.mark.skipif(not SHARDS, reason="no FSDP2 on the CPU before torch 2.6")
+)
+
+
+def gramians(kind="torch", seed=0, prepare=lambda model: None):
+    """Exact and sketched Gramian, and scores, of the same rollouts on any number of processes."""
+    model = LANGUAGE_MODELS[kind]().eval()
+    prepare(model)
+    policy, groups = CausalLMPolicy(model), random_groups(7, 5, seed=seed)
+    parameters = select_parameters(model.named_parameters())
+    return {
+        "exact": prompt_gramian(policy, groups, parameters),
+        "sketched": prompt_gramian(policy, groups, parameters, memory_limit=0),
+        "scores": score_all(policy, groups, 8),
+    }
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("processes")
+    torchrun("processes_worker.py", out, processes=request.param, port=29541)
+    files = [out / f"rank{rank}.pt" for rank in range(request.param)]
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["gramians", SHARDED])
+def test_the_gramian_does_not_depend_on_the_number_of_processes(ranks, how, kind):
+    """Whether each process holds the whole model, or a part of each parameter (FSDP2)."""
+    alone, ranks = gramians(kind), [rank[kind] for rank in ranks]
+    for rank in ranks:
+        for name in ("exact", "sketched"):
+            error = (rank[how][name] - alone[name]).norm() / alone[name].norm()
+            assert error < 1e-5, name
+        for mine, theirs in zip(alone["scores"], rank[how]["scores"], strict=True):
+            assert torch.allclose(mine, theirs, atol=1e-5)
+    # Bit for bit the same on every process, so that no verdict hangs on rounding.
+    for name in ("exact", "sketched"):
+        assert all(torch.equal(ranks[0][how][name], r[how][name]) for r in ranks)
+
+
+def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
+    first = ranks[0]["faults"]
+    assert len(first["history"]) + len(first["failures"]) == 50
+    assert len(first["failures"]) > 20
+    for rank in ranks[1:]:
+        assert rank["faults"]["history"] == first["history"]
+        assert [f[0] for f in rank["faults"]["failures"]] == [f[0] for f in first["failures"]]
+    reasons = {reason for rank in ranks for _, reason in rank["faults"]["failures"]}
+    assert any("on process 1: RuntimeError: gradient is broken" in reason for reason in reasons)
+    assert any(reason == "RuntimeError: score is broken" for reason in reasons)
+
+
+def test_processes_that_hold_different_rollouts_are_told_so(ranks):
+    assert all("processes hold different rollouts" in rank["disagree"] for rank in ranks)

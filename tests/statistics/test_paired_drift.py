@@ -1,0 +1,183 @@
+"""Paired change of pass@1 against the exact change of a bandit, and the traps it avoids."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import BanditPolicy, CausalLMPolicy, random_groups
+
+from passk_guard.rollouts.scores import score
+from passk_guard.statistics.paired_drift import paired_change
+from passk_guard.statistics.rollout_store import RolloutStore
+
+CONTEXTS = 120
+
+
+def moved(policy, size, seed=1):
+    """The same bandit after a random step of the weights."""
+    other = BanditPolicy(CONTEXTS, dim=3, tokens=policy.tokens, seed=5)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        step = torch.randn(policy.weight.shape, generator=generator, dtype=torch.float64)
+        other.weight.copy_(policy.weight + size * step)
+    return other
+
+
+def mean_success(policy):
+    return float(torch.stack([policy.success(x).detach() for x in range(CONTEXTS)]).mean())
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_unbiased_and_honest_about_its_error(tokens):
+    torch.manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, tokens=tokens, seed=5)
+    new = moved(policy, 0.1)
+    truth = mean_success(new) - mean_success(policy)
+    changes, errors = [], []
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        ids = rng.integers(CONTEXTS, size=32).tolist()
+        groups = policy.generate(None, ids, 8)
+        change = paired_change(groups, score(policy, groups), score(new, groups))
+        assert change.exact
+        assert change.usable
+        changes.append(change.change)
+        errors.append(change.se)
+    spread = np.std(changes, ddof=1)
+    assert abs(np.mean(changes) - truth) < 3 * spread / np.sqrt(300)
+    assert np.sqrt(np.mean(np.square(errors))) / spread == pytest.approx(1.0, abs=0.12)
+    covered = np.abs(np.array(changes) - truth) < 1.96 * np.array(errors)
+    assert 0.90 < covered.mean() < 0.985
+
+
+def test_scoring_noise_alone_moves_nothing_but_would_without_a_baseline():
+    """400 tokens, each log-prob off by 2 % noise, no change of the policy at all."""
+    generator = torch.Generator().manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    with_baseline, without = [], []
+    for _ in range(60):
+        groups = policy.generate(None, list(range(40)), 8)
+        wide = []
+        for group in groups:
+            ones = torch.ones(8, 400, dtype=torch.long)
+            wide.append(type(group)(group.row, ones, ones, ones, group.success))
+        before = [torch.zeros(8, 400) if g.has_signal else None for g in wide]
+        noise = [
+            None if b is None else 0.02 * torch.randn(b.shape, generator=generator) for b in before
+        ]
+        change = paired_change(wide, before, noise)
+        with_baseline.append(change.change)
+        without.append(
+            np.mean(
+                [
+                    0.0 if e is None else float((g.success * e.expm1().sum(-1)).mean())
+                    for g, e in zip(wide, noise, strict=True)
+                ]
+            )
+        )
+    error = np.std(with_baseline, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(with_baseline)) < 3 * error
+    assert np.mean(without) > 10 * error  # E[exp(noise)] > 1: a gain out of nothing
+
+
+def test_a_policy_that_moved_too_far_is_unusable_not_clipped():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    groups = policy.generate(None, list(range(20)), 8)
+    change = paired_change(groups, score(policy, groups), score(moved(policy, 5.0), groups))
+    assert change.effective_sample_size < 0.5
+    assert change.extreme > 0.01
+    assert not change.usable
+
+
+def test_still_unbiased_and_honest_where_the_first_order_is_not():
+    """A large step: effective sample size near 0.8, where the first order form is off."""
+    torch.manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, tokens=3, seed=5)
+    new = moved(policy, 0.35, seed=4)
+    truth = mean_success(new) - mean_success(policy)
+    rng = np.random.default_rng(0)
+    changes, errors, first_order, sizes = [], [], [], []
+    for _ in range(300):
+        groups = policy.generate(None, rng.integers(CONTEXTS, size=64).tolist(), 8)
+        before, after = score(policy, groups), score(new, groups)
+        change = paired_change(groups, before, after)
+        changes.append(change.change)
+        errors.append(change.se)
+        sizes.append(change.effective_sample_size)
+        per_prompt = [
+            0.0
+            if b is None
+            else float((g.centred_success() * (a - b).double().expm1().sum(-1)).mean())
+            for g, b, a in zip(groups, before, after, strict=True)
+        ]
+        first_order.append(np.mean(per_prompt))
+    assert 0.5 < np.mean(sizes) < 0.9
+    error = np.std(changes, ddof=1) / np.sqrt(300)
+    assert abs(np.mean(changes) - truth) < 3 * error
+    covered = np.abs(np.array(changes) - truth) < 1.96 * np.array(errors)
+    assert 0.90 < covered.mean() < 0.985
+    error = np.std(first_order, ddof=1) / np.sqrt(300)
+    assert abs(np.mean(first_order) - truth) > 5 * error
+
+
+def test_no_signal_is_unusable_and_finite():
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    groups = policy.generate(None, [1, 2, 3], 4)
+    for group in groups:
+        group.success[:] = 1.0
+    change = paired_change(groups, score(policy, groups), score(policy, groups))
+    assert (change.change, change.usable) == (0.0, False)
+
+
+def test_store_knows_the_error_of_the_sum_over_steps():
+    """Five steps in one direction, on the same stored prompts: errors add up, and it says so."""
+    torch.manual_seed(1)
+    rng = np.random.default_rng(1)
+    sums, claimed, naive = [], [], []
+    path = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    policies = [moved(path, 0.03 * t) for t in range(6)]
+    truth = mean_success(policies[5]) - mean_success(policies[0])
+    for _ in range(200):
+        store = RolloutStore()
+        total = variance = independent = 0.0
+        for t in range(6):
+            drift = store.measure(policies[t]).get("pass_at_1")
+            if drift is not None:
+                total += drift.change
+                variance += drift.added_variance
+                independent += drift.se**2
+            batches = [
+                policies[t].generate(None, rng.integers(CONTEXTS, size=24).tolist(), 8)
+                for _ in range(2 if t == 0 else 1)
+            ]
+            store.add([(b, score(policies[t], b)) for b in batches], reference=t == 0)
+        sums.append(total)
+        claimed.append(variance)
+        naive.append(independent)
+    spread = np.std(sums, ddof=1)
+    assert abs(np.mean(sums) - truth) < 3 * spread / np.sqrt(200)
+    assert np.sqrt(np.mean(claimed)) / spread == pytest.approx(1.0, abs=0.15)
+    assert np.sqrt(np.mean(naive)) / spread < 0.85  # as if increments were independent
+
+
+def test_store_resumes():
+    torch.manual_seed(0)
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    store = RolloutStore()
+    batches = [policy.generate(None, list(range(16)), 8) for _ in range(2)]
+    store.add([(b, score(policy, b)) for b in batches], reference=True)
+    store.measure(moved(policy, 0.05))
+    other = RolloutStore()
+    other.load_state_dict(store.state_dict())
+    assert other.measure(moved(policy, 0.1)) == store.measure(moved(policy, 0.1))
+
+
+@pytest.mark.parametrize("at_once", [None, 3, 8, 20, 1000])
+def test_packing_prompts_into_one_forward_changes_no_score(tiny_lm, at_once):
+    model = tiny_lm().eval()
+    policy, groups = CausalLMPolicy(model), random_groups(7, 5)
+    got = score(policy, groups, at_once)
+    for group, scores in zip(groups, got, strict=True):
+        assert (scores is None) == (not group.has_signal)
+        if scores is not None:
+            alone = policy.log_probs(*group.tokens).detach()
+            torch.testing.assert_close(scores, alone, rtol=0, atol=2e-6)

@@ -1,0 +1,102 @@
+"""Run by torchrun: Gramian and scores over processes, and faults on one of them."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "helpers"),
+    str(Path(__file__).parents[2] / "examples"),
+]
+
+import torch
+import torch.distributed as dist
+from extras import is_installed
+from test_processes import SHARDS, gramians
+from tiny import BanditPolicy
+
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
+from passk_guard.rollouts.verified_policy import VerifiedPolicy
+
+ROUNDS = 50
+
+
+class Shaky(BanditPolicy):
+    """Raises on one process, in one of its calls, as told."""
+
+    broken: tuple[int, str] | None = None
+
+    def _maybe(self, where):
+        if self.broken == (dist.get_rank(), where):
+            raise RuntimeError(f"{where} is broken")
+
+    def generate(self, rows, row_ids, n):
+        self._maybe("generate")
+        return super().generate(rows, row_ids, n)
+
+    def log_probs(self, *tokens):
+        self._maybe("gradient" if torch.is_grad_enabled() else "score")
+        return super().log_probs(*tokens)
+
+
+def faults():
+    """50 probes with a fault on one random process; what this one has in the end."""
+    policy = Shaky(32)
+    rows = [{"prompt": str(i)} for i in range(32)]
+    config = PassKGuardConfig(k=2, prompts_per_probe=8, reference_batches=2, on_error="continue")
+    guard = PassKGuard(
+        VerifiedPolicy(policy, None),
+        HeldOutPool(rows),
+        config,
+        isolation=policy.isolated,
+        is_main=False,
+    )
+    rng = random.Random(0)
+    for step in range(ROUNDS):
+        where = rng.choice(["generate", "score", "gradient", None])
+        policy.broken = None if where is None else (rng.randrange(dist.get_world_size()), where)
+        guard.probe(step)
+    return {
+        "history": [(p.step, p.pass_at_1, p.track.change) for p in guard.history],
+        "failures": [(f.step, f.reason) for f in guard.failures],
+    }
+
+
+def shard(model):
+    """FSDP2: every parameter is split over the processes."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+
+
+def disagree():
+    """Rollouts that differ between processes are refused on all of them."""
+    from passk_guard import ProbeError
+
+    try:
+        gramians("torch", seed=dist.get_rank())
+    except ProbeError as error:
+        return str(error)
+    return "nothing was said"
+
+
+def main(out):
+    dist.init_process_group("gloo")
+    kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
+    ways = {"gramians": lambda model: None, **({"sharded": shard} if SHARDS else {})}
+    found = {
+        kind: {how: gramians(kind, prepare=prepare) for how, prepare in ways.items()}
+        for kind in kinds
+    }
+    found |= {"faults": faults(), "disagree": disagree()}
+    torch.save(found, out / f"rank{dist.get_rank()}.pt")
+    dist.barrier()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
