@@ -19,7 +19,7 @@ demo: .venv/.installed
 test: lint .venv/.reporters
 	$(PY) $(PYTEST)
 
-# The API reference, from docstrings, into build/docs.
+# The README, the pages of docs/ and the API reference from docstrings, into build/docs.
 docs: .venv/.installed
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 
