@@ -24,6 +24,8 @@ from passk_guard.cli.main import main
 from passk_guard.cli.trainers import HOSTS, examine
 from passk_guard.integrations.trl import PassKGuardCallback
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # as where the doctor trains
+
 ROOT = Path(__file__).parent.parent
 TRAINED = [name for name, host in HOSTS.items() if host.make]
 INSTALLED = [name for name in TRAINED if all(map(trainers._is_installed, HOSTS[name].needs))]
@@ -71,7 +73,7 @@ def test_a_guard_that_disturbs_the_random_generators_is_found_out(name, monkeypa
 
     monkeypatch.setattr(PassKGuard, "probe", careless)
     found = examine(name, True)
-    assert found.verdict == "DIFFERENT"
+    assert found.verdict == "DIFFERENT", found.reason
     assert "tensors differ after training, the first is " in found.reason
 
 
@@ -83,7 +85,7 @@ def test_training_that_is_not_repeatable_is_said_and_is_no_failure(monkeypatch):
     host = replace(HOSTS["transformers.Trainer"], make=noisy)
     monkeypatch.setitem(HOSTS, "transformers.Trainer", host)
     found = examine("transformers.Trainer", True)
-    assert found.verdict == "cannot tell"
+    assert found.verdict == "cannot tell", found.reason
     assert doctor.problems([], [found]) == []
 
 

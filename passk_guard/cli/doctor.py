@@ -16,7 +16,7 @@ import torch
 from passk_guard.cli.alone import alone
 from passk_guard.cli.tables import print_table
 from passk_guard.cli.tiny_trainers import STEPS
-from passk_guard.cli.trainers import HOSTS, Finding, examine
+from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
 from passk_guard.cli.versions import Package, packages
 
 __all__ = ["accelerators", "add", "conclusion", "problems"]
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         versions, devices = packages(), process.submit(accelerators).result()
         if aloud:
             _show_versions(versions, devices)
-        if aloud and identity:
+        if aloud and identity and not all(map(missing, HOSTS)):
             _say(
                 f"Now training a tiny model for {STEPS} steps on each installed trainer, twice "
                 "without the guard and once with it. This takes about half a minute."
@@ -116,11 +116,12 @@ def _show_versions(versions: Sequence[Package], devices: Sequence[str]) -> None:
 
 def _show_trainers(findings: Sequence[Finding]) -> None:
     there = [(f, HOSTS[f.trainer]) for f in findings if f.verdict != "not installed"]
-    print()
-    print_table(
-        ["trainer", "bit by bit", "the guard sees", "remedies"],
-        [[f.trainer, f.verdict, host.sees, host.remedies] for f, host in there],
-    )
+    if there:
+        print()
+        print_table(
+            ["trainer", "bit by bit", "the guard sees", "remedies"],
+            [[f.trainer, f.verdict, host.sees, host.remedies] for f, host in there],
+        )
     if absent := [f.trainer for f in findings if f.verdict == "not installed"]:
         _say("Not installed: " + ", ".join(absent))
     for finding in findings:

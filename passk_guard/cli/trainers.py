@@ -13,7 +13,7 @@ from typing import Any
 from passk_guard.cli.tiny_trainers import make_lightning, make_transformers, make_trl
 from passk_guard.identity import NotRepeatableError, assert_bit_identical
 
-__all__ = ["HOSTS", "Finding", "Host", "examine"]
+__all__ = ["HOSTS", "Finding", "Host", "examine", "missing"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def examine(trainer: str, identity: bool) -> Finding:
     Whatever goes wrong is part of the finding: the next trainer is tried all the same.
     """
     host = HOSTS[trainer]
-    if missing := [name for name in host.needs if not _is_installed(name)]:
-        return Finding(trainer, "not installed", f"{' and '.join(missing)} not installed")
+    if lacking := missing(trainer):
+        return Finding(trainer, "not installed", f"{' and '.join(lacking)} not installed")
     try:
         import_module(f"passk_guard.integrations.{host.adapter}")
         if not identity or host.make is None:
@@ -75,6 +75,11 @@ def examine(trainer: str, identity: bool) -> Finding:
     except (Exception, SystemExit) as error:
         return Finding(trainer, "failed", f"{type(error).__name__}: {error}")
     return Finding(trainer, "identical")
+
+
+def missing(trainer: str) -> list[str]:
+    """What would have to be installed for it."""
+    return [name for name in HOSTS[trainer].needs if not _is_installed(name)]
 
 
 def _is_installed(module: str) -> bool:
