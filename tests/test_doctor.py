@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import torch
 from passk_guard.cli import doctor, trainers
 from passk_guard.cli.alone import alone
 from passk_guard.cli.main import main
-from passk_guard.cli.trainers import Finding
+from passk_guard.cli.trainers import HOSTS, Finding
 from passk_guard.cli.versions import Package, packages
 
 ROOT = Path(__file__).parent.parent
@@ -93,13 +94,6 @@ def test_without_metadata_ranges_are_said_to_be_unknown(monkeypatch, capsys, bar
     assert "the releases it supports are unknown" in " ".join(capsys.readouterr().out.split())
 
 
-def test_accelerators_go_by_name(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"Card {i}")
-    assert doctor.accelerators() == ["Card 0", "Card 1"]
-
-
 def test_nothing_but_the_core_is_no_failure(capsys, bare):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
@@ -118,28 +112,31 @@ def test_json_is_all_that_is_printed(capsys, bare):
     assert err == ""
 
 
-OLD = Package("numpy", "1.2", ">=1.26", "too old")
-SOUND = [
-    Package("numpy", None, ">=1.26", "not installed"),
-    Package("trl", "3", ">=0.22.2,<2", "too new"),
-]
-HARMLESS = [Finding("a trainer", v) for v in ("cannot tell", "not tried", "not installed")]
+@pytest.mark.parametrize("option", ["--quick", "--skip-identity"])
+def test_the_training_can_be_left_out(option, monkeypatch, bare):
+    asked = []
+
+    def examine(trainer, identity):
+        asked.append(identity)
+        return Finding(trainer, "not tried")
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert main(["doctor"]) == main(["doctor", option]) == 0
+    assert asked == [True] * len(HOSTS) + [False] * len(HOSTS)
 
 
-def test_only_what_is_installed_and_does_not_work_is_a_problem():
-    assert doctor.problems(SOUND, [*HARMLESS, Finding("a trainer", "identical")]) == []
-    bad = [Finding("a trainer", "failed", "ImportError: gone"), Finding("b", "DIFFERENT", "1 of 3")]
-    assert doctor.problems([*SOUND, OLD], [*HARMLESS, *bad]) == [
-        "numpy 1.2 is too old: pip install 'numpy>=1.26'",
-        "a trainer: ImportError: gone",
-        "b: 1 of 3",
-    ]
-
-
-def test_problems_are_shown_and_end_in_status_1(monkeypatch, capsys, bare):
-    monkeypatch.setattr(doctor, "packages", lambda: [OLD])
+def test_only_what_is_installed_and_does_not_work_is_a_problem(monkeypatch, capsys, bare):
+    old = Package("numpy", "1.2", ">=1.26", "too old")
+    sound = [replace(old, mark=mark) for mark in ("not installed", "too new", "unknown", "ok")]
+    harmless = ("cannot tell", "not tried", "not installed", "identical")
+    findings = [Finding("a trainer", verdict, "why") for verdict in harmless]
+    assert doctor.problems(sound, findings) == []
+    bad = [Finding("a", "failed", "ImportError: gone"), Finding("b", "DIFFERENT", "1 of 3")]
+    said = ["numpy 1.2 is too old: pip install 'numpy>=1.26'", "a: ImportError: gone", "b: 1 of 3"]
+    assert doctor.problems([*sound, old], findings + bad) == said
+    monkeypatch.setattr(doctor, "packages", lambda: [old])
     assert main(["doctor"]) == 1
-    assert capsys.readouterr().out.endswith(f"1 problem:\n{doctor.problems([OLD], [])[0]}\n")
+    assert capsys.readouterr().out.endswith(f"1 problem:\n{said[0]}\n")
 
 
 @pytest.mark.parametrize(
@@ -171,12 +168,12 @@ def test_alone_is_silent_offline_and_outside_the_launcher(monkeypatch, capfd):
         assert [name.result() for name in names] == [None, None]
         assert process.submit(os.getenv, "HF_HUB_OFFLINE").result() == "1"
         assert process.submit(torch.are_deterministic_algorithms_enabled).result()
-        assert (
-            "died"
-            in doctor._examined(SimpleNamespace(submit=dying(process)), "lightning", True).reason
-        )
     assert capfd.readouterr().out == ""
 
 
-def dying(process):
-    return lambda *_: process.submit(os._exit, 1)
+def test_a_process_that_dies_is_a_finding_and_no_crash():
+    with alone() as process:
+        dying = SimpleNamespace(submit=lambda *_: process.submit(os._exit, 1))
+        found = doctor._examined(dying, "lightning", True)
+    assert found.verdict == "failed"
+    assert "died" in found.reason

@@ -20,20 +20,23 @@ from trl_runs import held_out, make_trainer
 
 from passk_guard import PassKGuard, identity, integrations
 from passk_guard.cli import doctor, tiny_trainers, trainers
-from passk_guard.cli.main import main
 from passk_guard.cli.trainers import HOSTS, examine
-from passk_guard.integrations.trl import PassKGuardCallback
+from passk_guard.integrations import lightning, transformers, trl
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # as where the doctor trains
 
 ROOT = Path(__file__).parent.parent
-TRAINED = [name for name, host in HOSTS.items() if host.make]
-INSTALLED = [name for name in TRAINED if all(map(trainers._is_installed, HOSTS[name].needs))]
+INSTALLED = [name for name, host in HOSTS.items() if host.make and not trainers.missing(name)]
 
 
-def test_every_adapter_is_examined():
-    adapters = {module.name for module in pkgutil.iter_modules(integrations.__path__)}
-    assert {host.adapter for host in HOSTS.values()} == {a for a in adapters if a[0] != "_"}
+def test_every_adapter_is_examined_and_can_do_what_is_said_of_it():
+    adapters = {"lightning": lightning, "transformers": transformers, "trl": trl}
+    public = {m.name for m in pkgutil.iter_modules(integrations.__path__) if m.name[0] != "_"}
+    assert {host.adapter for host in HOSTS.values()} == set(adapters) == public
+    for host in HOSTS.values():
+        takes = inspect.signature(adapters[host.adapter].PassKGuardCallback).parameters
+        assert {"action", "objective"} <= set(takes)
+        assert ("PassKObjective" in host.sees) == ("anchor_prompts" in takes)
 
 
 def test_the_whole_command_in_a_process_of_its_own_leaves_no_trace(tmp_path):
@@ -131,19 +134,12 @@ def test_a_batch_is_not_split_over_all_the_gpus_of_the_machine(tmp_path):
     assert tiny_trainers._arguments(Eight, str(tmp_path), use_cpu=True).n_gpu == 1
 
 
-def test_quick_trains_nothing(capsys):
-    assert main(["doctor", "--quick"]) == 0
-    out = capsys.readouterr().out
-    assert "identical" not in out
-    assert "was not tried" in out
-
-
 def test_the_example_in_the_reference_runs(tmp_path):
     example = inspect.getdoc(identity.assert_bit_identical).split("::\n")[-1]
     names = {
         "my_trainer": lambda max_steps: make_trainer(tmp_path, steps=max_steps),
         "held_out": held_out(),
-        "PassKGuardCallback": PassKGuardCallback,
+        "PassKGuardCallback": trl.PassKGuardCallback,
         "assert_bit_identical": identity.assert_bit_identical,
     }
     exec(textwrap.dedent(example), names)
