@@ -12,9 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["InconclusiveError", "NotRepeatableError", "assert_bit_identical"]
+__all__ = [
+    "InconclusiveError",
+    "NotIdenticalError",
+    "NotRepeatableError",
+    "assert_bit_identical",
+]
 
 _Bits = dict[str, tuple[torch.dtype, torch.Size, bytes]]
+
+
+class NotIdenticalError(AssertionError):
+    """The guard changed training."""
 
 
 class InconclusiveError(RuntimeError):
@@ -48,8 +57,8 @@ def assert_bit_identical(make_trainer: Callable[[bool], Any], *, seed: int = 0) 
         seed: for Python's, NumPy's and torch's generators.
 
     Raises:
-        AssertionError: the guard changed training. It says how many tensors differ, and which is
-            the first.
+        NotIdenticalError: an ``AssertionError``: the guard changed training. It says how many
+            tensors differ, and which is the first.
         NotRepeatableError: the two runs without the guard differ.
         InconclusiveError: training changed no weight or made one NaN, a probe was lost, the guard
             never looked, or it was there when it should not be.
@@ -80,7 +89,7 @@ def assert_bit_identical(make_trainer: Callable[[bool], Any], *, seed: int = 0) 
             "two runs without the guard differ: training is not repeatable on this machine"
         )
     if names := _differing(plain.end, _run(make_trainer, True, seed).end):
-        raise AssertionError(
+        raise NotIdenticalError(
             f"with the guard {len(names)} of {len(plain.end)} tensors differ after training, the "
             f"first is {names[0]}"
         )

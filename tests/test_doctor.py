@@ -41,40 +41,26 @@ def bare(monkeypatch):
     monkeypatch.setattr(trainers, "_is_installed", lambda name: False)
 
 
-@pytest.fixture
-def installed(monkeypatch):
-    """Marks, where these releases and no others are installed beside passk-guard's metadata."""
+def test_releases_are_marked_by_the_packages_own_metadata(monkeypatch):
+    releases = {
+        "torch": ("2.4.0a0+git1", "ok"),  # a nightly counts as what it leads to
+        "numpy": ("1.25.2", "too old"),
+        "transformers": ("6.0", "too new"),
+        "trl": ("0.22.2", "ok"),
+        "pytorch-lightning": ("2.3", "too old"),  # by the range of lightning
+        "rich": ("git", "unknown"),
+    }
 
-    def pretend(releases):
-        def version(name):
-            if name not in releases:
-                raise metadata.PackageNotFoundError(name)
-            return releases[name]
+    def version(name):
+        if name not in releases:
+            raise metadata.PackageNotFoundError(name)
+        return releases[name][0]
 
-        monkeypatch.setattr(metadata, "version", version)
-        monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
-        return {package.name: package for package in packages()}
-
-    return pretend
-
-
-@pytest.mark.parametrize(
-    ("name", "release", "mark"),
-    [
-        ("torch", "2.13.0+cpu", "ok"),
-        ("torch", "2.4.0a0+git1", "ok"),
-        ("torch", "2.3.1", "too old"),
-        ("torch", "git", "unknown"),
-        ("transformers", "6.0", "too new"),
-        ("trl", "0.22.2", "ok"),
-        ("pytorch-lightning", "2.3", "too old"),
-        ("rich", "1.0", "ok"),
-    ],
-)
-def test_releases_are_marked_by_the_packages_own_metadata(name, release, mark, installed):
-    found = installed({name: release})
-    assert found[name].mark == mark
-    assert found["numpy"].mark == "not installed"
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
+    found = {package.name: package for package in packages()}
+    assert {name: found[name].mark for name in releases} == {n: m for n, (_, m) in releases.items()}
+    assert found["lightning"].mark == "not installed"
     assert found["transformers"].supported == ">=4.56.2,<6"
 
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from passk_guard.cli.tiny_trainers import make_lightning, make_transformers, make_trl
-from passk_guard.identity import NotRepeatableError, assert_bit_identical
+from passk_guard.identity import NotIdenticalError, NotRepeatableError, assert_bit_identical
 
 __all__ = ["HOSTS", "Finding", "Host", "examine", "missing"]
 
@@ -32,9 +32,7 @@ class Finding:
     """What a trainer showed, and the reason for anything but success."""
 
     trainer: str
-    # "identical", "DIFFERENT", "cannot tell" (not repeatable), "not tried", "not installed" or
-    # "failed"
-    verdict: str
+    verdict: str  # "identical", "DIFFERENT", "cannot tell", "not tried", "not installed", "failed"
     reason: str | None = None
 
 
@@ -68,8 +66,10 @@ def examine(trainer: str, identity: bool) -> Finding:
             return Finding(trainer, "not tried", "the small model is one of transformers")
         with tempfile.TemporaryDirectory() as out:
             assert_bit_identical(partial(host.make, out))
-    except AssertionError as error:
-        return Finding(trainer, "DIFFERENT", f"{error}. Please report this, with --json")
+    except NotIdenticalError as error:
+        return Finding(
+            trainer, "DIFFERENT", f"{error}. Please report it, with the output of --json"
+        )
     except NotRepeatableError as error:
         return Finding(trainer, "cannot tell", str(error))
     except (Exception, SystemExit) as error:
