@@ -52,7 +52,7 @@ def test_a_guard_that_only_looks_passes_and_nan_equals_itself():
     ("name", "value"),
     [
         ("frozen", torch.tensor(-0.0)),  # one bit
-        ("frozen", torch.tensor(0.0, dtype=torch.float64)),
+        ("frozen", torch.tensor(0, dtype=torch.int32)),
         ("frozen", torch.zeros(1)),
         ("mean", torch.zeros(2)),
     ],
