@@ -28,6 +28,7 @@ __all__ = [
     "sketch_message",
     "start_message",
     "state_message",
+    "stop_message",
     "where_message",
 ]
 
@@ -131,6 +132,20 @@ def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) 
     return (
         f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}. "
         f"Pool: {pool} prompts, action: {config.action!r}."
+    )
+
+
+def stop_message(step: int, where: str | None) -> str:
+    """Training is ended.
+
+    Args:
+        step: optimizer steps done.
+        where: the checkpoint, if that is known.
+    """
+    saved = "A checkpoint is saved" + ("." if where is None else f": {where}")
+    return (
+        f"passk-guard: step {step}: training stops here, because action='stop' was asked for and "
+        f"an alarm was raised. {saved}"
     )
 
 

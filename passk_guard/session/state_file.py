@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
+
+import torch
 
 from passk_guard.errors import survived, warn
 from passk_guard.guard import PassKGuard
 from passk_guard.remedies.anchors import AnchorTerm
 
-__all__ = ["FILE_NAME", "resumed_folder", "take_up", "whole_state"]
+__all__ = ["FILE_NAME", "read_state", "take_up", "whole_state", "write_state"]
 
 FILE_NAME = "passk_guard.pt"
 
@@ -23,19 +23,35 @@ def whole_state(guard: PassKGuard, anchors: AnchorTerm | None) -> dict[str, Any]
     return {**guard.state_dict(), "anchors": None if anchors is None else anchors.state_dict()}
 
 
-def resumed_folder(trainer: Any) -> Path | None:
-    """The checkpoint that a ``transformers.Trainer`` was told to resume from, where it may lie.
+def read_state(path: Path) -> Mapping[str, Any] | None:
+    """The state in a checkpoint; ``None`` where there is none."""
+    if not path.exists():
+        return None
+    state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
-    No event says which one: it is read where the running ``train()`` keeps it, on the stack.
+
+def write_state(path: Path, state: Callable[[], Mapping[str, Any]], strict: bool = False) -> None:
+    """Put a state into a checkpoint; where that fails it is said, and costs no run.
+
+    Args:
+        path: of the file.
+        state: gives it.
+        strict: raise what fails.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        seen = frame.f_locals
-        if seen.get("self") is trainer and "resume_from_checkpoint" in seen:
-            folder = seen["resume_from_checkpoint"]
-            return Path(folder) if isinstance(folder, (str, os.PathLike)) else None
-        frame = frame.f_back
-    return None
+    with survived(strict, _not_saved):
+        file = io.BytesIO()  # torch's own writer hides what went wrong with the disk
+        torch.save(state(), file)
+        # A run that is killed meanwhile leaves no half-written file behind.
+        path.with_suffix(".tmp").write_bytes(file.getvalue())
+        path.with_suffix(".tmp").replace(path)
+
+
+def _not_saved(error: Exception) -> None:
+    warn(
+        f"the guard's state was not saved ({type(error).__name__}: {error}). Training goes on; a "
+        "run resumed from this checkpoint starts its guard afresh."
+    )
 
 
 def take_up(
