@@ -22,11 +22,12 @@ from passk_guard.prober import Prober
 from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.remarks import Remarks
 from passk_guard.remedies.actions import run_actions
-from passk_guard.remedies.remedy import Remedy, check_remedy, load_remedy, remedy_state
+from passk_guard.remedies.remedy import Remedy, check_remedy
 from passk_guard.reporting.sentences import sketch_message, state_message
-from passk_guard.resume import current_form, run_settings
+from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.policy import Policy
-from passk_guard.runtime.pieces import Piece, save_pieces, take_up_pieces
+from passk_guard.run_identity import RunIdentity
+from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
 from passk_guard.runtime.schedule import Schedule, Task
 
@@ -131,6 +132,7 @@ class PassKGuard:
         if self._prober.exact_bytes > config.memory_limit:
             say(sketch_message(self._prober.exact_bytes, config.memory_limit))
         self._states = StateWatch()
+        self._run = RunIdentity()
         self.requests: set[str] = set()
         self._remedy: Remedy | None = None
         if (how := check_remedy(config.actions, objective)) and objective is not None:
@@ -145,6 +147,16 @@ class PassKGuard:
     @total_steps.setter
     def total_steps(self, steps: int | None) -> None:
         self._remarks.total_steps = steps
+
+    @property
+    def run_id(self) -> str:
+        """Of the run, over its resumes; state and journal carry it."""
+        return self._run.id
+
+    @property
+    def began(self) -> str:
+        """When the run began, in UTC, as ISO 8601 has it."""
+        return self._run.began
 
     @property
     def k(self) -> float:
@@ -246,16 +258,21 @@ class PassKGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return save_pieces(self._pieces(), self._settings)
+        return guard_state(self._pieces(), self._settings)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> TakenUp:
         """Take over what :meth:`state_dict` gave, as far as it rests on settings that still hold.
 
-        What starts afresh because a setting is another one is said, as a warning.
+        What starts afresh, because a setting is another one or because the state is damaged, is
+        said as a warning; nothing is raised.
+
+        Returns:
+            What became of each piece.
         """
-        taken = take_up_pieces(self._pieces(), self._settings, current_form(state))
+        taken = load_guard_state(self._pieces(), self._settings, state)
         if taken.message is not None and self.is_main:
             warn(taken.message)
+        return taken
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -263,32 +280,13 @@ class PassKGuard:
         return run_settings(self.config, self.pool, self.objective, self._sampling)
 
     def _pieces(self) -> list[Piece]:
-        about = ("prompts", "weight_by", *self._sampling)
-        return [
-            *self._prober.pieces(about),
-            Piece(
-                "held-out order",
-                ("prompts", "weight_by", "seed"),
-                self.pool.state_dict,
-                self.pool.load_state_dict,
-            ),
-            Piece("schedule", (), self.schedule.state_dict, self.schedule.load_state_dict),
-            Piece(
-                "_costs",
-                ("num_generations", "prompts_per_probe"),
-                lambda: self.schedule.costs,
-                lambda costs: setattr(self.schedule, "costs", costs),
-            ),
-            Piece(
-                "named states",
-                (*about, "k"),
-                self._states.state_dict,
-                self._states.load_state_dict,
-            ),
-            Piece(
-                "remedy",
-                ("k", "objective", "pass1_weight", "remedy"),
-                partial(remedy_state, self.objective, self._remedy),
-                partial(load_remedy, self.objective, self._remedy),
-            ),
-        ]
+        return guard_pieces(
+            self._prober,
+            self.pool,
+            self.schedule,
+            self._states,
+            self.objective,
+            self._remedy,
+            self._run,
+            self._sampling,
+        )

@@ -21,12 +21,13 @@ from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.prompts.pool import HeldOutPool, row_labels
 from passk_guard.reporting.sentences import alarm_message
+from passk_guard.resume_checks import checked_cusum
 from passk_guard.rollouts.group import RolloutGroup, counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
-from passk_guard.runtime.pieces import Piece
 from passk_guard.runtime.progress import Progress
+from passk_guard.runtime.stored import mapping, row_ids
 from passk_guard.statistics.cosine import PooledCosine
 from passk_guard.statistics.diagnostics import diagnose
 from passk_guard.statistics.evidence import alignment_evidence, sampled_pass_at_k
@@ -231,66 +232,22 @@ class Prober:
             drift, (probes or 10) - 1, self.detector.z, self.detector.tolerance, self._sampler.size
         )
 
-    def pieces(self, about: tuple[str, ...]) -> list[Piece]:
-        """The parts of its state, see :mod:`passk_guard.resume`.
-
-        Args:
-            about: the settings that say which pass@1 is meant.
-        """
-        levels, detector = self.levels, self.detector
-        evidence = (
-            *about,
-            *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
-            *("num_generations", "prompts_per_probe"),
-        )
-        return [
-            Piece("open alarms", (), detector.state_dict, detector.load_state_dict),
-            Piece(
-                "pass@1 and its reference",
-                about,
-                levels.state_dict,
-                levels.load_state_dict,
-                lambda: detector.forget(lambda name: name == "level"),
-            ),
-            Piece(
-                "_floor",
-                (*about, "floor"),
-                levels.floor.state_dict,
-                levels.floor.load_state_dict,
-            ),
-            Piece(
-                "pass@1 of the groups",
-                (*about, "group_by"),
-                levels.groups_state,
-                levels.load_groups,
-                self._forget_groups,
-            ),
-            Piece("_drift of pass@k", (*about, "k"), dict, _ignore, levels.forget_pass_at_k),
-            Piece(
-                "alignment",
-                evidence,
-                self._alignment_state,
-                self._load_alignment,
-                lambda: detector.forget(lambda name: name == "alignment"),
-            ),
-        ]
-
-    def _forget_groups(self) -> None:
-        self.levels.forget_groups()
-        self.detector.forget(lambda name: name.startswith("level of "))
-
-    def _alignment_state(self) -> dict[str, Any]:
+    def alignment_state(self) -> dict[str, Any]:
+        """What the alignment alarm rests on, and what is shown of it."""
         return {
             "cusum": self.detector.cusum.state_dict(),
             "cosine": self._cosine.state_dict(),
             "carriers": list(self._carriers),
         }
 
-    def _load_alignment(self, state: Mapping[str, Any]) -> None:
-        self.detector.cusum.load_state_dict(state["cusum"])
-        self._cosine.load_state_dict(state["cosine"])
-        self._carriers = tuple(state["carriers"])
+    def load_alignment(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`alignment_state` gave.
 
-
-def _ignore(state: Any) -> None:
-    """Nothing to take up: the sums lie in the stored rollouts."""
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        cusum = checked_cusum(mapping(state, "cusum"))
+        carriers = row_ids(state, "carriers", len(self._pool))
+        self._cosine.load_state_dict(mapping(state, "cosine"))
+        self.detector.cusum.load_state_dict(cusum)
+        self._carriers = tuple(carriers)

@@ -7,17 +7,31 @@ Action, tolerance, false-alarm chance and interval are in no piece: they may cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from passk_guard.remedies.remedy import load_remedy, remedy_state
+from passk_guard.resume_checks import checked_alarms, checked_named_states, checked_remedy
+from passk_guard.runtime.pieces import Piece, TakenUp, nothing_taken_up, save_pieces, take_up_pieces
+from passk_guard.runtime.stored import Unfit, whole
+
 if TYPE_CHECKING:
     from passk_guard.config import PassKGuardConfig
+    from passk_guard.detection.named_states import StateWatch
     from passk_guard.objectives.live import LiveObjective
+    from passk_guard.prober import Prober
     from passk_guard.prompts.pool import HeldOutPool
+    from passk_guard.remedies.remedy import Remedy
+    from passk_guard.run_identity import RunIdentity
+    from passk_guard.runtime.schedule import Schedule
 
-__all__ = ["current_form", "run_settings"]
+__all__ = ["SCHEMA", "guard_pieces", "guard_state", "load_guard_state", "run_settings"]
+
+SCHEMA = 2  # the pieces of schema 1 came without a number, those of the first release in one
 
 
 def run_settings(
@@ -42,6 +56,7 @@ def run_settings(
         "num_generations": config.n,
         "parameters": config.parameters,
         "prompts": pool.fingerprint,
+        "rows": len(pool),  # all that the first release knew of them
         # A mix into the trainer's own advantages is no other objective until λ says so.
         "objective": getattr(objective, "estimator", None),
         "pass1_weight": 0.0 if objective is None else objective.pass1_weight,
@@ -57,27 +72,181 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def current_form(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state in today's form. The first release's names no settings: all of it is taken up."""
-    if "prober" not in state:
-        return state
-    prober, levels = state["prober"], state["prober"]["levels"]
-    opened = prober["detector"]["active"]
-    scale = {} if state["mix_scale"] is None else {"scale": state["mix_scale"]}
-    pieces = {
-        "open alarms": {"active": opened, "raised": opened},
+def guard_pieces(
+    prober: Prober,
+    pool: HeldOutPool,
+    schedule: Schedule,
+    states: StateWatch,
+    objective: LiveObjective | None,
+    remedy: Remedy | None,
+    run: RunIdentity,
+    sampling: Mapping[str, Any],
+) -> list[Piece]:
+    """All pieces of a guard's state, in the order in which they are loaded."""
+    about = ("prompts", "weight_by", *sampling)
+    return [
+        Piece("_run", (), run.state_dict, run.load_state_dict),
+        *_prober_pieces(prober, len(pool), about),
+        Piece(
+            "held-out order",
+            ("prompts", "weight_by", "seed"),
+            pool.state_dict,
+            pool.load_state_dict,
+        ),
+        Piece("schedule", (), schedule.state_dict, schedule.load_state_dict),
+        Piece(
+            "_costs",
+            ("num_generations", "prompts_per_probe"),
+            lambda: schedule.costs,
+            lambda costs: setattr(schedule, "costs", costs),
+        ),
+        Piece(
+            "named states",
+            (*about, "k"),
+            states.state_dict,
+            lambda state: states.load_state_dict(checked_named_states(state)),
+        ),
+        Piece(
+            "remedy",
+            ("k", "objective", "pass1_weight", "remedy"),
+            partial(remedy_state, objective, remedy),
+            lambda state: load_remedy(objective, remedy, checked_remedy(state)),
+        ),
+    ]
+
+
+def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Piece]:
+    """What a prober knows of pass@1 and of the alarms.
+
+    Args:
+        prober: whose.
+        rows: in the pool.
+        about: the settings that say which pass@1 is meant.
+    """
+    levels, detector = prober.levels, prober.detector
+    reference = "pass@1 and its reference"
+    evidence = (
+        *about,
+        *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
+        *("num_generations", "prompts_per_probe"),
+    )
+
+    def forget_groups() -> None:
+        levels.forget_groups()
+        detector.forget(lambda name: name.startswith("level of "))
+
+    return [
+        Piece(
+            "open alarms",
+            (),
+            detector.state_dict,
+            lambda state: detector.load_state_dict(checked_alarms(state)),
+        ),
+        Piece(
+            reference,
+            about,
+            levels.state_dict,
+            lambda state: levels.load_state_dict(state, rows),
+            lambda: detector.forget(lambda name: name == "level"),
+        ),
+        Piece(
+            "_floor",
+            (*about, "floor"),
+            levels.floor.state_dict,
+            levels.floor.load_state_dict,
+            rests_on=(reference,),
+        ),
+        Piece(
+            "pass@1 of the groups",
+            (*about, "group_by"),
+            levels.groups_state,
+            lambda state: levels.load_groups(state, rows),
+            forget_groups,
+            rests_on=(reference,),
+        ),
+        Piece(
+            "_drift of pass@k",
+            (*about, "k"),
+            dict,
+            lambda state: None,  # its sums lie in the stored rollouts
+            levels.forget_pass_at_k,
+            rests_on=(reference,),
+        ),
+        Piece(
+            "alignment",
+            evidence,
+            prober.alignment_state,
+            prober.load_alignment,
+            lambda: detector.forget(lambda name: name == "alignment"),
+        ),
+    ]
+
+
+def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of a guard."""
+    return {"schema": SCHEMA, **save_pieces(pieces, settings)}
+
+
+def load_guard_state(pieces: list[Piece], settings: Mapping[str, Any], state: Any) -> TakenUp:
+    """Take up what :func:`guard_state` gave, or an earlier release's, as far as it can be."""
+    try:
+        current = _current_form(state)
+    except Unfit as unfit:
+        return nothing_taken_up(pieces, str(unfit))
+    return take_up_pieces(pieces, settings, current)
+
+
+def _current_form(state: Any) -> Mapping[str, Any]:
+    """A state in today's form.
+
+    Raises:
+        Unfit: it is none, or a later release's.
+    """
+    if not isinstance(state, Mapping):
+        raise Unfit(f"it is no state of a guard, but of type {type(state).__name__}")
+    if "schema" not in state:
+        pieces = _of_first_release(state) if "prober" in state else state
+        return {"_run": {"depends": {}, "state": None}, **pieces}
+    if (schema := whole(state, "schema", 1)) > SCHEMA:
+        raise Unfit(
+            f"it has schema {schema}, and this release reads up to {SCHEMA}: update passk-guard"
+        )
+    return state
+
+
+def _of_first_release(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """It names no settings, but how many held-out prompts there were: else all is taken up."""
+
+    def levels() -> Any:
+        return state["prober"]["levels"]
+
+    def opened() -> Any:
+        return state["prober"]["detector"]["active"]
+
+    def remedy() -> Any:
+        scale = {} if state["mix_scale"] is None else {"scale": state["mix_scale"]}
+        objective = {"k": state["k"], "pass1_weight": state["pass1_weight"], **scale}
+        return {"objective": objective, "controller": state["remedy"]}
+
+    def alignment() -> Any:
+        return {**state["prober"], "cusum": state["prober"]["detector"]["cusum"]}
+
+    pieces: dict[str, Callable[[], Any]] = {
+        "open alarms": lambda: {"active": opened(), "raised": opened()},
         "pass@1 and its reference": levels,
-        "_floor": levels["floor"],
-        "pass@1 of the groups": levels["groups"],
-        "_drift of pass@k": {},
-        "alignment": {**prober, "cusum": prober["detector"]["cusum"]},
-        "held-out order": state["pool"],
-        "schedule": state["schedule"],
-        "_costs": state["schedule"]["costs"],
-        "named states": state["states"],
-        "remedy": {
-            "objective": {"k": state["k"], "pass1_weight": state["pass1_weight"], **scale},
-            "controller": state["remedy"],
-        },
+        "_floor": lambda: levels()["floor"],
+        "pass@1 of the groups": lambda: levels()["groups"],
+        "_drift of pass@k": dict,
+        "alignment": alignment,
+        "held-out order": lambda: state["pool"],
+        "schedule": lambda: state["schedule"],
+        "_costs": lambda: state["schedule"]["costs"],
+        "named states": lambda: state["states"],
+        "remedy": remedy,
     }
-    return {name: {"depends": {}, "state": piece} for name, piece in pieces.items()}
+    found = {}
+    for name, piece in pieces.items():
+        # What is missing here is missed where the pieces are taken up.
+        with suppress(KeyError, TypeError, IndexError):
+            found[name] = {"depends": {"rows": state["pool"]["rows"]}, "state": piece()}
+    return found
