@@ -244,9 +244,11 @@ def _of_first_release(state: Mapping[str, Any]) -> Mapping[str, Any]:
         "named states": lambda: state["states"],
         "remedy": remedy,
     }
+    of_any_prompts = ("open alarms", "schedule", "_costs", "remedy")
     found = {}
     for name, piece in pieces.items():
         # What is missing here is missed where the pieces are taken up.
         with suppress(KeyError, TypeError, IndexError):
-            found[name] = {"depends": {"rows": state["pool"]["rows"]}, "state": piece()}
+            known = {} if name in of_any_prompts else {"rows": state["pool"]["rows"]}
+            found[name] = {"depends": known, "state": piece()}
     return found

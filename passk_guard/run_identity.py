@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
+from string import hexdigits
 from typing import Any
 
 from passk_guard.runtime.stored import Unfit, entry
@@ -39,8 +40,12 @@ class RunIdentity:
         if state is None:
             return
         run, began = _text(state, "id"), _text(state, "began")
-        if not run.isalnum():  # it becomes part of a file's name
-            raise Unfit(f"id must be letters and digits, got {run!r}")
+        if not set(run) <= set(hexdigits):  # it becomes part of a file's name
+            raise Unfit(f"id must be hexadecimal, got {run!r}")
+        try:
+            datetime.fromisoformat(began)
+        except ValueError:
+            raise Unfit(f"began must be a time, got {began!r}") from None
         self.id, self.began = run, began
 
 

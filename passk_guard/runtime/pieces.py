@@ -77,8 +77,8 @@ class TakenUp:
         if not said:
             return None
         return (
-            f"{' '.join(said)} Starts afresh: {_listed(self.afresh)}. "
-            f"Goes on: {_listed(self.kept)}."
+            f"{' '.join(said)} Starts afresh: {_listed(self.afresh) or _all(self.afresh)}. "
+            f"Goes on: {_listed(self.kept) or 'nothing'}."
         )
 
 
@@ -164,9 +164,12 @@ def _reason(error: Exception) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names for a message: those that follow another one only where there is no other."""
-    shown = [name for name in names if not name.startswith("_")] or names
-    return ", ".join(map(_readable, shown)) or "nothing"
+    """Names for a message, without those that follow another one."""
+    return ", ".join(name for name in names if not name.startswith("_"))
+
+
+def _all(names: Sequence[str]) -> str:
+    return ", ".join(map(_readable, names)) or "nothing"
 
 
 def _readable(name: str) -> str:

@@ -70,7 +70,7 @@ def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
         before=[_scores(scores, group) for scores, group in zip(before, groups, strict=True)],
         change=tensor(stored, "change", len(groups)),
         # Of how many prompts a group consists is seen once it is known to be one:
-        # RolloutStore.check_members.
+        # RolloutStore.check_groups.
         credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},
         reference=flag(stored, "reference"),
         latest=flag(stored, "latest"),
