@@ -84,6 +84,7 @@ def test_where_there_is_no_state_the_old_journal_is_kept(tmp_path):
     assert runs(tmp_path / f"{FILE_NAME}.old") == [guard.run_id]
 
 
+@pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize("state", [[1], "text", torch.ones(1)])
 def test_what_is_no_state_costs_no_run(tmp_path, state):
     begun(tmp_path, 5, state, "cannot be taken up .Unfit: it is no state of a guard")
