@@ -41,7 +41,7 @@ def load_group(state: Any, rows: int | None = None) -> RolloutGroup:
         raise Unfit("a prompt has fewer than 2 rollouts")
     if ids.is_floating_point():
         raise Unfit("input_ids must be whole numbers")
-    row = row_ids({"the rollouts": [state.get("row")]}, "the rollouts", rows)[0]
+    row = row_ids({"a prompt": [state.get("row")]}, "a prompt", rows)[0]
     return RolloutGroup(
         row=row,
         input_ids=ids,

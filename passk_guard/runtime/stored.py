@@ -119,7 +119,7 @@ def row_ids(state: Any, key: str, rows: int | None = None) -> list[int]:
     value = items(state, key)
     strange = next((v for v in value if not _is_row(v, rows)), None)
     if strange is not None:
-        raise Unfit(f"{key} holds row {_shown(strange)}, which {_outside(rows)}")
+        raise Unfit(f"{key} has row {_shown(strange)}, which {_outside(rows)}")
     return [int(v) for v in value]
 
 

@@ -59,7 +59,7 @@ def take_up(
         journal: of the folder that the run writes to: what lies there may be another run's.
     """
     afresh = "The guard starts afresh: losses before this step are not seen."
-    if journal is not None and journal.last_start().get("run") is not None:
+    if journal is not None and guard.is_main and journal.last_start().get("run") is not None:
         afresh += " The journal that lies in the run's folder is kept as *.old."
 
     def unreadable(error: Exception) -> None:

@@ -185,7 +185,7 @@ class Levels:
             known = set() if self._label_of is None else set(map(self._label_of, range(rows)))
             if strange := sorted(set(state) - known):
                 raise Unfit(f"no row of this pool is in the group {strange[0]!r}")
-        self._store.check_groups(state)
+        self._store.check_groups()
         groups = {label: Pass1Track() for label in state}
         for label in state:
             groups[label].load_state_dict(mapping(state, label))

@@ -10,6 +10,7 @@ from places import DATA
 from test_resume import (
     ALARMS,
     ALIGNMENT,
+    CONTEXTS,
     GROUPS,
     ORDER,
     STATES,
@@ -85,7 +86,8 @@ def damaged(state):
 
 
 # Any list of rows of the pool is one that could have been left; a batch less, or one twice, is a
-# run that had fewer or more; a setting that was not known is no change.
+# run that had fewer or more; a setting that was not known is no change; a group may be one that was
+# not drawn yet.
 HARMLESS = {
     "shorter": ("left", "carriers", "active", "raised", "probe", "batches"),
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches"),
@@ -101,7 +103,7 @@ def may_pass(path, what):
     if what == "deleted":
         named = {"depends", "settled", "variance", "credit"} & set(path[:-1])
         optional = path[-1] in ("advantages", "rewards", "group_size")
-        return optional or (bool(named) and path[-1] != "prompts")
+        return optional or path[:-1] == (GROUPS, "state") or (named and path[-1] != "prompts")
     return False
 
 
@@ -223,20 +225,41 @@ def test_nan_in_the_schedule_does_not_end_all_probing(tmp_path):
     assert other.due(20) == "probe"
 
 
-def test_a_smaller_pool_loses_no_probe(tmp_path):
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("held_out", [rows()[:40], rows("x")], ids=["smaller", "as large"])
+def test_another_pool_loses_no_probe_and_gets_a_reference_of_its_own(tmp_path, held_out, known):
     """Also where the state does not say of which prompts it is."""
     _, state = saved(tmp_path)
-    fewer = rows()[:40]
-    for known in (True, False):
-        if not known:
-            for piece in state.values():
-                if isinstance(piece, dict):
-                    piece["depends"] = {}
-        other = resumed(state, "Starts afresh: pass@1 and its reference", held_out=fewer)
-        with pytest.warns(PassKGuardWarning, match="level alarm"):  # this floor is nowhere near
-            assert other.probe(20) is not None
-        assert other.rescore(22) is not None
-        assert not other.failures
+    if not known:
+        for piece in state.values():
+            if isinstance(piece, dict):
+                piece["depends"] = {}
+    other = resumed(state, "Starts afresh: pass@1 and its reference", held_out=held_out)
+    with pytest.warns(PassKGuardWarning, match="level alarm"):  # this floor is nowhere near
+        assert other.probe(20).drift is None
+    assert other.rescore(22) is not None
+    assert not other.failures
+
+
+def test_a_row_that_the_pool_has_not_is_seen(tmp_path):
+    """Whatever the fingerprint says."""
+    _, state = saved(tmp_path)
+    state[TRACK]["state"]["store"]["batches"][0]["groups"][0]["row"] = CONTEXTS
+    other = resumed(state, "row 64, which this pool of 64 rows has not")
+    assert part(other, GROUPS) == {}
+    _, state = saved(tmp_path)
+    state[ALIGNMENT]["state"]["carriers"] = [CONTEXTS]
+    resumed(state, r"alignment: carriers has row 64.* Starts afresh: alignment\.")
+
+
+def test_a_group_that_was_scored_again_before_it_was_drawn_is_no_damage(tmp_path):
+    """Groups that a resumed run has, and its checkpoint had not."""
+    _, state = saved(tmp_path, group_by=None)
+    other = resumed(state, "group_by: None -> kind")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PassKGuardWarning)
+        other.rescore(22)
+    resumed(other.state_dict())
 
 
 def test_the_first_releases_state_does_not_fit_another_pool():
