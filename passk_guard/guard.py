@@ -26,10 +26,11 @@ from passk_guard.remedies.actions import ACTIONS, Request, run_actions
 from passk_guard.remedies.controller import CONTROLLERS
 from passk_guard.remedies.remedy import REMEDIES, Remedy
 from passk_guard.reporting.narrator import Narrator
-from passk_guard.resume import current_form, run_settings
+from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.policy import Policy
-from passk_guard.runtime.pieces import Piece, save_pieces, take_up_pieces
+from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
+from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule, Task
 
 __all__ = ["PassKGuard"]
@@ -133,6 +134,7 @@ class PassKGuard:
         if self._prober.exact_bytes > config.memory_limit:
             self._tell(Sketched(self._prober.exact_bytes, config.memory_limit))
         self._states = StateWatch()
+        self._run = RunIdentity()
         self.requests: set[Request] = set()
         self._actions = [
             ACTIONS[action] if isinstance(action, str) else action
@@ -155,6 +157,16 @@ class PassKGuard:
     @total_steps.setter
     def total_steps(self, steps: int | None) -> None:
         self._outlook.total_steps = steps
+
+    @property
+    def run_id(self) -> str:
+        """Of the run, over its resumes; state and journal carry it."""
+        return self._run.id
+
+    @property
+    def began(self) -> str:
+        """When the run began, in UTC, as ISO 8601 has it."""
+        return self._run.began
 
     @property
     def k(self) -> float:
@@ -250,14 +262,20 @@ class PassKGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return save_pieces(self._pieces(), self._settings)
+        return guard_state(self._pieces(), self._settings)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> TakenUp:
         """Take over what :meth:`state_dict` gave, as far as it rests on settings that still hold.
 
-        What starts afresh because a setting is another one is said, as a warning.
+        What starts afresh, because a setting is another one or because the state is damaged, is
+        said as a warning; nothing is raised.
+
+        Returns:
+            What became of each piece.
         """
-        self._tell(Resumed(take_up_pieces(self._pieces(), self._settings, current_form(state))))
+        taken = load_guard_state(self._pieces(), self._settings, state)
+        self._tell(Resumed(taken))
+        return taken
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -265,45 +283,13 @@ class PassKGuard:
         return run_settings(self.config, self.pool, self.objective, self._sampling)
 
     def _pieces(self) -> list[Piece]:
-        about = ("prompts", "weight_by", *self._sampling)
-        return [
-            *self._prober.pieces(about),
-            Piece(
-                "held-out order",
-                ("prompts", "weight_by", "seed"),
-                self.pool.state_dict,
-                self.pool.load_state_dict,
-            ),
-            Piece("schedule", (), self.schedule.state_dict, self.schedule.load_state_dict),
-            Piece(
-                "_costs",
-                ("num_generations", "prompts_per_probe"),
-                lambda: self.schedule.costs,
-                lambda costs: setattr(self.schedule, "costs", costs),
-            ),
-            Piece(
-                "named states",
-                (*about, "k"),
-                self._states.state_dict,
-                self._states.load_state_dict,
-            ),
-            Piece(
-                "remedy",
-                ("k", "objective", "pass1_weight", "remedy"),
-                self._remedy_state,
-                self._load_remedy,
-            ),
-        ]
-
-    def _remedy_state(self) -> dict[str, Any]:
-        """k, λ and what the controller knows."""
-        return {
-            "objective": None if self.objective is None else self.objective.state_dict(),
-            "controller": None if self._remedy is None else self._remedy.controller.state_dict(),
-        }
-
-    def _load_remedy(self, state: Mapping[str, Any]) -> None:
-        if self.objective is not None and state["objective"] is not None:
-            self.objective.load_state_dict(state["objective"])
-        if self._remedy is not None and state["controller"] is not None:
-            self._remedy.controller.load_state_dict(state["controller"])
+        return guard_pieces(
+            self._prober,
+            self.pool,
+            self.schedule,
+            self._states,
+            self.objective,
+            self._remedy,
+            self._run,
+            self._sampling,
+        )

@@ -12,7 +12,7 @@ import numpy as np
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.detector import Detector
-from passk_guard.detection.episodes import DEFAULT_DETECTORS, ConflictDetector
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
 from passk_guard.gradients.adam_metric import adam_scales
 from passk_guard.gradients.engine import EngineSettings, make_engine
@@ -25,8 +25,8 @@ from passk_guard.rollouts.group import counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
-from passk_guard.runtime.pieces import Piece
 from passk_guard.runtime.progress import Progress
+from passk_guard.runtime.stored import mapping, row_ids
 from passk_guard.statistics.cosine import PooledCosine
 from passk_guard.statistics.diagnostics import diagnose
 from passk_guard.statistics.evidence import alignment_evidence, sampled_pass_at_k
@@ -98,7 +98,7 @@ class Prober:
         share = config.false_alarms / len(config.detectors) / (1 + groups)
         self._level_z = level_threshold(share)
         self._cosine = PooledCosine()
-        self._carriers: tuple[int, ...] = ()  # rows behind a conflict, as of the last probe
+        self._worst: tuple[int, ...] = ()  # row ids, as of the last probe
 
     def probe(self, step: int, objective: LiveObjective | None) -> Probe:
         """Fresh prompts, and stored rollouts again.
@@ -149,7 +149,7 @@ class Prober:
         reading = self.levels.fresh(step, batches, scored, reference=first)
         cosine = None if evidence.update is None else self._cosine.update(evidence.update)
         fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
-        self._carriers = tuple(rows[i] for i in evidence.carriers)
+        self._worst = tuple(rows[i] for i in evidence.carriers)
         correct, n = counts(groups)
         pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
         return Probe(
@@ -205,7 +205,7 @@ class Prober:
             return None
         labels = {kind.group for kind in fired}
         groups = {label: track for label, track in reading.groups.items() if label in labels}
-        alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._carriers)
+        alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._worst)
         return replace(alarm, message=alarm_message(alarm, self._config, self._pool.rows))
 
     def visible_loss(self, drift: Drift, probes: int | None) -> float:
@@ -218,78 +218,26 @@ class Prober:
         tolerance, size = self._config.pass1_tolerance, self._sampler.size
         return self.levels.visible_loss(drift, (probes or 10) - 1, self._level_z, tolerance, size)
 
-    def pieces(self, about: tuple[str, ...]) -> list[Piece]:
-        """The parts of its state, see :mod:`passk_guard.resume`.
-
-        Args:
-            about: the settings that say which pass@1 is meant.
-        """
-        levels, detector = self.levels, self.detector
-        evidence = (
-            *about,
-            *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
-            *("num_generations", "prompts_per_probe"),
-        )
-        others = [
-            Piece(f"detector {name}", evidence, one.state_dict, one.load_state_dict)
-            for name, one in detector.detectors.items()
-            if name
-            not in DEFAULT_DETECTORS  # the one keeps no state, the other's is in "alignment"
-        ]
-        return [
-            Piece("open alarms", (), detector.state_dict, detector.load_state_dict),
-            Piece(
-                "pass@1 and its reference",
-                about,
-                levels.state_dict,
-                levels.load_state_dict,
-                lambda: detector.forget(lambda kind: not kind.leading and kind.group is None),
-            ),
-            Piece(
-                "_floor",
-                (*about, "floor"),
-                levels.floor.state_dict,
-                levels.floor.load_state_dict,
-            ),
-            Piece(
-                "pass@1 of the groups",
-                (*about, "group_by"),
-                levels.groups_state,
-                levels.load_groups,
-                self._forget_groups,
-            ),
-            Piece("_drift of pass@k", (*about, "k"), dict, _ignore, levels.forget_pass_at_k),
-            Piece(
-                "alignment",
-                evidence,
-                self._alignment_state,
-                self._load_alignment,
-                lambda: detector.forget(lambda kind: kind.leading),
-            ),
-            *others,
-        ]
-
-    def _forget_groups(self) -> None:
-        self.levels.forget_groups()
-        self.detector.forget(lambda kind: kind.group is not None)
-
     @property
     def _leading(self) -> Detector | None:
         return self.detector.detectors.get("alignment")
 
-    def _alignment_state(self) -> dict[str, Any]:
+    def alignment_state(self) -> dict[str, Any]:
+        """What the alignment alarm rests on, and what is shown of it."""
         return {
             "cusum": {} if self._leading is None else self._leading.state_dict(),
             "cosine": self._cosine.state_dict(),
-            "carriers": list(self._carriers),
+            "carriers": list(self._worst),
         }
 
-    def _load_alignment(self, state: Mapping[str, Any]) -> None:
-        if self._leading is not None and state["cusum"]:
-            self._leading.load_state_dict(state["cusum"])
-        self._cosine.load_state_dict(state["cosine"])
-        self._carriers = tuple(state["carriers"])
+    def load_alignment(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`alignment_state` gave.
 
-
-def _ignore(state: Any) -> None:
-    """Nothing to take up: the sums lie in the stored rollouts."""
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        worst = row_ids(state, "carriers", len(self._pool))
+        self._cosine.load_state_dict(mapping(state, "cosine"))
+        if self._leading is not None and (cusum := mapping(state, "cusum")):
+            self._leading.load_state_dict(cusum)
+        self._worst = tuple(worst)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from passk_guard.detection.detector import DetectorSettings, LookEvidence, register_detector
+from passk_guard.runtime.stored import Unfit, maybe, number
 from passk_guard.statistics.alignment import Alignment
 
 __all__ = ["AlignmentCusum", "AlignmentDetector", "cusum_threshold"]
@@ -64,8 +65,15 @@ class AlignmentCusum:
         return {"value": self.value, "variance": self._variance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.value, self._variance = state["value"], state["variance"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        value, variance = number(state, "value", 0), maybe(number, state, "variance", 0)
+        if variance == 0:
+            raise Unfit("variance must be above 0")
+        self.value, self._variance = value, variance
 
 
 class AlignmentDetector:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings, LookEvidence
+from passk_guard.runtime.stored import texts
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.track import Track
 
@@ -80,12 +81,21 @@ class ConflictDetector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave, as far as there are such detectors."""
-        self.active, self._raised = self._read(state["active"]), self._read(state["raised"])
+        """Take over what :meth:`state_dict` gave, as far as there are such detectors.
 
-    def _read(self, texts: Iterable[str]) -> set[AlarmKind]:
+        Raises:
+            Unfit: it is not whole.
+        """
+        active, raised = self._read(state, "active"), self._read(state, "raised")
+        self.active, self._raised = active, raised
+
+    def _read(self, state: Mapping[str, Any], key: str) -> set[AlarmKind]:
         leading = {name: detector.leading for name, detector in self.detectors.items()}
-        kinds = (AlarmKind.read(text, leading) for text in texts)
+
+        def known(text: str) -> bool:
+            return AlarmKind.read(text, {}).detector in DETECTORS
+
+        kinds = (AlarmKind.read(text, leading) for text in texts(state, key, known))
         return {kind for kind in kinds if kind.detector in leading}
 
     def forget(self, which: Callable[[AlarmKind], bool]) -> None:

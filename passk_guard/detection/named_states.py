@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from passk_guard.runtime.stored import mapping, maybe, number, texts
 from passk_guard.statistics.diagnostics import Diagnostics
 
 __all__ = ["NamedState", "StateWatch"]
@@ -90,7 +91,18 @@ class StateWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.active = {NamedState(name) for name in state["active"]}
-        self._start = state["start"]
-        self._gap, self._variance = state["gap"], state["variance"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        active = {NamedState(name) for name in texts(state, "active", set(NamedState).__contains__)}
+        start = maybe(mapping, state, "start")
+        if start is not None:
+            start = {
+                "gap": number(start, "gap"),
+                "variance": number(start, "variance", 0),
+                "top": number(start, "top"),
+            }
+        gap, variance = number(state, "gap"), number(state, "variance", 0)
+        self.active, self._start, self._gap, self._variance = active, start, gap, variance

@@ -10,6 +10,7 @@ from passk_guard.objectives.training_weight import (
     host_prompt_weight,
 )
 from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.runtime.stored import number
 
 __all__ = ["AnchorMix", "TrainerMix"]
 
@@ -29,8 +30,14 @@ class _Scaled:
         return {"pass1_weight": self.pass1_weight, "scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.pass1_weight, self.scale = state["pass1_weight"], state.get("scale", self.scale)
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        weight = number(state, "pass1_weight", 0, 1)
+        self.scale = number(state, "scale", 0) if "scale" in state else self.scale
+        self.pass1_weight = weight
 
 
 class TrainerMix(_Scaled):

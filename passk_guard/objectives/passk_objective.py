@@ -17,6 +17,7 @@ from passk_guard.objectives.training_weight import (
     training_prompt_weight,
     unscaled,
 )
+from passk_guard.runtime.stored import maybe, number, whole
 
 __all__ = ["PassKObjective"]
 
@@ -164,6 +165,12 @@ class PassKObjective:
         return {"k": self.k, "pass1_weight": self.pass1_weight, "group_size": self.group_size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.k, self.pass1_weight = state["k"], state["pass1_weight"]
-        self.group_size = state.get("group_size", self.group_size)
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        k, weight = number(state, "k", 1), number(state, "pass1_weight", 0, 1)
+        if "group_size" in state:  # the first release did not note it
+            self.group_size = maybe(whole, state, "group_size", 1)
+        self.k, self.pass1_weight = k, weight

@@ -7,6 +7,7 @@ from typing import Any
 
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.remedies.controller import register_controller
+from passk_guard.runtime.stored import flag, maybe, number, whole
 from passk_guard.statistics.track import Track
 
 __all__ = ["FloorController"]
@@ -101,10 +102,17 @@ class FloorController:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._engaged, self._integral = state["engaged"], state["integral"]
-        self._value, self._kp = state["value"], state["kp"]
-        self._sign, self._changes, self._step = state["sign"], state["changes"], state["step"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        engaged, kp = flag(state, "engaged"), number(state, "kp", 0)
+        integral, value = number(state, "integral", 0, 1), number(state, "value", 0, 1)
+        sign, changes = whole(state, "sign", -1), whole(state, "changes")
+        self._step = maybe(whole, state, "step")
+        self._engaged, self._integral, self._value, self._kp = engaged, integral, value, kp
+        self._sign, self._changes = sign, changes
 
 
 register_controller("integral", FloorController)

@@ -54,7 +54,7 @@ class Report:
 
 def begin_run(guard: Watched, journal: Journal, step: int, trainer: str) -> None:
     """Open the journal of a run that has done ``step`` steps, on the main process."""
-    journal.begin(step)
+    journal.begin(step, guard.run_id)
     _write(journal, guard, step, lambda: start_record(guard, step, trainer))
 
 

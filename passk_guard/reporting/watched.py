@@ -23,6 +23,8 @@ class Watched(Protocol):
         total_steps: of the run, where known.
         overhead: share of the run's time that the guard took.
         states: named states that hold now.
+        run_id: of the run, over its resumes.
+        began: when the run began.
     """
 
     config: PassKGuardConfig
@@ -43,4 +45,14 @@ class Watched(Protocol):
     @property
     def states(self) -> Sequence[str]:
         """Named states that hold now."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """Of the run, over its resumes."""
+        ...
+
+    @property
+    def began(self) -> str:
+        """When the run began, in UTC, as ISO 8601 has it."""
         ...

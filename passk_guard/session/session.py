@@ -193,7 +193,7 @@ class Session(Harmless):
         self._journal = Journal(side.folder)
         self.say(where_message(self._journal.path, side.hint))
         if load is not None:
-            take_up(load, guard, self.anchors)
+            take_up(load, guard, self.anchors, self._journal)
         if side.is_main:
             begin_run(guard, self._journal, step, side.name)
         if self._hook is not None:

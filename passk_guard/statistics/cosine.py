@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from passk_guard.runtime.stored import matrix, number
 from passk_guard.statistics.alignment import Alignment, debiased_cosine
 
 __all__ = ["Cosine", "PooledCosine"]
@@ -68,6 +69,10 @@ class PooledCosine:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._parts, self._cov = np.array(state["parts"]), np.array(state["cov"])
-        self._weight = state["weight"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        parts, cov = matrix(state, "parts", 3), matrix(state, "cov", 3, 3)
+        self._parts, self._cov, self._weight = parts, cov, number(state, "weight", 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from passk_guard.runtime.stored import number
 from passk_guard.statistics.track import Track
 
 __all__ = ["Floor"]
@@ -38,8 +39,12 @@ class Floor:
         return {"best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._best = state["best"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        self._best = number(state, "best")
 
 
 def _against(track: Track, level: float) -> Track:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from passk_guard.runtime.stored import matrix, maybe, number
 from passk_guard.statistics.rollout_store import Drift
 
 __all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
@@ -158,6 +159,10 @@ class Pass1Track:
         return {"mean": mean, "cov": self._cov.tolist(), "spread": self._spread}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._mean = None if state["mean"] is None else np.array(state["mean"])
-        self._cov, self._spread = np.array(state["cov"]), state["spread"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        mean, cov = maybe(matrix, state, "mean", 2), matrix(state, "cov", 2, 2)
+        self._mean, self._cov, self._spread = mean, cov, number(state, "spread", 0)
