@@ -121,7 +121,7 @@ def test_the_anchor_prompts_are_loaded_whole_or_not_at_all():
 
 def test_a_term_whose_scale_starts_afresh_is_matched_anew():
     """The scale is part of the remedy: without it, the term would be of any size."""
-    anchors, fresh = anchor_term(), Anchors()
+    anchors, fresh = anchor_term(), anchor_term()
     anchors.matched = True
     state = whole_state(make_guard(), anchors)
     state["remedy"]["state"] = "damaged"
