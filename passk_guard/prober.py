@@ -98,7 +98,7 @@ class Prober:
         share = config.false_alarms / len(config.detectors) / (1 + groups)
         self._level_z = level_threshold(share)
         self._cosine = PooledCosine()
-        self._worst: tuple[int, ...] = ()  # row ids, as of the last probe
+        self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
     def probe(self, step: int, objective: LiveObjective | None) -> Probe:
         """Fresh prompts, and stored rollouts again.
@@ -149,7 +149,7 @@ class Prober:
         reading = self.levels.fresh(step, batches, scored, reference=first)
         cosine = None if evidence.update is None else self._cosine.update(evidence.update)
         fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
-        self._worst = tuple(rows[i] for i in evidence.carriers)
+        self._opposing = tuple(rows[i] for i in evidence.opposing)
         correct, n = counts(groups)
         pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
         return Probe(
@@ -205,7 +205,7 @@ class Prober:
             return None
         labels = {kind.group for kind in fired}
         groups = {label: track for label, track in reading.groups.items() if label in labels}
-        alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._worst)
+        alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._opposing)
         return replace(alarm, message=alarm_message(alarm, self._config, self._pool.rows))
 
     def visible_loss(self, drift: Drift, probes: int | None) -> float:
@@ -227,7 +227,7 @@ class Prober:
         return {
             "cusum": {} if self._leading is None else self._leading.state_dict(),
             "cosine": self._cosine.state_dict(),
-            "carriers": list(self._worst),
+            "carriers": list(self._opposing),
         }
 
     def load_alignment(self, state: Mapping[str, Any]) -> None:
@@ -236,8 +236,8 @@ class Prober:
         Raises:
             Unfit: it is not whole; nothing is taken over.
         """
-        worst = row_ids(state, "carriers", len(self._pool))
+        opposing = row_ids(state, "carriers", len(self._pool))
         self._cosine.load_state_dict(mapping(state, "cosine"))
         if self._leading is not None and (cusum := mapping(state, "cusum")):
             self._leading.load_state_dict(cusum)
-        self._worst = tuple(worst)
+        self._opposing = tuple(opposing)

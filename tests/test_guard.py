@@ -101,7 +101,7 @@ def test_one_warning_per_episode_with_figures_and_rows():
     assert len(alarms) == len(messages) == 1
     assert "level" in alarms[0].fired
     assert alarms[0].message in messages[0]
-    assert alarms[0].pass1_lost[0] > 0.01
+    assert alarms[0].track.change < -0.01
     assert "pass@1" in messages[0]
     assert all(p.conflict for p in guard.history if p.step >= alarms[0].step)
 

@@ -69,8 +69,3 @@ class Alarm:
     cosine: Cosine | None
     prompts: tuple[int, ...]
     message: str = field(default="", repr=False)
-
-    @property
-    def pass1_lost(self) -> tuple[float, float]:
-        """Filtered estimate of pass@1 lost since the reference, with its standard error."""
-        return -self.track.change, self.track.change_se

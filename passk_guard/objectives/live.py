@@ -28,15 +28,15 @@ class LiveObjective(Protocol):
         ...
 
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ that training gives to a prompt, for two-valued rewards.
 
         Args:
             correct: right rollouts of a probe, one at least and not all.
             n: all of them.
-            host: the weight that the trainer's own advantages amount to in the probe, where they
-                are seen.
+            trainer_weight: what the trainer's own advantages amount to in the probe, where they are
+                seen.
             training: the groups that the run trains on, where they are known.
         """
         ...

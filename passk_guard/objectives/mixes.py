@@ -7,7 +7,7 @@ from typing import Any
 
 from passk_guard.objectives.training_weight import (
     TrainingGroups,
-    host_prompt_weight,
+    trainer_prompt_weight,
 )
 from passk_guard.passk import unbiased_prompt_weight
 from passk_guard.runtime.stored import number
@@ -53,10 +53,14 @@ class TrainerMix(_Scaled):
     """
 
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ that training gives to a prompt, as in :class:`PassKObjective`."""
-        own = 0.0 if host is None else host_prompt_weight(host, training, correct, n)
+        own = (
+            0.0
+            if trainer_weight is None
+            else trainer_prompt_weight(trainer_weight, training, correct, n)
+        )
         return (1 - self.pass1_weight) * own + self.pass1_weight * self.scale
 
 
@@ -85,7 +89,7 @@ class AnchorMix(_Scaled):
         return self._share / (1 - self._share) * self.scale
 
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ of the step that is applied, ``(1-λ) W_host + λ s``, λ as capped.
 
@@ -94,5 +98,5 @@ class AnchorMix(_Scaled):
         has its scale in s.
         """
         weight = float(unbiased_prompt_weight(correct, n, int(self.k)))
-        own = weight if host is None else host
+        own = weight if trainer_weight is None else trainer_weight
         return (1 - self._share) * own + self._share * self.scale

@@ -135,7 +135,7 @@ class PassKObjective:
         return ESTIMATORS[self.estimator].has_k
 
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ that training gives to a prompt, for two-valued rewards.
 
@@ -145,7 +145,7 @@ class PassKObjective:
         Args:
             correct: right rollouts of a probe, one at least and not all.
             n: all of them.
-            host: the weight that the trainer's own pass@1 advantages amount to in the probe, which
+            trainer_weight: what the trainer's own pass@1 advantages amount to in the probe, which
                 carries its scale.
             training: the training groups; those of :attr:`group_size` where ``None``, and as
                 large as the probe's where that is not known either.
@@ -158,7 +158,11 @@ class PassKObjective:
             pass1 = training_prompt_weight(leave_one_out_advantages, training, correct, n)
             share = self.pass1_weight
             weight = (1 - share) * own(self.k, training, correct, n) + share * pass1
-        return weight if host is None else weight * unscaled(host, training, correct, n)
+        return (
+            weight
+            if trainer_weight is None
+            else weight * unscaled(trainer_weight, training, correct, n)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""

@@ -14,6 +14,7 @@ from passk_guard.look import Failure, Probe
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
+from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
 __all__ = [
@@ -71,7 +72,7 @@ def alarm_message(
 def _levels(name: str, track: Track) -> str:
     return (
         f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
-        f"± {1.96 * track.change_se:.3f} (95 %)."
+        f"± {Z95 * track.change_se:.3f} (95 %)."
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from passk_guard.look import Look, Probe, Rescore
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["cells", "history_table", "selected"]
 
@@ -58,7 +59,7 @@ def selected(
 
 def _row(look: Look, *, acted: bool) -> list[str]:
     track = look.track
-    change = f"{track.change:+.3f} ± {1.96 * track.change_se:.3f}"
+    change = f"{track.change:+.3f} ± {Z95 * track.change_se:.3f}"
     if look.alarm is not None:
         alarm = "ALARM: " + " + ".join(look.alarm.fired)
     else:

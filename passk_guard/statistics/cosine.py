@@ -11,6 +11,7 @@ import numpy as np
 
 from passk_guard.runtime.stored import matrix, number
 from passk_guard.statistics.alignment import Alignment, debiased_cosine
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["Cosine", "PooledCosine"]
 
@@ -57,7 +58,7 @@ class PooledCosine:
             return None
         scale = math.sqrt(norm1 * normk)
         slope = np.array([1.0, -inner / (2 * norm1), -inner / (2 * normk)]) / scale
-        half = 1.96 * math.sqrt(max(float(slope @ self._cov @ slope), 0.0)) / self._weight
+        half = Z95 * math.sqrt(max(float(slope @ self._cov @ slope), 0.0)) / self._weight
         return Cosine(value, max(-1.0, value - half), min(1.0, value + half))
 
     def state_dict(self) -> dict[str, Any]:

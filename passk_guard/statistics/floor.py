@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from passk_guard.runtime.stored import number
+from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
 __all__ = ["Floor"]
@@ -29,7 +30,7 @@ class Floor:
         if not isinstance(self._kind, str):
             return _against(track, float(self._kind))
         if self._kind == "best":
-            self._best = max(self._best, track.pass_at_1 - 1.96 * track.se)
+            self._best = max(self._best, track.pass_at_1 - Z95 * track.se)
             if self._best > track.reference:
                 return _against(track, self._best)
         return track

@@ -37,9 +37,7 @@ class Drift:
         added_variance: by how much this increment raises the variance of all increments' sum.
             More than ``se²`` where the same prompts were measured before: their errors add up.
         prompts: that it rests on.
-        exact: whether every batch allowed the exact form.
-        effective_sample_size: of the latest batch's sequence ratios.
-        extreme: share of that batch's tokens with a ratio outside [1/5, 5].
+        extreme: share of the latest batch's tokens with a ratio outside [1/5, 5].
         usable: ``False`` where no batch gave an estimate.
     """
 
@@ -47,8 +45,6 @@ class Drift:
     se: float
     added_variance: float
     prompts: int
-    exact: bool
-    effective_sample_size: float
     extreme: float
     usable: bool
 
@@ -132,15 +128,10 @@ class RolloutStore:
             elif not batch.latest:
                 self._drop(batch)
         if not used:
-            nothing = Drift(
-                *(0.0, 0.0, 0.0, 0, True),
-                *(latest.effective_sample_size, latest.extreme),
-                usable=False,
-            )
+            nothing = Drift(0.0, 0.0, 0.0, 0, latest.extreme, usable=False)
             return {PASS_AT_1: nothing, PASS_AT_K: nothing}
         quantities = [self._quantities(batch.groups) for batch, _ in used]
         names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
-        exact = all(change.exact for _, change in used)
         drifts = {}
         for name in names:
             parts = []
@@ -149,7 +140,7 @@ class RolloutStore:
                     members, factor = of_batch[name]
                     step = (change.per_prompt - batch.change)[members] * factor
                     parts.append((batch, step))
-            drifts[name] = self._increment(name, parts, latest, exact=exact)
+            drifts[name] = self._increment(name, parts, latest)
         for batch, change in used:
             batch.change = change.per_prompt
         return drifts
@@ -176,8 +167,6 @@ class RolloutStore:
         name: str,
         parts: Sequence[tuple[StoredBatch, Tensor]],
         latest: PairedChange,
-        *,
-        exact: bool,
     ) -> Drift:
         total = sum(len(step) for _, step in parts)
         increment = variance = 0.0
@@ -194,8 +183,6 @@ class RolloutStore:
             se=variance**0.5,
             added_variance=max(self._variance[name] - before, 0.0),
             prompts=total,
-            exact=exact,
-            effective_sample_size=latest.effective_sample_size,
             extreme=latest.extreme,
             usable=True,
         )

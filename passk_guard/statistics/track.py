@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from passk_guard.runtime.stored import matrix, maybe, number
+from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.rollout_store import Drift
 
 __all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
@@ -124,7 +125,7 @@ class Pass1Track:
             return None
         reference, present = (float(v) for v in self._mean)
         se = math.sqrt(max(float(self._cov[1, 1]), 0.0))
-        half = 1.96 * se
+        half = Z95 * se
         change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
         return Track(
             pass_at_1=present,
@@ -146,7 +147,7 @@ class Pass1Track:
         """
         ahead = Pass1Track()
         ahead.load_state_dict(self.state_dict())
-        drift = Drift(0.0, 0.0, added_variance, prompts, True, 1.0, 0.0, usable=True)
+        drift = Drift(0.0, 0.0, added_variance, prompts, 0.0, usable=True)
         now = self.now()
         assert now is not None, "update() comes first"
         for _ in range(updates):

@@ -92,7 +92,7 @@ def wandering(rng: np.random.Generator, probes: int) -> Iterator[tuple[Level, Dr
         step = rng.normal(0, 0.002) - 0.1 * truth
         truth += step
         sd = 0.003 * math.exp(rng.normal(0, 0.3))
-        drift = Drift(step + rng.normal(0, sd), sd, sd**2, 64, True, 1.0, 0.0, usable=True)
+        drift = Drift(step + rng.normal(0, sd), sd, sd**2, 64, 0.0, usable=True)
         m = 512 if t == 0 else 64
         rates = np.clip(0.6 + truth + 0.28 * rng.normal(size=m), 0, 1)
         level = Level(float(rates.mean()), float(rates.var(ddof=1)), m)
