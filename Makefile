@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test docs lint lanes lane-core lane-oldest-torch lane-lowest clean
+.PHONY: demo test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest clean
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
@@ -27,6 +27,11 @@ lint: .venv/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# The settings of PassKGuardConfig, into the adapters' signatures.
+keywords:
+	$(PY) .ci/keywords.py
+	$(PY) -m ruff format --quiet integrations
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

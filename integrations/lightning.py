@@ -50,7 +50,13 @@ _UNSUPPORTED = ("FSDPStrategy", "DeepSpeedStrategy")  # ModelParallelStrategy is
 class PassKGuardCallback(Callback):
     """Guards pass@1 in a ``lightning.Trainer`` (or ``pytorch_lightning.Trainer``)::
 
-        L.Trainer(callbacks=[PassKGuardCallback(prompts=held_out, reward_funcs=verify, k=8)])
+        import lightning as L
+
+        from passk_guard.integrations.lightning import PassKGuardCallback
+
+        callback = PassKGuardCallback(prompts=held_out, reward_funcs=verify, k=4)
+        L.Trainer(callbacks=[callback], max_steps=2).fit(module, loader)
+        print(callback.guard.history[-1].track)
 
     Steps are optimizer steps, ``trainer.global_step``; with several optimizers in manual
     optimisation that counts each of them. What it logs: see

@@ -20,10 +20,16 @@ __all__ = ["PassKGuardCallback"]
 
 
 class PassKGuardCallback(GuardCallback):
-    """Guards pass@1 in any ``transformers.Trainer``, whatever its loss; either form works::
+    """Guards pass@1 in any ``transformers.Trainer``, whatever its loss::
 
-        trainer.add_callback(PassKGuardCallback(trainer, prompts=held_out, reward_funcs=verify))
-        Trainer(..., callbacks=[PassKGuardCallback(prompts=held_out, reward_funcs=verify)])
+        from passk_guard.integrations.transformers import PassKGuardCallback
+
+        callback = PassKGuardCallback(trainer, prompts=held_out, reward_funcs=verify, k=4)
+        trainer.add_callback(callback)
+        trainer.train()
+        print(callback.guard.history[-1].track)
+
+    ``Trainer(..., callbacks=[PassKGuardCallback(prompts=held_out, ...)])`` works, too.
 
     The guard samples from the trainer's model by itself, and tests the pass@k gradient, since a
     plain trainer shows no advantages. What it logs: see :mod:`passk_guard.reporting.scalars`. All

@@ -21,10 +21,17 @@ __all__ = ["PassKGuardCallback"]
 class PassKGuardCallback(GuardCallback):
     """Guards pass@1 in a ``trl.GRPOTrainer`` or ``RLOOTrainer``, watches other TRL trainers::
 
-        trainer.add_callback(PassKGuardCallback(trainer, prompts=held_out, k=8))
-        trainer = GRPOTrainer(..., callbacks=[PassKGuardCallback(prompts=held_out, k=8)])
+        from passk_guard.integrations.trl import PassKGuardCallback
 
-    What it logs: see :mod:`passk_guard.reporting.scalars`. All other keywords are those of
+        callback = PassKGuardCallback(
+            trainer, prompts=held_out, k=4, objective="pkpo", action=["warn", "mix"]
+        )
+        trainer.add_callback(callback)
+        trainer.train()
+        print(callback.guard.history[-1].track)
+
+    ``GRPOTrainer(..., callbacks=[PassKGuardCallback(prompts=held_out)])`` works, too. What it logs:
+    see :mod:`passk_guard.reporting.scalars`. All other keywords are those of
     :class:`~passk_guard.config.PassKGuardConfig`.
 
     Args:

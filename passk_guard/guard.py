@@ -22,7 +22,7 @@ from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.outlook import Outlook
 from passk_guard.prober import Prober
 from passk_guard.prompts.pool import HeldOutPool
-from passk_guard.remedies.actions import ACTIONS, Request, run_actions
+from passk_guard.remedies.actions import Request, run_actions
 from passk_guard.remedies.controller import CONTROLLERS
 from passk_guard.remedies.remedy import REMEDIES, Remedy
 from passk_guard.reporting.narrator import Narrator
@@ -39,7 +39,25 @@ logger = logging.getLogger("passk_guard")
 
 
 class PassKGuard:
-    """Watches pass@1 while something else is optimised. Knows no trainer.
+    """Watches pass@1 while something else is optimised. Knows no trainer::
+
+        from passk_guard import HeldOutPool, HFPolicy, PassKGuard, PassKGuardConfig
+        from passk_guard.rollouts.verified_policy import VerifiedPolicy
+        from passk_guard.runtime.isolation import isolated
+
+        policy = VerifiedPolicy(HFPolicy(model, tokenizer, max_completion_length=2), verify)
+        guard = PassKGuard(
+            policy,
+            HeldOutPool(held_out),
+            PassKGuardConfig(k=4, every=10),
+            isolation=lambda seed: isolated(model, seed=seed),
+        )
+        for step in range(100):
+            task = guard.due(step)
+            if task is not None:
+                guard.run(task, step)
+            train_one_step()
+        print(guard.history[-1].track)
 
     On several processes (``torch.distributed``) all of them call it alike, and share the work.
 
@@ -136,15 +154,8 @@ class PassKGuard:
         self._states = StateWatch()
         self._run = RunIdentity()
         self.requests: set[Request] = set()
-        self._actions = [
-            ACTIONS[action] if isinstance(action, str) else action
-            for action in config.actions
-            if action not in REMEDIES
-        ]
-        self._remedy: Remedy | None = None
+        self._remedy = None
         if config.remedy is not None:
-            REMEDIES[config.remedy].check(objective)
-            assert objective is not None
             controller = CONTROLLERS[config.controller](config.pass1_tolerance)
             self._remedy = Remedy(config.remedy, objective, controller)
         _ = self._settings  # as the user wrote them, before anything steers the objective
@@ -245,8 +256,10 @@ class PassKGuard:
             self._outlook.plan(partial(self._prober.visible_loss, drift))
         if found.alarm is not None:
             self._tell(Raised(found))
-            run_actions(self._actions, found, self, strict=self.config.strict)
-        change = None if self._remedy is None else self._remedy.update(found)
+            actions = [action for action in self.config.actions if action not in REMEDIES]
+            run_actions(actions, found, self, strict=self.config.strict)
+        live = self.objective is not None  # else it has failed
+        change = self._remedy.update(found) if live and self._remedy is not None else None
         if change is not None:
             self._tell(RemedyChanged(found.step, change))
 
@@ -283,13 +296,5 @@ class PassKGuard:
         return run_settings(self.config, self.pool, self.objective, self._sampling)
 
     def _pieces(self) -> list[Piece]:
-        return guard_pieces(
-            self._prober,
-            self.pool,
-            self.schedule,
-            self._states,
-            self.objective,
-            self._remedy,
-            self._run,
-            self._sampling,
-        )
+        parts = (self._prober, self.pool, self.schedule, self._states)
+        return guard_pieces(*parts, self.objective, self._remedy, self._run, self._sampling)

@@ -50,3 +50,21 @@ def pytest_runtest_setup(item):
 def tiny_lm(request):
     """Makes a tiny language model, with ``tied=`` and ``seed=``: plain torch's, and a Llama."""
     return LANGUAGE_MODELS[request.param]
+
+
+@pytest.fixture
+def doors():
+    """What a test registers is gone after it."""
+    from passk_guard import detection, gradients, objectives, remedies
+
+    registries = [
+        detection.DETECTORS,
+        gradients.ENGINES,
+        objectives.ESTIMATORS,
+        remedies.ACTIONS,
+        remedies.CONTROLLERS,
+    ]
+    before = [dict(registry._entries) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry._entries = entries

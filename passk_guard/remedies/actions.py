@@ -49,21 +49,21 @@ def register_action(name: str, action: Action) -> None:
 
 
 def run_actions(
-    actions: Sequence[Action], look: Look, guard: ActingGuard, *, strict: bool = False
+    actions: Sequence[str | Action], look: Look, guard: ActingGuard, *, strict: bool = False
 ) -> None:
     """Run every action on the look that raised an alarm, in order.
 
     If one raises, that is said, and training goes on.
 
     Args:
-        actions: to run.
+        actions: to run, or their names.
         look: with its alarm.
         guard: that took it.
         strict: raise what an action raises.
     """
     for action in actions:
         with survived(strict, partial(_action_failed, action)):
-            action(look, guard)
+            (ACTIONS[action] if isinstance(action, str) else action)(look, guard)
     _agree(guard)
 
 
@@ -79,7 +79,7 @@ def _agree(guard: ActingGuard) -> None:
         live.k, live.pass1_weight = told[0][1]
 
 
-def _action_failed(action: Action, error: Exception) -> None:
+def _action_failed(action: str | Action, error: Exception) -> None:
     warn(f"the action {action!r} raised {type(error).__name__}: {error}")
 
 

@@ -52,9 +52,14 @@ class Remedy:
         how: its name, as in :data:`REMEDIES`.
         objective: live.
         controller: decides on λ.
+
+    Raises:
+        ValueError: the objective cannot be steered like this.
     """
 
-    def __init__(self, how: str, objective: LiveObjective, controller: Controller) -> None:
+    def __init__(self, how: str, objective: LiveObjective | None, controller: Controller) -> None:
+        REMEDIES[how].check(objective)
+        assert objective is not None, "every check refuses that"
         self._how, self._objective, self._k = how, objective, objective.k
         self.controller = controller
 

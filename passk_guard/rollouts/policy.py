@@ -21,6 +21,36 @@ class Policy(Protocol):
 
     A policy may also have ``unfit(rows) -> list[str | None]``: of each row, why it cannot be
     sampled ("has 5000 tokens, ..."). Such rows are left out, where they would fail their batch.
+
+    One that answers each prompt by a single token, from a table of logits::
+
+        import torch
+
+        from passk_guard import RolloutGroup
+
+
+        class Table(torch.nn.Module):
+            def __init__(self, prompts, answers):
+                super().__init__()
+                self.logits = torch.nn.Parameter(torch.zeros(prompts, answers))
+
+            def parameters(self):
+                return self.named_parameters()
+
+            def generate(self, rows, row_ids, n, temperature=None):
+                return [self.rollouts(row, i, n) for row, i in zip(rows, row_ids)]
+
+            def rollouts(self, row, i, n):
+                answers = self.logits[i].softmax(-1).multinomial(n, replacement=True)
+                ids = torch.stack([torch.full((n,), i), answers], 1)  # (n, 2)
+                sampled = torch.tensor([0, 1]).expand(n, 2)
+                success = (answers == row["answer"]).float()
+                return RolloutGroup(i, ids, torch.ones_like(ids), sampled, success)
+
+            def log_probs(self, input_ids, attention_mask, completion_mask):
+                scores = self.logits[input_ids[:, :1]].log_softmax(-1)  # (b, 1, answers)
+                scores = scores.gather(2, input_ids[:, 1:, None])[..., 0]
+                return torch.nn.functional.pad(scores, (1, 0)) * completion_mask
     """
 
     def generate(

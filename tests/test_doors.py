@@ -1,0 +1,210 @@
+"""Each door: one new file, taken from the documents, and a setting that names what it brings."""
+
+import importlib.util
+import re
+
+import pytest
+import torch
+from guarded_bandit import CONTEXTS, make_guard
+from places import ROOT
+from tiny import BanditPolicy
+
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning, PassKObjective
+from passk_guard.objectives.training_weight import TrainingGroups
+from passk_guard.rollouts.verified_policy import VerifiedPolicy
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+BLOCKS = {
+    re.search(r"register_(\w+)\(\"", block)[1]: block
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+}
+SETTINGS = {"k": 4, "prompts_per_probe": 16, "every": 5}
+
+pytestmark = pytest.mark.usefixtures("doors")
+
+
+@pytest.fixture
+def door(tmp_path):
+    """Puts one of the page's examples into a file of its own, and imports it."""
+
+    def enter(kind):
+        path = tmp_path / f"my_{kind}.py"
+        path.write_text(BLOCKS[kind])
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return enter
+
+
+def guarded(objective=None, policy=None, **settings):
+    policy = policy or BanditPolicy(CONTEXTS, dim=3, seed=5)
+    pool = HeldOutPool([{"prompt": str(i)} for i in range(CONTEXTS)])
+    config = PassKGuardConfig(**SETTINGS | settings)
+    return PassKGuard(policy, pool, config, isolation=policy.isolated, objective=objective)
+
+
+def test_the_page_has_an_example_of_twenty_lines_for_each_door():
+    assert set(BLOCKS) == {"engine", "estimator", "action", "controller", "detector"}
+    for block in BLOCKS.values():
+        code = [line for line in block.splitlines() if line.strip() and "import" not in line]
+        assert len(code) <= 20
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"engine": "autograd"},
+        {"objective": "tilted"},
+        {"action": "write_down"},
+        {"controller": "switch"},
+        {"detectors": "level,single_look"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_what_is_not_registered_is_refused_with_what_is(wrong):
+    ((name, _),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"^{name}='\w+' is not known\. Choose '"):
+        PassKGuardConfig(**wrong)
+
+
+def test_an_engine(door):
+    door("engine")
+    own, built_in = guarded(engine="autograd").probe(0), guarded().probe(0)
+    assert own.alignment.inner == pytest.approx(built_in.alignment.inner, rel=1e-5)
+    assert own.gramian == pytest.approx(built_in.gramian, rel=1e-4, abs=1e-9)
+
+
+def test_an_estimator(door):
+    module = door("estimator")
+    rewards = torch.tensor([[1.0, 0.0, 0.0, torch.nan]])
+    objective = PassKObjective(4, estimator="tilted", group_size=16)
+    assert torch.equal(objective(rewards), module.tilted_advantages(rewards, 4))
+    probe = guarded(objective).probe(0)
+    # In groups of 16 as in the probe's 8, hard prompts weigh more.
+    weight = [objective.prompt_weight(c, 8, None, TrainingGroups(16)) for c in (1, 4, 7)]
+    assert weight == sorted(weight, reverse=True)
+    assert probe.weights.max() == pytest.approx(weight[0], rel=1)
+    with pytest.raises(ValueError, match="estimator='tilted' with k=4 needs groups of at least 2"):
+        PassKObjective(4, estimator="tilted", group_size=1)
+
+
+def test_an_estimator_may_know_its_own_prompt_weights(door):
+    from passk_guard.objectives import Estimator, register_estimator
+
+    module = door("estimator")
+    known = Estimator(module.tilted_advantages, lambda k: 2, prompt_weight=lambda k, g, c, n: 7.0)
+    register_estimator("known", known)
+    objective = PassKObjective(4, estimator="known", group_size=16)
+    assert objective.prompt_weight(3, 8, None, None) == 7.0
+    objective.pass1_weight = 0.5
+    assert objective.prompt_weight(3, 8, None, None) == pytest.approx(4.0)  # A_1 weighs 1
+
+
+def test_an_action(door, tmp_path, monkeypatch):
+    door("action")
+    monkeypatch.chdir(tmp_path)
+    guard = guarded(action="write_down", floor=0.99)
+    probe = guard.probe(0)
+    assert probe.alarm is not None
+    assert (tmp_path / "alarms.txt").read_text().startswith(f"0 {probe.track.change:+.3f} step 0:")
+
+
+def test_a_controller_and_its_state(door):
+    door("controller")
+    settings = {"action": ["warn", "mix"], "controller": "switch", "floor": 0.99}
+    guard = guarded(PassKObjective(4), **settings)
+    with pytest.warns(PassKGuardWarning, match="works against pass@1"):
+        guard.probe(0)
+    assert guard.pass1_weight == 0.5
+    other = guarded(PassKObjective(4), **settings)
+    other.load_state_dict(guard.state_dict())
+    assert other.pass1_weight == 0.5
+    assert other.state_dict()["remedy"] == guard.state_dict()["remedy"]
+
+
+def test_a_detector_shares_the_false_alarms_and_leads(door):
+    module = door("detector")
+    names = "alignment,level,single_look"
+    guard = guarded(detectors=names, watch="target_k")
+    detectors = guard._prober.detector.detectors
+    assert list(detectors) == names.split(",")
+    two = guarded()._prober.detector.detectors
+    assert detectors["level"].z > two["level"].z  # a third of the chance, not a half
+    detectors["single_look"].threshold = 1e9  # whatever is seen
+    with pytest.warns(PassKGuardWarning, match=r"\(single_look alarm\)"):
+        probe = guard.probe(0)
+    assert [(kind, kind.leading, kind.group) for kind in probe.conflicts] == [
+        ("single_look", True, None)
+    ]
+    assert isinstance(detectors["single_look"], module.SingleLook)
+    other = guarded(detectors=names, watch="target_k")
+    other.load_state_dict(guard.state_dict())
+    assert other._prober.detector.active == {"single_look"}
+    # A run that goes on without it has no such alarm.
+    third = guarded(watch="target_k")
+    third.load_state_dict(guard.state_dict())
+    assert third._prober.detector.active == set()
+
+
+class Remote:
+    """A policy whose parameters nobody here sees."""
+
+    def __init__(self):
+        self._bandit = BanditPolicy(CONTEXTS, dim=3, seed=5)
+        self.isolated = self._bandit.isolated
+        self.generate = self._bandit.generate
+
+    def log_probs(self, *tokens):
+        return self._bandit.log_probs(*tokens).detach()
+
+    def gramian(self, groups):
+        rows = []
+        for group in groups:
+            scores = self._bandit.log_probs(*group.tokens).sum(-1)
+            loss = scores @ (group.centred_success() / group.n).double()
+            rows.append(torch.autograd.grad(loss, self._bandit.weight)[0].flatten())
+        return torch.stack(rows) @ torch.stack(rows).T
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_policy_without_parameters_brings_its_own_gramian(verified):
+    policy = Remote()
+    if verified:  # as adapters wrap it
+        policy = VerifiedPolicy(policy, None)
+        policy.isolated = Remote().isolated
+    guard = guarded(policy=policy)
+    own, built_in = guard.probe(0), guarded().probe(0)
+    assert own.alignment.inner == pytest.approx(built_in.alignment.inner, rel=1e-5)
+    assert guard.rescore(5).drift.usable
+    with pytest.raises(ValueError, match="metric='adam' reads the optimizer's state"):
+        PassKGuard(
+            policy,
+            guard.pool,
+            PassKGuardConfig(metric="adam"),
+            isolation=policy.isolated,
+            optimizer=lambda: None,
+        )
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize("wrong", [torch.zeros(3, 3), torch.full((16, 16), torch.nan)])
+def test_a_gramian_that_is_none_costs_the_probe(wrong):
+    policy = Remote()
+    policy.gramian = lambda groups: wrong
+    guard = guarded(policy=policy)
+    with pytest.warns(PassKGuardWarning, match=r"the policy's gramian\(\)"):
+        assert guard.probe(0) is None
+
+
+def test_a_name_is_not_taken_twice():
+    from passk_guard.remedies import register_action
+
+    register_action("mine", print)
+    register_action("mine", print)
+    with pytest.raises(ValueError, match="action='mine' is registered already"):
+        register_action("mine", repr)
+    with pytest.raises(ValueError, match="must be a plain word, got 'my action'"):
+        register_action("my action", print)
+    assert make_guard(action="mine").probe(0).alarm is None
