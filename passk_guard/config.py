@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any
@@ -213,11 +213,6 @@ class PassKGuardConfig:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-
-    @classmethod
-    def from_keywords(cls, given: Mapping[str, Any]) -> PassKGuardConfig:
-        """Pick the settings out of an adapter's keywords."""
-        return cls(**{name: given[name] for name in cls.names() if name in given})
 
     @classmethod
     def names(cls) -> list[str]:

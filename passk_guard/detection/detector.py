@@ -51,11 +51,7 @@ class LookEvidence:
 
 
 class Detector(Protocol):
-    """Says, look by look, whether a conflict of its kind is open.
-
-    Attributes:
-        leading: whether it speaks of the update that is in force, before pass@1 is lost.
-    """
+    """Says, look by look, whether a conflict of its kind is open."""
 
     @property
     def leading(self) -> bool:

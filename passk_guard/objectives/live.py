@@ -16,7 +16,6 @@ class LiveObjective(Protocol):
     Attributes:
         k: tries.
         pass1_weight: λ in [0, 1], the share of pass@1.
-        has_k: whether lowering k changes what is trained on.
     """
 
     k: float

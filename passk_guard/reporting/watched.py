@@ -13,19 +13,7 @@ __all__ = ["Watched"]
 
 
 class Watched(Protocol):
-    """A run under guard; a :class:`~passk_guard.PassKGuard` has all of it.
-
-    Attributes:
-        config: settings.
-        pool: held-out prompts.
-        history: completed probes, oldest first.
-        failures: lost ones.
-        total_steps: of the run, where known.
-        overhead: share of the run's time that the guard took.
-        states: named states that hold now.
-        run_id: of the run, over its resumes.
-        began: when the run began.
-    """
+    """A run under guard; a :class:`~passk_guard.PassKGuard` has all of it."""
 
     config: PassKGuardConfig
     pool: HeldOutPool

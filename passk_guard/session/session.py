@@ -25,14 +25,7 @@ __all__ = ["ObjectiveHook", "Session", "TrainerSide", "TrainingSensor"]
 
 
 class TrainerSide(Protocol):
-    """What a run needs of its trainer; an adapter gives it.
-
-    Attributes:
-        name: of the trainer, for the journal.
-        is_main: whether this process is the one that warns and writes.
-        folder: of the run; ``None`` where nothing is to be written.
-        hint: what is missing for curves and pictures; empty where nothing is.
-    """
+    """What a run needs of its trainer; an adapter gives it."""
 
     @property
     def name(self) -> str:
