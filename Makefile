@@ -27,6 +27,7 @@ lint: .venv/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports --no-logo
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -88,4 +89,4 @@ LOWEST := tests/cli/test_doctor_trainers.py tests/rollouts/test_hf_policy.py \
 	touch $@
 
 clean:
-	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
