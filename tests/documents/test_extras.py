@@ -19,6 +19,7 @@ STARTED = {  # what is imported by commands and by the package as it runs
     "test_terminal_progress": {"rich"},
     "test_readme_and_examples": {"matplotlib"},
     "test_report": {"matplotlib"},
+    "test_wheel": {"trl"},
 }
 
 
