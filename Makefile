@@ -1,4 +1,5 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
+# `make check` is for every commit: all of `make test` that starts no trainer and no process.
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, and the trainers
 # on the lowest supported releases.
 PYTHON ?= python3
@@ -11,13 +12,16 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test docs lint lanes lane-core lane-oldest-torch lane-lowest clean
+.PHONY: demo check test docs lint lanes lane-core lane-oldest-torch lane-lowest clean
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
 
 test: lint .venv/.reporters
 	$(PY) $(PYTEST)
+
+check: lint
+	PASSK_GUARD_QUICK=1 $(PY) $(PYTEST) -rfE tests passk_guard --ignore=passk_guard/integrations
 
 # The API reference, from docstrings, into build/docs.
 docs: .venv/.installed
@@ -32,12 +36,12 @@ lint: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PY) $(PIP) -c constraints.txt torch
-	$(PY) $(PIP) -c constraints.txt -e '.[dev]'
+	$(PY) $(PIP) -c constraints.txt -e '.[dev,contracts]'
 	touch $@
 
 # Experiment trackers, for their tests only: the demo does without.
 .venv/.reporters: .venv/.installed
-	$(PY) $(PIP) -c constraints.txt -e '.[dev,reporters]'
+	$(PY) $(PIP) -c constraints.txt -e '.[dev,contracts,reporters]'
 	touch $@
 
 lanes: lane-core lane-oldest-torch lane-lowest
