@@ -23,7 +23,7 @@ test: lint .venv/.reporters
 check: lint
 	PASSK_GUARD_QUICK=1 $(PY) $(PYTEST) -rfE tests passk_guard --ignore=passk_guard/integrations
 
-# The API reference, from docstrings, into build/docs.
+# The README, the pages of docs/ and the API reference from docstrings, into build/docs.
 docs: .venv/.installed
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 

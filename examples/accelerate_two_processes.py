@@ -17,8 +17,8 @@ import tasks
 from trl import GRPOConfig, GRPOTrainer
 
 from passk_guard.integrations.trl import PassKGuardCallback
-from passk_guard.runtime.processes import everywhere
 from passk_guard.reporting.table import history_table
+from passk_guard.runtime.processes import everywhere
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from passk_loss import passk_loss
 from torch.utils.tensorboard import SummaryWriter
 
 from passk_guard import HeldOutPool, HFPolicy, PassKGuard, PassKGuardConfig, PassKObjective
-from passk_guard.runtime.isolation import isolated
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.report import Report, begin_run, end_run, publish
 from passk_guard.reporting.table import history_table
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.runtime.isolation import isolated
 
 
 def main() -> None:

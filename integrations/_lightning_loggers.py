@@ -11,10 +11,10 @@ from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert
 from passk_guard.reporting.report import Report
 
-__all__ = ["LightningReporters"]
+__all__ = ["LightningLoggers"]
 
 
-class LightningReporters:
+class LightningLoggers:
     """Sends a report to the trainer's loggers.
 
     ``pl_module.log`` alone would write only at every ``log_every_n_steps``-th step, so loggers are

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from passk_guard.config import Actions, PassKGuardConfig
-from passk_guard.errors import survived, warn
+from passk_guard.config import Actions, Names, PassKGuardConfig
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
-from passk_guard.gradients.adam_metric import check_adam
 from passk_guard.gradients.parameters import ParameterFilter
 from passk_guard.guard import PassKGuard
-from passk_guard.integrations._hosts import module_host
-from passk_guard.integrations._lightning_loggers import LightningReporters
+from passk_guard.integrations._lightning_side import LightningSide, module_host
 from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.objectives.passk_objective import PassKObjective
-from passk_guard.remedies.anchors import AnchorTerm, norm
+from passk_guard.remedies.anchors import norm
 from passk_guard.remedies.gradient_term import add_to_gradients, averaged
-from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.report import all_scalars, begin_run, end_run, publish
-from passk_guard.reporting.sentences import start_message, where_message
-from passk_guard.reporting.terminal import Terminal
-from passk_guard.runtime.processes import decided_by_first, world
-from passk_guard.session.harmless import Harmless, harmless
-from passk_guard.session.hosted_guard import Given, hosted_guard
-from passk_guard.session.state_file import take_up, whole_state
+from passk_guard.session.arguments import Arguments
+from passk_guard.session.hosted_guard import hosted_guard
+from passk_guard.session.session import Session
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -57,7 +47,7 @@ _NEEDS = (
 _UNSUPPORTED = ("FSDPStrategy", "DeepSpeedStrategy")  # ModelParallelStrategy is FSDP2
 
 
-class PassKGuardCallback(Harmless, Callback):
+class PassKGuardCallback(Callback):
     """Guards pass@1 in a ``lightning.Trainer`` (or ``pytorch_lightning.Trainer``)::
 
         L.Trainer(callbacks=[PassKGuardCallback(prompts=held_out, reward_funcs=verify, k=8)])
@@ -98,9 +88,14 @@ class PassKGuardCallback(Harmless, Callback):
         reward_funcs: Any = None,
         success: str | Callable[..., Any] | None = None,
         success_threshold: float = 0.5,
-        k: int = 8,
         objective: PassKObjective | None = None,
         policy: Callable[[Any], Any] | str | None = None,
+        temperature: float | None = None,
+        max_completion_length: int | None = None,
+        anchor_prompts: Any = None,
+        anchor_batch_size: int = 8,
+        # Settings but objective.
+        k: int = 8,
         num_generations: int | None = None,
         prompts_per_probe: int = 64,
         every: int | None = None,
@@ -108,16 +103,15 @@ class PassKGuardCallback(Harmless, Callback):
         action: Actions = "warn",
         pass1_tolerance: float = 0.01,
         floor: str | float = "start",
-        false_alarms: float = 1e-3,
+        false_alarms: float = 0.001,
         watch: str = "update",
         metric: str = "euclidean",
-        temperature: float | None = None,
-        max_completion_length: int | None = None,
+        engine: str = "backward",
+        detectors: Names = "alignment,level",
+        controller: str = "integral",
         report_temperature: float | None = None,
         group_by: str | None = None,
         weight_by: str | None = None,
-        anchor_prompts: Any = None,
-        anchor_batch_size: int = 8,
         reference_batches: int | None = None,
         parameters: ParameterFilter = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
@@ -125,25 +119,56 @@ class PassKGuardCallback(Harmless, Callback):
         log_prompts: bool = False,
         on_error: str | None = None,
         seed: int = 0,
+        # End of settings.
     ) -> None:
-        keywords = {**locals()}
-        self._given = Given.from_keywords(keywords)
-        self.config = PassKGuardConfig.from_keywords({**keywords, "objective": None})
-        self._guard: PassKGuard | None = None
-        self._anchors: AnchorTerm | None = None
+        self._arguments = Arguments(
+            prompts=prompts,
+            reward_funcs=reward_funcs,
+            success=success,
+            success_threshold=success_threshold,
+            objective=objective,
+            policy=policy,
+            temperature=temperature,
+            max_completion_length=max_completion_length,
+            anchor_prompts=anchor_prompts,
+            anchor_batch_size=anchor_batch_size,
+        )
+        self.config = PassKGuardConfig(
+            # Settings but objective.
+            k=k,
+            num_generations=num_generations,
+            prompts_per_probe=prompts_per_probe,
+            every=every,
+            max_overhead=max_overhead,
+            action=action,
+            pass1_tolerance=pass1_tolerance,
+            floor=floor,
+            false_alarms=false_alarms,
+            watch=watch,
+            metric=metric,
+            engine=engine,
+            detectors=detectors,
+            controller=controller,
+            report_temperature=report_temperature,
+            group_by=group_by,
+            weight_by=weight_by,
+            reference_batches=reference_batches,
+            parameters=parameters,
+            memory_limit=memory_limit,
+            verifier_timeout=verifier_timeout,
+            log_prompts=log_prompts,
+            on_error=on_error,
+            seed=seed,
+            # End of settings.
+        )
+        self._side = LightningSide(self.config.strict)
+        self._session = Session(self.config, self._side)
         self._restored: dict[str, Any] = {}
-        self._trainer: Any = None
-        self._terminal = Terminal(self._shows_progress)
-        self._say = self._terminal.say
-        self._seen = -1  # optimizer steps at the last look
-        self._clock = self._anchor_seconds = 0.0
 
     @property
     def guard(self) -> PassKGuard:
         """The guard, once ``fit`` has begun."""
-        if self._guard is None:
-            raise RuntimeError("PassKGuardCallback has no guard yet: it is made as fit() begins.")
-        return self._guard
+        return self._session.guard
 
     def on_init_end(self, *args: Any, **kwargs: Any) -> None:
         """What ``transformers.Trainer`` calls on a callback of its own: this is none."""
@@ -158,7 +183,8 @@ class PassKGuardCallback(Harmless, Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Check everything before training starts, once the module is configured."""
-        if self._guard is not None:
+        self._session.meet((trainer, pl_module))
+        if self._session.built:
             return
         strategy = type(trainer.strategy)
         if any(cls.__name__ in _UNSUPPORTED for cls in strategy.__mro__):
@@ -166,118 +192,52 @@ class PassKGuardCallback(Harmless, Callback):
                 f"passk-guard does not support {strategy.__name__}, whose parameters have no "
                 "gradients of their own: one process, DDP and ModelParallelStrategy (FSDP2) work."
             )
-        self._trainer = trainer
         check_needs(trainer, _NEEDS, "lightning", ">=2.4")
-        host = module_host(trainer, pl_module, self._terminal)
-        self._guard, self._anchors = hosted_guard(host, self._given, self.config)
-        self._reporters = LightningReporters(trainer, self.config.strict)
-        self._journal = Journal(None if trainer.fast_dev_run else trainer.default_root_dir)
+        self._side.found(trainer, pl_module)
+        terminal = self._session.terminal
+        host = module_host(trainer, pl_module, terminal.say, terminal.progress)
+        self._session.attach(*hosted_guard(host, self._arguments, self.config))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up a saved state, and probe the untouched policy."""
-        guard, step = self.guard, trainer.global_step
-        if self.config.metric == "adam":
-            check_adam(trainer.optimizers[0])
-        if step > 0 or self._restored:
-            take_up(lambda: self._restored, guard, self._anchors)
-            self._restored = {}
-        total = trainer.estimated_stepping_batches
-        guard.total_steps = int(total) if 0 < total < float("inf") else None
-        self._say(start_message(self.config, len(guard.pool), guard.total_steps))
-        hint = "" if trainer.loggers else "The trainer has no logger: try TensorBoardLogger(...)."
-        self._say(where_message(self._journal.path, hint))
-        if world()[0] == 0:
-            begin_run(guard, self._journal, step, type(pl_module).__name__)
-        self._look(None, step)
-        self._seen = step
-        self._clock = time.perf_counter()
+        step, total = trainer.global_step, trainer.estimated_stepping_batches
+        restored, self._restored = self._restored, {}
+        load = (lambda: restored) if step > 0 or restored else None
+        self._side.steps_are_logged = False
+        self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
+        self._side.steps_are_logged = True
 
-    @harmless
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Add the pass@1 term: gradients are complete and unscaled here, and not yet clipped."""
-        if self._anchors is None or not self._anchors.due():
+        anchors = self._session.anchors
+        if anchors is None or not anchors.due():
             return
-        began = time.perf_counter()
-        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        named = {n: p for n, p in self._anchors.parameters().items() if id(p) in stepped}
-        if not named:  # another network's optimizer, such as a critic's
-            return
-        gradient = self._anchors.gradient(trainer.global_step)
-        if gradient is not None:
-            gradient = averaged(gradient, named, trainer.strategy.reduce)
-            host = [p.grad for p in named.values() if p.grad is not None]
-            if not self._anchors.matched:
-                self._anchors.match(norm(host), norm(gradient.values()))
-            add_to_gradients(named, gradient, self._anchors.objective.factor)
-        self._anchor_seconds += time.perf_counter() - began
+        with self._session.remedy_at_work():
+            stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            named = {n: p for n, p in anchors.parameters().items() if id(p) in stepped}
+            # None of them: another network's optimizer, such as a critic's.
+            gradient = anchors.gradient(trainer.global_step) if named else None
+            if gradient is not None:
+                gradient = averaged(gradient, named, trainer.strategy.reduce)
+                host = [p.grad for p in named.values() if p.grad is not None]
+                if not anchors.matched:
+                    anchors.match(norm(host), norm(gradient.values()))
+                add_to_gradients(named, gradient, anchors.objective.factor)
 
-    @harmless
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look when it is time; a batch that only accumulates is no step."""
-        step = trainer.global_step
-        if step == self._seen:
-            return
-        schedule, now = self.guard.schedule, time.perf_counter()
-        schedule.trained(now - self._clock - self._anchor_seconds, step - self._seen)
-        schedule.also(self._anchor_seconds, remedy=True)
-        self._anchor_seconds = 0.0
-        self._seen, before = step, schedule.spent
-        self._look(pl_module, step)
-        self._clock = time.perf_counter()
-        schedule.also(self._clock - now - (schedule.spent - before))
-        self._grant_requests(trainer, step)
+        self._session.step_ended(trainer.global_step)
 
-    @harmless
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Sum the run up."""
-        self.guard.end()
-        if world()[0] == 0:
-            end_run(self.guard, self._journal, trainer.global_step)
-        self._terminal.conclude(self.guard, self._journal)
+        self._session.end(trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
-        return {} if self._guard is None else whole_state(self._guard, self._anchors)
+        return self._session.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
         self._restored = state_dict
-
-    # Parts ----------------------------------------------------------------------------------
-
-    def _look(self, module: Any, step: int) -> None:
-        task = self.guard.due(step)
-        if self.guard.schedule.timed:
-            task = decided_by_first(task)  # process 0's clock decides for all
-        if task is None:
-            return
-        found = self.guard.run(task, step)
-        if found is not None:
-            self._reporters.tell(module, all_scalars(found, self.guard))
-        if world()[0] == 0:
-            publish(found, self.guard, self._journal, self._reporters.send)
-
-    def _grant_requests(self, trainer: Any, step: int) -> None:
-        requests, self.guard.requests = self.guard.requests, set()
-        if not requests:
-            return
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
-        path = Path(folder) / f"passk_guard-step={step}.ckpt"
-        with survived(self.config.strict, _not_saved):
-            trainer.save_checkpoint(path)
-        if "stop" in requests:
-            trainer.should_stop = True
-            self._say(
-                f"passk-guard: step {step}: training stops here, because action='stop' was asked "
-                f"for and an alarm was raised. A checkpoint is saved: {path}"
-            )
-
-    def _shows_progress(self) -> bool:
-        bar = self._trainer.progress_bar_callback
-        return world()[0] == 0 and bar is not None and getattr(bar, "is_enabled", True)
-
-
-def _not_saved(error: Exception) -> None:
-    warn(f"the checkpoint that was asked for was not saved: {error}")

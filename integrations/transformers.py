@@ -7,13 +7,14 @@ from typing import Any
 
 from transformers import Trainer
 
-from passk_guard.config import Actions, PassKGuardConfig
+from passk_guard.config import Actions, Names, PassKGuardConfig
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.parameters import ParameterFilter
-from passk_guard.integrations._hosts import trainer_host
-from passk_guard.integrations._trainer_events import GuardCallback
+from passk_guard.integrations._trainer_callback import GuardCallback
+from passk_guard.integrations._trainer_side import trainer_host
 from passk_guard.objectives.passk_objective import PassKObjective
-from passk_guard.session.hosted_guard import Given, hosted_guard
+from passk_guard.session.arguments import Arguments
+from passk_guard.session.hosted_guard import hosted_guard
 
 __all__ = ["PassKGuardCallback"]
 
@@ -60,9 +61,14 @@ class PassKGuardCallback(GuardCallback):
         reward_funcs: Any = None,
         success: str | Callable[..., Any] | None = None,
         success_threshold: float = 0.5,
-        k: int = 8,
         objective: PassKObjective | None = None,
         policy: Callable[[Any], Any] | None = None,
+        temperature: float | None = None,
+        max_completion_length: int | None = None,
+        anchor_prompts: Any = None,
+        anchor_batch_size: int = 8,
+        # Settings but objective.
+        k: int = 8,
         num_generations: int | None = None,
         prompts_per_probe: int = 64,
         every: int | None = None,
@@ -70,16 +76,15 @@ class PassKGuardCallback(GuardCallback):
         action: Actions = "warn",
         pass1_tolerance: float = 0.01,
         floor: str | float = "start",
-        false_alarms: float = 1e-3,
+        false_alarms: float = 0.001,
         watch: str = "update",
         metric: str = "euclidean",
-        temperature: float | None = None,
-        max_completion_length: int | None = None,
+        engine: str = "backward",
+        detectors: Names = "alignment,level",
+        controller: str = "integral",
         report_temperature: float | None = None,
         group_by: str | None = None,
         weight_by: str | None = None,
-        anchor_prompts: Any = None,
-        anchor_batch_size: int = 8,
         reference_batches: int | None = None,
         parameters: ParameterFilter = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
@@ -87,11 +92,49 @@ class PassKGuardCallback(GuardCallback):
         log_prompts: bool = False,
         on_error: str | None = None,
         seed: int = 0,
+        # End of settings.
     ) -> None:
-        keywords = {**locals()}
-        self._given = Given.from_keywords(keywords)
-        self.config = PassKGuardConfig.from_keywords({**keywords, "objective": None})
-        super().__init__(trainer)
+        self._arguments = Arguments(
+            prompts=prompts,
+            reward_funcs=reward_funcs,
+            success=success,
+            success_threshold=success_threshold,
+            objective=objective,
+            policy=policy,
+            temperature=temperature,
+            max_completion_length=max_completion_length,
+            anchor_prompts=anchor_prompts,
+            anchor_batch_size=anchor_batch_size,
+        )
+        config = PassKGuardConfig(
+            # Settings but objective.
+            k=k,
+            num_generations=num_generations,
+            prompts_per_probe=prompts_per_probe,
+            every=every,
+            max_overhead=max_overhead,
+            action=action,
+            pass1_tolerance=pass1_tolerance,
+            floor=floor,
+            false_alarms=false_alarms,
+            watch=watch,
+            metric=metric,
+            engine=engine,
+            detectors=detectors,
+            controller=controller,
+            report_temperature=report_temperature,
+            group_by=group_by,
+            weight_by=weight_by,
+            reference_batches=reference_batches,
+            parameters=parameters,
+            memory_limit=memory_limit,
+            verifier_timeout=verifier_timeout,
+            log_prompts=log_prompts,
+            on_error=on_error,
+            seed=seed,
+            # End of settings.
+        )
+        super().__init__(config, trainer)
 
     def _check(self, trainer: Any) -> None:
         if not isinstance(trainer, Trainer):
@@ -107,5 +150,6 @@ class PassKGuardCallback(GuardCallback):
             )
 
     def _build(self) -> None:
-        host = trainer_host(self._trainer, self._terminal)
-        self._guard, self._anchors = hosted_guard(host, self._given, self.config)
+        terminal = self._session.terminal
+        host = trainer_host(self._trainer, terminal.say, terminal.progress)
+        self._session.attach(*hosted_guard(host, self._arguments, self.config))

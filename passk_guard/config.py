@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.checks import (
@@ -18,32 +19,38 @@ from passk_guard.checks import (
     check_one_of,
     check_whole,
 )
+from passk_guard.detection import DETECTORS
+from passk_guard.gradients import ENGINES
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.parameters import ParameterFilter
-from passk_guard.objectives.estimators import ESTIMATORS
+from passk_guard.objectives import ESTIMATORS
+from passk_guard.remedies import ACTIONS, CONTROLLERS
+from passk_guard.remedies.remedy import REMEDIES
 
-if TYPE_CHECKING:
-    from passk_guard.guard import PassKGuard
-    from passk_guard.look import Probe, Rescore
+__all__ = ["Action", "Actions", "Names", "PassKGuardConfig"]
 
-__all__ = ["Action", "Actions", "PassKGuardConfig"]
-
-Action = str | Callable[["Probe | Rescore", "PassKGuard"], Any]
+Action = str | Callable[..., Any]
 # The list first: jsonargparse (LightningCLI) takes the first that fits, and would save a list as
 # the import path of a callable.
 Actions = list[Action] | Action
+Names = list[str] | str
 
 if TYPE_CHECKING:
     _Actions = Actions
     _Floor = str | float
+    _Names = Names
     _Parameters = ParameterFilter
+    _Rollouts = int | None
+    _Seed = int
 else:
     # transformers' and TRL's argument parsers read the settings' types at run time, and know one
     # simple type for each. What they give is a string, which __post_init__ takes apart.
-    _Actions = _Floor = str
+    _Actions = _Floor = _Names = str
     _Parameters = str | None
+    # The parsers take each name once, and these two are the trainers' own: no fields, for them.
+    _Rollouts = InitVar[int | None]
+    _Seed = InitVar[int]
 
-_ACTIONS = ("warn", "mix", "adjust_k", "checkpoint", "stop")
 _WATCHES = ("update", "target_k")
 _METRICS = ("euclidean", "adam")
 _ON_ERROR = ("continue", "raise")
@@ -59,7 +66,7 @@ _RANGES = {
 _OPTIONAL = ("max_overhead", "report_temperature")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PassKGuardConfig:
     """Settings of a guard, the same on every trainer.
 
@@ -76,13 +83,19 @@ class PassKGuardConfig:
         every: optimizer steps between probes; ``None`` spaces them by ``max_overhead``.
         max_overhead: share of wall time that probes may take; 0.02 where ``every`` is ``None`` too.
         action: ``"warn"``, ``"mix"`` (a pass@1 term), ``"adjust_k"``, ``"checkpoint"``, ``"stop"``,
-            a callable ``f(probe, guard)`` run at an alarm, or a list; ``"warn,mix"`` is one, too.
+            the name of a registered one, a callable ``f(look, guard)`` run at an alarm, or a list;
+            ``"warn,mix"`` is one, too.
         pass1_tolerance: how far pass@1 may fall below its floor.
         floor: ``"start"``, ``"best"`` so far by its lower bound, or a number.
         false_alarms: highest chance of a false alarm per probe, all alarms together.
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
         metric: inner products of gradients: ``"euclidean"``, or ``"adam"`` along the steps that
             Adam takes.
+        engine: what takes per-prompt gradients, see :mod:`passk_guard.gradients.engine`.
+        detectors: what raises alarms, a list or ``"alignment,level"``; they share
+            ``false_alarms``. See :mod:`passk_guard.detection.detector`.
+        controller: what decides how strongly a remedy acts, see
+            :mod:`passk_guard.remedies.controller`.
         report_temperature: also measure pass@1 at this temperature, the one that production
             serves; 0 is greedy.
         group_by: column; each of its values has a pass@1, a floor and a verdict of its own.
@@ -104,7 +117,7 @@ class PassKGuardConfig:
 
     k: int = 8
     objective: str | None = None
-    num_generations: int | None = None
+    num_generations: _Rollouts = None
     prompts_per_probe: int = 64
     every: int | None = None
     max_overhead: float | None = None
@@ -114,6 +127,9 @@ class PassKGuardConfig:
     false_alarms: float = 1e-3
     watch: str = "update"
     metric: str = "euclidean"
+    engine: str = "backward"
+    detectors: _Names = "alignment,level"
+    controller: str = "integral"
     report_temperature: float | None = None
     group_by: str | None = None
     weight_by: str | None = None
@@ -123,12 +139,14 @@ class PassKGuardConfig:
     verifier_timeout: float = 300.0
     log_prompts: bool = False
     on_error: str | None = None
-    seed: int = 0
+    seed: _Seed = 0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *hidden: Any) -> None:
         """Check every argument that can be checked alone; numbers become plain Python ones."""
+        for name, value in zip(("num_generations", "seed"), hidden, strict=True):
+            self._set(name, value)
         if isinstance(self.action, str) and "," in self.action:
-            self._set("action", [part.strip() for part in self.action.split(",")])
+            self._set("action", _parts(self.action))
         if isinstance(self.floor, str):
             with suppress(ValueError):
                 self._set("floor", float(self.floor))
@@ -146,6 +164,9 @@ class PassKGuardConfig:
             check_one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
         if self.objective is not None:
             check_one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
+        check_one_of("engine", self.engine, tuple(ENGINES))
+        check_one_of("controller", self.controller, tuple(CONTROLLERS))
+        self._check_detectors()
         for name, (low, high) in _RANGES.items():
             if getattr(self, name) is not None or name not in _OPTIONAL:
                 self._set(name, check_between(name, getattr(self, name), low, high))
@@ -157,9 +178,10 @@ class PassKGuardConfig:
             raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
         for action in self.actions:
             if callable(action):
-                check_call("action", action, "probe, guard")
+                check_call("action", action, "look, guard")
             else:
-                check_one_of("action", action, _ACTIONS, extra=" or a callable f(probe, guard)")
+                known = ("warn", *REMEDIES, *(name for name in ACTIONS if name != "warn"))
+                check_one_of("action", action, known, extra=" or a callable f(look, guard)")
         for name in ("group_by", "weight_by"):
             check_column(name, getattr(self, name))
         check_filter("parameters", self.parameters)
@@ -172,18 +194,45 @@ class PassKGuardConfig:
                 f"Lower k, or raise num_generations to {self.k + 1} or better {max(2 * self.k, 4)}."
             )
 
+    def _check_detectors(self) -> None:
+        names = self.detectors
+        names = _parts(names) if isinstance(names, str) else names
+        if not isinstance(names, (list, tuple)) or not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"detectors must be names such as 'alignment,level', got {self.detectors!r}."
+            )
+        for name in names:
+            check_one_of("detectors", name, tuple(DETECTORS))
+        self._set("detectors", list(names))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all settings are equal."""
+        return vars(self) == vars(other) if isinstance(other, type(self)) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # lists are among the settings
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     @classmethod
     def from_keywords(cls, given: Mapping[str, Any]) -> PassKGuardConfig:
         """Pick the settings out of an adapter's keywords."""
-        return cls(**{f.name: given[f.name] for f in fields(cls) if f.name in given})
+        return cls(**{name: given[name] for name in cls.names() if name in given})
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of all settings."""
+        return list(inspect.signature(cls).parameters)
 
     @property
     def actions(self) -> list[Action]:
         """The actions as a list."""
         return list(self.action) if isinstance(self.action, (list, tuple)) else [self.action]
+
+    @property
+    def remedy(self) -> str | None:
+        """The remedy that the actions ask for."""
+        return next((a for a in self.actions if isinstance(a, str) and a in REMEDIES), None)
 
     @property
     def strict(self) -> bool:
@@ -203,6 +252,6 @@ class PassKGuardConfig:
         return self.num_generations or max(2 * self.k, 4)
 
 
-# Hidden from argument parsers, see above; keywords all the same.
-for _name in ("num_generations", "seed"):
-    PassKGuardConfig.__dataclass_fields__[_name].init = False
+def _parts(names: str) -> list[str]:
+    """What commas separate."""
+    return [part.strip() for part in names.split(",")]

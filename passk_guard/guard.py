@@ -13,21 +13,24 @@ import numpy as np
 import torch
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.detection.named_states import StateWatch
-from passk_guard.errors import survived, warn
+from passk_guard.detection.named_states import NamedState, StateWatch
+from passk_guard.errors import survived
+from passk_guard.events import Cleared, Lost, Raised, RemedyChanged, Resumed, Sketched, StateBegan
 from passk_guard.look import Failure, Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
+from passk_guard.outlook import Outlook
 from passk_guard.prober import Prober
 from passk_guard.prompts.pool import HeldOutPool
-from passk_guard.remarks import Remarks
-from passk_guard.remedies.actions import run_actions
-from passk_guard.remedies.remedy import Remedy, check_remedy, load_remedy, remedy_state
-from passk_guard.reporting.sentences import sketch_message, state_message
-from passk_guard.resume import current_form, run_settings
+from passk_guard.remedies.actions import ACTIONS, Request, run_actions
+from passk_guard.remedies.controller import CONTROLLERS
+from passk_guard.remedies.remedy import REMEDIES, Remedy
+from passk_guard.reporting.narrator import Narrator
+from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.policy import Policy
-from passk_guard.runtime.pieces import Piece, save_pieces, take_up_pieces
+from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
+from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule, Task
 
 __all__ = ["PassKGuard"]
@@ -68,7 +71,8 @@ class PassKGuard:
         history: completed probes, oldest first.
         rescores: stored rollouts scored again between probes, oldest first.
         failures: lost probes, with their reason.
-        requests: ``"checkpoint"`` or ``"stop"``, for the trainer to see to and discard.
+        requests: what actions ask of the trainer, for it to see to and discard; see
+            :class:`~passk_guard.remedies.Request`.
     """
 
     def __init__(
@@ -106,13 +110,12 @@ class PassKGuard:
         self.is_main = is_main
         self._isolation = isolation
         self._sampling = dict(sampling or {})
-        self._say = say
+        self._tell = Narrator(config, say, is_main).tell
         self._progress = harmless(progress, config.strict)
-        self._remarks = Remarks(
+        self._outlook = Outlook(
             config,
             self.schedule,
-            say=say,
-            is_main=is_main,
+            tell=self._tell,
             rollouts=config.n * min(config.prompts_per_probe, len(pool)),
             rollouts_per_step=rollouts_per_step,
             threshold=self._sampling.get("success_threshold"),
@@ -126,25 +129,44 @@ class PassKGuard:
             training_pass_at_1,
             self._progress,
             training,
-            self._remarks.references,
+            self._outlook.references,
         )
         if self._prober.exact_bytes > config.memory_limit:
-            say(sketch_message(self._prober.exact_bytes, config.memory_limit))
+            self._tell(Sketched(self._prober.exact_bytes, config.memory_limit))
         self._states = StateWatch()
-        self.requests: set[str] = set()
+        self._run = RunIdentity()
+        self.requests: set[Request] = set()
+        self._actions = [
+            ACTIONS[action] if isinstance(action, str) else action
+            for action in config.actions
+            if action not in REMEDIES
+        ]
         self._remedy: Remedy | None = None
-        if (how := check_remedy(config.actions, objective)) and objective is not None:
-            self._remedy = Remedy(how, objective, config.pass1_tolerance)
+        if config.remedy is not None:
+            REMEDIES[config.remedy].check(objective)
+            assert objective is not None
+            controller = CONTROLLERS[config.controller](config.pass1_tolerance)
+            self._remedy = Remedy(config.remedy, objective, controller)
         _ = self._settings  # as the user wrote them, before anything steers the objective
 
     @property
     def total_steps(self) -> int | None:
         """Of the run, where known; for the plan that is said at the start."""
-        return self._remarks.total_steps
+        return self._outlook.total_steps
 
     @total_steps.setter
     def total_steps(self, steps: int | None) -> None:
-        self._remarks.total_steps = steps
+        self._outlook.total_steps = steps
+
+    @property
+    def run_id(self) -> str:
+        """Of the run, over its resumes; state and journal carry it."""
+        return self._run.id
+
+    @property
+    def began(self) -> str:
+        """When the run began, in UTC, as ISO 8601 has it."""
+        return self._run.began
 
     @property
     def k(self) -> float:
@@ -157,7 +179,7 @@ class PassKGuard:
         return 0.0 if self.objective is None else self.objective.pass1_weight
 
     @property
-    def states(self) -> tuple[str, ...]:
+    def states(self) -> tuple[NamedState, ...]:
         """Named states that hold now and are no conflict."""
         return tuple(sorted(self._states.active))
 
@@ -168,7 +190,7 @@ class PassKGuard:
 
     def due(self, step: int) -> Task | None:
         """What should be done now that ``step`` optimizer steps are done, if anything."""
-        self._remarks.stepped()
+        self._outlook.stepped()
         task = self.schedule.due(step)
         return None if task == "rescore" and not self._prober.levels.has_rollouts else task
 
@@ -189,9 +211,10 @@ class PassKGuard:
         self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))
         if probe is not None:
             self.history.append(probe)
-            for state in self._states.update(probe):
-                self._say(state_message(state, probe, self._states.gap_at_start))
-            self._remarks.looked(probe)
+            found = probe.no_signal, probe.pass_at_k, probe.diagnostics
+            for state in self._states.update(*found):
+                self._tell(StateBegan(state, probe, self._states.gap_at_start))
+            self._outlook.looked(probe)
             self._conclude(probe)
         return probe
 
@@ -217,45 +240,42 @@ class PassKGuard:
 
     def _conclude(self, found: Probe | Rescore) -> None:
         if found.cleared:
-            self._say(f"passk-guard: step {found.step}: the conflict has cleared.")
+            self._tell(Cleared(found.step))
         if (drift := found.drift) is not None and drift.usable:
-            self._remarks.plan(partial(self._prober.visible_loss, drift))
+            self._outlook.plan(partial(self._prober.visible_loss, drift))
         if found.alarm is not None:
-            if "warn" not in self.config.actions:
-                self._say(f"passk-guard: {found.alarm.message}")
-            run_actions(self.config.actions, found, self)
-        if self._remedy is not None and self.objective is not None:
-            said = self._remedy.update(found)
-            if said is not None:
-                self._say(f"passk-guard: step {found.step}: {said}.")
+            self._tell(Raised(found))
+            run_actions(self._actions, found, self, strict=self.config.strict)
+        change = None if self._remedy is None else self._remedy.update(found)
+        if change is not None:
+            self._tell(RemedyChanged(found.step, change))
 
     def end(self) -> None:
         """The run is over."""
-        self._remarks.end(self.history)
+        self._outlook.end(self.history)
 
     def _lost(self, step: int, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        self.failures.append(Failure(step, reason))
+        self.failures.append(Failure(step, f"{type(error).__name__}: {error}"))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.is_main:
-            warn(
-                f"step {step}: this probe is lost ({len(self.failures)} so far), training goes on. "
-                f"Reason: {reason}"
-            )
+        self._tell(Lost(self.failures[-1], len(self.failures)))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return save_pieces(self._pieces(), self._settings)
+        return guard_state(self._pieces(), self._settings)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> TakenUp:
         """Take over what :meth:`state_dict` gave, as far as it rests on settings that still hold.
 
-        What starts afresh because a setting is another one is said, as a warning.
+        What starts afresh, because a setting is another one or because the state is damaged, is
+        said as a warning; nothing is raised.
+
+        Returns:
+            What became of each piece.
         """
-        taken = take_up_pieces(self._pieces(), self._settings, current_form(state))
-        if taken.message is not None and self.is_main:
-            warn(taken.message)
+        taken = load_guard_state(self._pieces(), self._settings, state)
+        self._tell(Resumed(taken))
+        return taken
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
@@ -263,32 +283,13 @@ class PassKGuard:
         return run_settings(self.config, self.pool, self.objective, self._sampling)
 
     def _pieces(self) -> list[Piece]:
-        about = ("prompts", "weight_by", *self._sampling)
-        return [
-            *self._prober.pieces(about),
-            Piece(
-                "held-out order",
-                ("prompts", "weight_by", "seed"),
-                self.pool.state_dict,
-                self.pool.load_state_dict,
-            ),
-            Piece("schedule", (), self.schedule.state_dict, self.schedule.load_state_dict),
-            Piece(
-                "_costs",
-                ("num_generations", "prompts_per_probe"),
-                lambda: self.schedule.costs,
-                lambda costs: setattr(self.schedule, "costs", costs),
-            ),
-            Piece(
-                "named states",
-                (*about, "k"),
-                self._states.state_dict,
-                self._states.load_state_dict,
-            ),
-            Piece(
-                "remedy",
-                ("k", "objective", "pass1_weight", "remedy"),
-                partial(remedy_state, self.objective, self._remedy),
-                partial(load_remedy, self.objective, self._remedy),
-            ),
-        ]
+        return guard_pieces(
+            self._prober,
+            self.pool,
+            self.schedule,
+            self._states,
+            self.objective,
+            self._remedy,
+            self._run,
+            self._sampling,
+        )

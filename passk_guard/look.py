@@ -1,4 +1,4 @@
-"""What a probe found."""
+"""What one look at the policy found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from passk_guard.detection.alarm import Alarm
+from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
@@ -15,18 +15,18 @@ from passk_guard.statistics.levels import Reading
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
-__all__ = ["Failure", "Probe", "Rescore"]
+__all__ = ["Failure", "Look", "Probe", "Rescore"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescore:
-    """Stored rollouts scored again under the present weights: forward passes only.
+class Look:
+    """What every look knows: where pass@1 stands, and which alarms are open.
 
     Attributes:
         step: optimizer steps done.
         reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``.
         alarm: set where one is raised here.
-        conflicts: alarms that are open, by name.
+        conflicts: alarms that are open.
         cleared: whether the conflict ended here.
         seconds: what it took.
     """
@@ -34,7 +34,7 @@ class Rescore:
     step: int
     reading: Reading = field(repr=False)
     alarm: Alarm | None
-    conflicts: tuple[str, ...]
+    conflicts: tuple[AlarmKind, ...]
     cleared: bool
     seconds: float
 
@@ -65,8 +65,13 @@ class Rescore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(Rescore):
-    """One look at the policy on a fresh batch of held-out prompts; stored ones again, too.
+class Rescore(Look):
+    """Stored rollouts scored again under the present weights: forward passes only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Look):
+    """A fresh batch of held-out prompts; stored rollouts are scored again, too.
 
     Attributes:
         pass_at_1: sampled on this batch.

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.detection.alarm import Alarm
-from passk_guard.detection.detector import ConflictDetector
-from passk_guard.gradients.accumulators import exact_bytes
+from passk_guard.detection.alarm import Alarm, AlarmKind
+from passk_guard.detection.detector import Detector
+from passk_guard.detection.episodes import ConflictDetector
+from passk_guard.detection.level import level_threshold
 from passk_guard.gradients.adam_metric import adam_scales
-from passk_guard.gradients.backward import prompt_gramian
-from passk_guard.gradients.parameters import select_parameters
+from passk_guard.gradients.engine import EngineSettings, make_engine
 from passk_guard.look import Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.prompts.pool import HeldOutPool, row_labels
 from passk_guard.reporting.sentences import alarm_message
-from passk_guard.rollouts.group import RolloutGroup, counts, enough_signal, reward_range
+from passk_guard.rollouts.group import counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
-from passk_guard.runtime.pieces import Piece
 from passk_guard.runtime.progress import Progress
+from passk_guard.runtime.stored import mapping, row_ids
 from passk_guard.statistics.cosine import PooledCosine
 from passk_guard.statistics.diagnostics import diagnose
 from passk_guard.statistics.evidence import alignment_evidence, sampled_pass_at_k
@@ -56,7 +56,7 @@ class Prober:
     Attributes:
         levels: pass@1 over the run.
         detector: raises alarms.
-        exact_bytes: what the gradients of a probe would take unsketched.
+        exact_bytes: what the gradients of a probe would take unsketched, where the engine says.
     """
 
     def __init__(
@@ -73,19 +73,32 @@ class Prober:
     ) -> None:
         self._training, self._references = training, references
         self._policy, self._pool, self._config = policy, pool, config
-        self._micro_batch, self._optimizer = micro_batch, optimizer
+        self._micro_batch = micro_batch
         self._training_pass_at_1, self._progress = training_pass_at_1, progress
         size = min(config.prompts_per_probe, len(pool))
-        self.exact_bytes = exact_bytes(self._parameters(), size)
+        metric = None
+        if optimizer is not None and config.metric == "adam":
+            metric = lambda parameters: adam_scales(optimizer(), parameters)  # noqa: E731
+        self._engine = make_engine(
+            policy,
+            config.engine,
+            EngineSettings(
+                config.parameters, micro_batch, config.memory_limit, size, metric, progress
+            ),
+        )
+        self.exact_bytes: int = getattr(self._engine, "exact_bytes", 0)
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
         self.levels = Levels(policy, config.k, micro_batch, label_of, config.floor, progress)
+        groups = len(set(labels or []))
         self.detector = ConflictDetector(
-            config.false_alarms, config.pass1_tolerance, len(set(labels or []))
+            config.false_alarms, config.pass1_tolerance, groups, config.detectors
         )
+        share = config.false_alarms / len(config.detectors) / (1 + groups)
+        self._level_z = level_threshold(share)
         self._cosine = PooledCosine()
-        self._carriers: tuple[int, ...] = ()  # rows behind a conflict, as of the last probe
+        self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
     def probe(self, step: int, objective: LiveObjective | None) -> Probe:
         """Fresh prompts, and stored rollouts again.
@@ -101,7 +114,7 @@ class Prober:
         self._progress("scoring", 0, 0)
         scores = self.levels.score(groups)
         one_batch = time.perf_counter() - start
-        gramian = self._gramian(groups, step)
+        gramian = self._engine.gramian(groups, (self._config.seed, step))
         evidence = alignment_evidence(
             gramian,
             groups,
@@ -136,7 +149,7 @@ class Prober:
         reading = self.levels.fresh(step, batches, scored, reference=first)
         cosine = None if evidence.update is None else self._cosine.update(evidence.update)
         fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
-        self._carriers = tuple(rows[i] for i in evidence.carriers)
+        self._opposing = tuple(rows[i] for i in evidence.opposing)
         correct, n = counts(groups)
         pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
         return Probe(
@@ -154,7 +167,7 @@ class Prober:
             no_signal=len(silent) / len(groups),
             diagnostics=diagnostics,
             alarm=self._alarm(step, fired, reading),
-            conflicts=tuple(sorted(self.detector.active)),
+            conflicts=self._conflicts(),
             cleared=cleared,
             k=k if objective is None else objective.k,
             pass1_weight=0.0 if objective is None else objective.pass1_weight,
@@ -179,46 +192,21 @@ class Prober:
             step=step,
             reading=reading,
             alarm=self._alarm(step, fired, reading),
-            conflicts=tuple(sorted(self.detector.active)),
+            conflicts=self._conflicts(),
             cleared=cleared,
             seconds=time.perf_counter() - start,
         )
 
-    def _parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Looked up anew each time: a trainer may shard its model as training begins."""
-        return select_parameters(self._policy.parameters(), self._config.parameters)
+    def _conflicts(self) -> tuple[AlarmKind, ...]:
+        return tuple(sorted(self.detector.active))
 
-    def _gramian(self, groups: list[RolloutGroup], step: int) -> torch.Tensor | None:
-        scales = None
-        if self._optimizer is not None and self._config.metric == "adam":
-            scales = adam_scales(self._optimizer(), self._parameters())
-            if not scales:  # before the first step Adam has no metric yet
-                return None
-        return prompt_gramian(
-            self._policy,
-            groups,
-            self._parameters(),
-            rollouts_per_backward=self._micro_batch,
-            scales=scales,
-            memory_limit=self._config.memory_limit,
-            seed=(self._config.seed, step),
-            progress=self._progress,
-        )
-
-    def _alarm(self, step: int, fired: tuple[str, ...], reading: Reading) -> Alarm | None:
+    def _alarm(self, step: int, fired: tuple[AlarmKind, ...], reading: Reading) -> Alarm | None:
         if not fired:
             return None
-        message = alarm_message(
-            step,
-            fired,
-            reading,
-            self._cosine.now(),
-            self._carriers,
-            self._pool.rows,
-            self._config,
-        )
-        track = reading.track
-        return Alarm(step, fired, message, (-track.change, track.change_se), self._carriers)
+        labels = {kind.group for kind in fired}
+        groups = {label: track for label, track in reading.groups.items() if label in labels}
+        alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._opposing)
+        return replace(alarm, message=alarm_message(alarm, self._config, self._pool.rows))
 
     def visible_loss(self, drift: Drift, probes: int | None) -> float:
         """The smallest loss of pass@1 that the level alarm can be sure of.
@@ -227,70 +215,29 @@ class Prober:
             drift: a usable increment, taken as typical.
             probes: in the run; the loss at its end. After ten where ``None``.
         """
-        return self.levels.visible_loss(
-            drift, (probes or 10) - 1, self.detector.z, self.detector.tolerance, self._sampler.size
-        )
+        tolerance, size = self._config.pass1_tolerance, self._sampler.size
+        return self.levels.visible_loss(drift, (probes or 10) - 1, self._level_z, tolerance, size)
 
-    def pieces(self, about: tuple[str, ...]) -> list[Piece]:
-        """The parts of its state, see :mod:`passk_guard.resume`.
+    @property
+    def _leading(self) -> Detector | None:
+        return self.detector.detectors.get("alignment")
 
-        Args:
-            about: the settings that say which pass@1 is meant.
-        """
-        levels, detector = self.levels, self.detector
-        evidence = (
-            *about,
-            *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
-            *("num_generations", "prompts_per_probe"),
-        )
-        return [
-            Piece("open alarms", (), detector.state_dict, detector.load_state_dict),
-            Piece(
-                "pass@1 and its reference",
-                about,
-                levels.state_dict,
-                levels.load_state_dict,
-                lambda: detector.forget(lambda name: name == "level"),
-            ),
-            Piece(
-                "_floor",
-                (*about, "floor"),
-                levels.floor.state_dict,
-                levels.floor.load_state_dict,
-            ),
-            Piece(
-                "pass@1 of the groups",
-                (*about, "group_by"),
-                levels.groups_state,
-                levels.load_groups,
-                self._forget_groups,
-            ),
-            Piece("_drift of pass@k", (*about, "k"), dict, _ignore, levels.forget_pass_at_k),
-            Piece(
-                "alignment",
-                evidence,
-                self._alignment_state,
-                self._load_alignment,
-                lambda: detector.forget(lambda name: name == "alignment"),
-            ),
-        ]
-
-    def _forget_groups(self) -> None:
-        self.levels.forget_groups()
-        self.detector.forget(lambda name: name.startswith("level of "))
-
-    def _alignment_state(self) -> dict[str, Any]:
+    def alignment_state(self) -> dict[str, Any]:
+        """What the alignment alarm rests on, and what is shown of it."""
         return {
-            "cusum": self.detector.cusum.state_dict(),
+            "cusum": {} if self._leading is None else self._leading.state_dict(),
             "cosine": self._cosine.state_dict(),
-            "carriers": list(self._carriers),
+            "carriers": list(self._opposing),
         }
 
-    def _load_alignment(self, state: Mapping[str, Any]) -> None:
-        self.detector.cusum.load_state_dict(state["cusum"])
-        self._cosine.load_state_dict(state["cosine"])
-        self._carriers = tuple(state["carriers"])
+    def load_alignment(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`alignment_state` gave.
 
-
-def _ignore(state: Any) -> None:
-    """Nothing to take up: the sums lie in the stored rollouts."""
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        opposing = row_ids(state, "carriers", len(self._pool))
+        self._cosine.load_state_dict(mapping(state, "cosine"))
+        if self._leading is not None and (cusum := mapping(state, "cusum")):
+            self._leading.load_state_dict(cusum)
+        self._opposing = tuple(opposing)

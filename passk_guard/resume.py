@@ -7,17 +7,28 @@ Action, tolerance, false-alarm chance and interval are in no piece: they may cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from passk_guard.config import PassKGuardConfig
-    from passk_guard.objectives.live import LiveObjective
-    from passk_guard.prompts.pool import HeldOutPool
+from passk_guard.config import PassKGuardConfig
+from passk_guard.detection.episodes import DEFAULT_DETECTORS
+from passk_guard.detection.named_states import StateWatch
+from passk_guard.objectives.live import LiveObjective
+from passk_guard.prober import Prober
+from passk_guard.prompts.pool import HeldOutPool
+from passk_guard.remedies.remedy import Remedy
+from passk_guard.runtime.pieces import Piece, TakenUp, nothing_taken_up, save_pieces, take_up_pieces
+from passk_guard.runtime.run_identity import RunIdentity
+from passk_guard.runtime.schedule import Schedule
+from passk_guard.runtime.stored import Unfit, entry, mapping, maybe, whole
 
-__all__ = ["current_form", "run_settings"]
+__all__ = ["SCHEMA", "guard_pieces", "guard_state", "load_guard_state", "run_settings"]
+
+SCHEMA = 2  # the pieces of schema 1 came without a number, those of the first release in one
 
 
 def run_settings(
@@ -35,17 +46,17 @@ def run_settings(
         sampling: what else decides what pass@1 means.
     """
     names = ("k", "num_generations", "prompts_per_probe", "seed", "watch", "metric", "floor")
-    remedies = [action for action in config.actions if action in ("mix", "adjust_k")]
     settings = {
         **{name: getattr(config, name) for name in (*names, "group_by", "weight_by")},
         **sampling,
         "num_generations": config.n,
         "parameters": config.parameters,
         "prompts": pool.fingerprint,
+        "rows": len(pool),  # all that the first release knew of them
         # A mix into the trainer's own advantages is no other objective until λ says so.
         "objective": getattr(objective, "estimator", None),
         "pass1_weight": 0.0 if objective is None else objective.pass1_weight,
-        "remedy": remedies[0] if remedies else None,
+        "remedy": config.remedy,
     }
     return {name: _plain(value) for name, value in settings.items()}
 
@@ -57,27 +68,207 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def current_form(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state in today's form. The first release's names no settings: all of it is taken up."""
-    if "prober" not in state:
-        return state
-    prober, levels = state["prober"], state["prober"]["levels"]
-    opened = prober["detector"]["active"]
-    scale = {} if state["mix_scale"] is None else {"scale": state["mix_scale"]}
-    pieces = {
-        "open alarms": {"active": opened, "raised": opened},
-        "pass@1 and its reference": levels,
-        "_floor": levels["floor"],
-        "pass@1 of the groups": levels["groups"],
-        "_drift of pass@k": {},
-        "alignment": {**prober, "cusum": prober["detector"]["cusum"]},
-        "held-out order": state["pool"],
-        "schedule": state["schedule"],
-        "_costs": state["schedule"]["costs"],
-        "named states": state["states"],
-        "remedy": {
-            "objective": {"k": state["k"], "pass1_weight": state["pass1_weight"], **scale},
-            "controller": state["remedy"],
-        },
+def guard_pieces(
+    prober: Prober,
+    pool: HeldOutPool,
+    schedule: Schedule,
+    states: StateWatch,
+    objective: LiveObjective | None,
+    remedy: Remedy | None,
+    run: RunIdentity,
+    sampling: Mapping[str, Any],
+) -> list[Piece]:
+    """All pieces of a guard's state, in the order in which they are loaded."""
+    about = ("prompts", "weight_by", *sampling)
+    return [
+        Piece("_run", (), run.state_dict, run.load_state_dict),
+        *_prober_pieces(prober, len(pool), about),
+        Piece(
+            "held-out order",
+            ("prompts", "weight_by", "seed"),
+            pool.state_dict,
+            pool.load_state_dict,
+        ),
+        Piece("schedule", (), schedule.state_dict, schedule.load_state_dict),
+        Piece(
+            "_costs",
+            ("num_generations", "prompts_per_probe"),
+            lambda: schedule.costs,
+            lambda costs: setattr(schedule, "costs", costs),
+        ),
+        Piece(
+            "named states",
+            (*about, "k"),
+            states.state_dict,
+            states.load_state_dict,
+        ),
+        Piece(
+            "remedy",
+            ("k", "objective", "pass1_weight", "remedy"),
+            partial(_remedy_state, objective, remedy),
+            partial(_load_remedy, objective, remedy),
+        ),
+    ]
+
+
+def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Piece]:
+    """What a prober knows of pass@1 and of the alarms.
+
+    Args:
+        prober: whose.
+        rows: in the pool.
+        about: the settings that say which pass@1 is meant.
+    """
+    levels, detector = prober.levels, prober.detector
+    reference = "pass@1 and its reference"
+    evidence = (
+        *about,
+        *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
+        *("num_generations", "prompts_per_probe"),
+    )
+
+    def forget_groups() -> None:
+        levels.forget_groups()
+        detector.forget(lambda kind: kind.group is not None)
+
+    return [
+        Piece(
+            "open alarms",
+            (),
+            detector.state_dict,
+            detector.load_state_dict,
+        ),
+        Piece(
+            reference,
+            about,
+            levels.state_dict,
+            lambda state: levels.load_state_dict(state, rows),
+            lambda: detector.forget(lambda kind: not kind.leading and kind.group is None),
+        ),
+        Piece(
+            "_floor",
+            (*about, "floor"),
+            levels.floor.state_dict,
+            levels.floor.load_state_dict,
+            rests_on=(reference,),
+        ),
+        Piece(
+            "pass@1 of the groups",
+            (*about, "group_by"),
+            levels.groups_state,
+            lambda state: levels.load_groups(state, rows),
+            forget_groups,
+            rests_on=(reference,),
+        ),
+        Piece(
+            "_drift of pass@k",
+            (*about, "k"),
+            dict,
+            lambda state: None,  # its sums lie in the stored rollouts
+            levels.forget_pass_at_k,
+            rests_on=(reference,),
+        ),
+        Piece(
+            "alignment",
+            evidence,
+            prober.alignment_state,
+            prober.load_alignment,
+            lambda: detector.forget(lambda kind: kind.leading),
+        ),
+        *(
+            Piece(f"detector {name}", evidence, one.state_dict, one.load_state_dict)
+            for name, one in detector.detectors.items()
+            if name not in DEFAULT_DETECTORS  # the level's keeps none, the other's is above
+        ),
+    ]
+
+
+def _remedy_state(objective: LiveObjective | None, remedy: Remedy | None) -> dict[str, Any]:
+    """k, λ and what the controller knows."""
+    return {
+        "objective": None if objective is None else objective.state_dict(),
+        "controller": None if remedy is None else remedy.controller.state_dict(),
     }
-    return {name: {"depends": {}, "state": piece} for name, piece in pieces.items()}
+
+
+def _load_remedy(
+    objective: LiveObjective | None, remedy: Remedy | None, state: Mapping[str, Any]
+) -> None:
+    """Take over what :func:`_remedy_state` gave, as far as there is something to take it."""
+    live, controller = entry(state, "objective"), maybe(mapping, state, "controller")
+    if objective is not None and live is not None:
+        objective.load_state_dict(live)
+    if remedy is not None and controller is not None:
+        remedy.controller.load_state_dict(controller)
+
+
+def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of a guard."""
+    return {"schema": SCHEMA, **save_pieces(pieces, settings)}
+
+
+def load_guard_state(pieces: list[Piece], settings: Mapping[str, Any], state: Any) -> TakenUp:
+    """Take up what :func:`guard_state` gave, or an earlier release's, as far as it can be."""
+    try:
+        current = _current_form(state)
+    except Unfit as unfit:
+        return nothing_taken_up(pieces, str(unfit))
+    return take_up_pieces(pieces, settings, current)
+
+
+def _current_form(state: Any) -> Mapping[str, Any]:
+    """A state in today's form.
+
+    Raises:
+        Unfit: it is none, or a later release's.
+    """
+    if not isinstance(state, Mapping):
+        raise Unfit(f"it is no state of a guard, but of type {type(state).__name__}")
+    if "schema" not in state:
+        pieces = _of_first_release(state) if "prober" in state else state
+        return {"_run": {"depends": {}, "state": None}, **pieces}
+    if (schema := whole(state, "schema", 1)) > SCHEMA:
+        raise Unfit(
+            f"it has schema {schema}, and this release reads up to {SCHEMA}: update passk-guard"
+        )
+    return state
+
+
+def _of_first_release(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """It names no settings, but how many held-out prompts there were: else all is taken up."""
+
+    def levels() -> Any:
+        return state["prober"]["levels"]
+
+    def opened() -> Any:
+        return state["prober"]["detector"]["active"]
+
+    def remedy() -> Any:
+        scale = {} if state["mix_scale"] is None else {"scale": state["mix_scale"]}
+        objective = {"k": state["k"], "pass1_weight": state["pass1_weight"], **scale}
+        return {"objective": objective, "controller": state["remedy"]}
+
+    def alignment() -> Any:
+        return {**state["prober"], "cusum": state["prober"]["detector"]["cusum"]}
+
+    pieces: dict[str, Callable[[], Any]] = {
+        "open alarms": lambda: {"active": opened(), "raised": opened()},
+        "pass@1 and its reference": levels,
+        "_floor": lambda: levels()["floor"],
+        "pass@1 of the groups": lambda: levels()["groups"],
+        "_drift of pass@k": dict,
+        "alignment": alignment,
+        "held-out order": lambda: state["pool"],
+        "schedule": lambda: state["schedule"],
+        "_costs": lambda: state["schedule"]["costs"],
+        "named states": lambda: state["states"],
+        "remedy": remedy,
+    }
+    of_any_prompts = ("open alarms", "schedule", "_costs", "remedy")
+    found = {}
+    for name, piece in pieces.items():
+        # What is missing here is missed where the pieces are taken up.
+        with suppress(KeyError, TypeError, IndexError):
+            known = {} if name in of_any_prompts else {"rows": state["pool"]["rows"]}
+            found[name] = {"depends": known, "state": piece()}
+    return found

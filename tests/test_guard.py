@@ -6,8 +6,8 @@ from guarded_bandit import CONTEXTS, ascend, make_guard
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
+from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.reporting.sentences import alarm_message
-from passk_guard.statistics.levels import Reading
 from passk_guard.statistics.track import Track
 
 
@@ -101,7 +101,7 @@ def test_one_warning_per_episode_with_figures_and_rows():
     assert len(alarms) == len(messages) == 1
     assert "level" in alarms[0].fired
     assert alarms[0].message in messages[0]
-    assert alarms[0].pass1_lost[0] > 0.01
+    assert alarms[0].track.change < -0.01
     assert "pass@1" in messages[0]
     assert all(p.conflict for p in guard.history if p.step >= alarms[0].step)
 
@@ -111,7 +111,8 @@ def test_prompt_text_stays_out_of_messages_unless_asked_for(log_prompts):
     config = PassKGuardConfig(log_prompts=log_prompts)
     track = Track(0.5, 0.05, 0.4, 0.6, 0.6, -0.1, 0.01)
     rows = [{"prompt": "the secret question"}]
-    message = alarm_message(7, ("level",), Reading(track, {}, None, None), None, (0,), rows, config)
+    alarm = Alarm(7, (AlarmKind("level"),), track, {}, None, (0,))
+    message = alarm_message(alarm, config, rows)
     assert ("secret" in message) == log_prompts
     assert "rows that carry it: 0" in message
 

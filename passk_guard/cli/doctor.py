@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from typing import Any
 
-from passk_guard.cli import doctor_text as text
-from passk_guard.cli.identity import Verdict, check_identity
-from passk_guard.cli.quiet import alone, hushed
-from passk_guard.cli.support import Support, reporters, supports
-from passk_guard.cli.tiny_runs import RUNS
-from passk_guard.cli.versions import Package, accelerators, packages
+import torch
 
-__all__ = ["add", "problems"]
+from passk_guard.cli.alone import alone
+from passk_guard.cli.tables import print_table
+from passk_guard.cli.tiny_trainers import STEPS
+from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
+from passk_guard.cli.versions import Package, packages
+
+__all__ = ["accelerators", "add", "conclusion", "problems"]
 
 
 def add(commands: Any) -> None:
@@ -34,45 +39,97 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine and print, part by part, since each takes some seconds."""
-    aloud = not arguments.json
-    with alone():
-        versions, devices = packages(), accelerators()
+    """Examine and print; 1 where something that is installed does not work."""
+    aloud, identity = not arguments.json, not arguments.skip_identity
+    with alone() as process:
+        versions, devices = packages(), process.submit(accelerators).result()
         if aloud:
-            text.show_versions(versions, devices)
-        with hushed():
-            trainers, writers = supports(), reporters()
-        if aloud:
-            text.show_trainers(trainers, writers)
-        verdicts = None
-        if not arguments.skip_identity:
-            names = [found.trainer for found in trainers if found.usable and found.trainer in RUNS]
-            if aloud:
-                text.announce_identity(names)
-            with hushed():
-                verdicts = [check_identity(name, RUNS[name]) for name in names]
-            if aloud and verdicts:
-                text.show_identity(verdicts)
-    wrong = problems(versions, trainers, verdicts or [])
+            _show_versions(versions, devices)
+        if aloud and identity and not all(map(missing, HOSTS)):
+            _say(
+                f"Now training a tiny model for {STEPS} steps on each installed trainer, twice "
+                "without the guard and once with it. This takes about half a minute."
+            )
+        findings = [_examined(process, trainer, identity) for trainer in HOSTS]
+    wrong = problems(versions, findings)
     if aloud:
-        text.show_conclusion(wrong, trainers, verdicts)
+        _show_trainers(findings)
+        _say(*conclusion(wrong, findings))
     else:
         found = {
             "packages": [asdict(package) for package in versions],
             "accelerators": devices,
-            "trainers": [asdict(trainer) for trainer in trainers],
-            "reporters": writers,
-            "identity": None if verdicts is None else [asdict(verdict) for verdict in verdicts],
+            "trainers": [asdict(finding) for finding in findings],
             "problems": wrong,
         }
         print(json.dumps(found, indent=2))
     return 1 if wrong else 0
 
 
-def problems(
-    versions: list[Package], trainers: list[Support], verdicts: list[Verdict]
-) -> list[str]:
+def accelerators() -> list[str]:
+    """Names of the devices that training will find; none on a CPU."""
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ["Apple GPU (MPS)"] if torch.backends.mps.is_available() else []
+
+
+def problems(versions: Sequence[Package], findings: Sequence[Finding]) -> list[str]:
     """What is installed and does not work; what is missing or untested is no problem."""
     old = [f"{p.name} {p.installed} is too old: {p.mend}" for p in versions if p.mark == "too old"]
-    broken = [f"{t.trainer}: {t.reason}" for t in trainers if t.installed and not t.usable]
-    return [*old, *broken, *(f"{v.trainer}: {v.reason}" for v in verdicts if not v.sound)]
+    bad = [f"{f.trainer}: {f.reason}" for f in findings if f.verdict in ("failed", "DIFFERENT")]
+    return old + bad
+
+
+def conclusion(wrong: Sequence[str], findings: Sequence[Finding]) -> list[str]:
+    """The last words, in paragraphs."""
+    verdicts = {finding.verdict for finding in findings}
+    if wrong:
+        return [f"{len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}:", *wrong]
+    if verdicts == {"not installed"}:
+        return ["The core works; no trainer is installed."]
+    if "cannot tell" in verdicts:
+        return ["Nothing is wrong; but where training is not repeatable, nothing can be told."]
+    if "identical" not in verdicts:
+        return ["Nothing is wrong; whether training stays the same was not tried."]
+    return [
+        "All is well: with the guard, training here is the same, bit by bit.",
+        "To check your own trainer: passk_guard.identity.assert_bit_identical",
+    ]
+
+
+def _examined(process: Executor, trainer: str, identity: bool) -> Finding:
+    try:
+        return process.submit(examine, trainer, identity).result()
+    except BrokenProcessPool:
+        return Finding(trainer, "failed", "the process that trains died, here or before")
+
+
+def _show_versions(versions: Sequence[Package], devices: Sequence[str]) -> None:
+    print_table(
+        ["package", "installed", "supported", ""],
+        [[p.name, p.installed or "", p.supported, p.mark] for p in versions],
+    )
+    _say("Accelerator: " + (", ".join(devices) or "none, training runs on the CPU"))
+    if versions[0].mark == "unknown":
+        _say("passk-guard itself is not installed, so the releases it supports are unknown.")
+
+
+def _show_trainers(findings: Sequence[Finding]) -> None:
+    there = [(f, HOSTS[f.trainer]) for f in findings if f.verdict != "not installed"]
+    if there:
+        print()
+        print_table(
+            ["trainer", "bit by bit", "the guard sees", "remedies"],
+            [[f.trainer, f.verdict, host.sees, host.remedies] for f, host in there],
+        )
+    if absent := [f.trainer for f in findings if f.verdict == "not installed"]:
+        _say("Not installed: " + ", ".join(absent))
+    for finding in findings:
+        if finding.verdict in ("cannot tell", "not tried") and finding.reason:
+            _say(f"{finding.trainer}: {finding.reason}.")
+
+
+def _say(*paragraphs: str) -> None:
+    print()
+    for text in paragraphs:
+        print(textwrap.fill(text, 80, break_on_hyphens=False), flush=True)

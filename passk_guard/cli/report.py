@@ -13,8 +13,6 @@ from passk_guard.reporting.summary import summary
 
 __all__ = ["add"]
 
-_PAGE = "passk_guard.html"
-
 
 def add(commands: Any) -> None:
     """Add the command's parser."""
@@ -29,7 +27,9 @@ def add(commands: Any) -> None:
         metavar="RUN_DIR",
         help="the trainer's output_dir (Lightning: default_root_dir), or a passk_guard.jsonl",
     )
-    parser.add_argument("--out", type=Path, help=f"where to write (default: {_PAGE} in RUN_DIR)")
+    parser.add_argument(
+        "--out", type=Path, help="where to write (default: passk_guard.html in RUN_DIR)"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     parser.set_defaults(run=run)
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps(summary(found), indent=2))
             return 0
-        out = arguments.out or found.path.with_name(_PAGE)
+        out = arguments.out or found.path.with_suffix(".html")  # each journal has its own
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(_page(found), encoding="utf-8")
     except (OSError, ModuleNotFoundError) as error:

@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-__all__ = ["Alarm"]
+from passk_guard.statistics.cosine import Cosine
+from passk_guard.statistics.track import Track
+
+__all__ = ["Alarm", "AlarmKind"]
+
+
+class AlarmKind(str):
+    """Which alarm it is. A string, such as ``"level"`` or ``"level of maths"``, with its parts.
+
+    Attributes:
+        detector: the name that it is registered under.
+        group: of prompts, with ``group_by``; ``None`` for all of them.
+        leading: whether it speaks of the update that is in force, before pass@1 is lost; else of
+            what is lost already.
+    """
+
+    detector: str
+    group: str | None
+    leading: bool
+
+    def __new__(
+        cls, detector: str, group: str | None = None, *, leading: bool = False
+    ) -> AlarmKind:
+        """Spell it out."""
+        self = super().__new__(cls, detector if group is None else f"{detector} of {group}")
+        self.detector, self.group, self.leading = detector, group, leading
+        return self
+
+    @classmethod
+    def read(cls, text: str, leading: Mapping[str, bool]) -> AlarmKind:
+        """From what was written into a file.
+
+        Args:
+            text: as spelt out.
+            leading: by detector, which of them lead.
+
+        >>> AlarmKind.read("level of maths", {}).group
+        'maths'
+        """
+        detector, of, group = text.partition(" of ")
+        return cls(detector, group if of else None, leading=leading.get(detector, False))
 
 
 @dataclass(frozen=True)
@@ -13,14 +54,18 @@ class Alarm:
 
     Attributes:
         step: optimizer steps done.
-        fired: which alarms are new: ``"alignment"``, ``"level"``, ``"level of <group>"``.
-        message: one line with the figures, fit for a log.
-        pass1_lost: filtered estimate of pass@1 lost since the reference, with its standard error.
+        fired: which kinds are new, see :class:`AlarmKind`.
+        track: pass@1 against its floor.
+        groups: the same for each group whose alarm is new.
+        cosine: of the update in force with the pass@1 gradient, where it is known.
         prompts: row ids that carry the conflict, most negative agreement x weight first.
+        message: one paragraph with all of it, fit for a log.
     """
 
     step: int
-    fired: tuple[str, ...]
-    message: str
-    pass1_lost: tuple[float, float]
+    fired: tuple[AlarmKind, ...]
+    track: Track
+    groups: Mapping[str, Track]
+    cosine: Cosine | None
     prompts: tuple[int, ...]
+    message: str = field(default="", repr=False)

@@ -1,4 +1,7 @@
-"""The leading alarm: a one-sided CUSUM on the sign of the update's inner product."""
+"""The leading alarm: a one-sided CUSUM (Page 1954) on the sign of ``⟨∇J_train, ∇J_1⟩``.
+
+It tests the update in force.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from passk_guard.detection.detector import DetectorSettings, LookEvidence, register_detector
+from passk_guard.runtime.stored import Unfit, maybe, number
 from passk_guard.statistics.alignment import Alignment
 
-__all__ = ["AlignmentCusum", "cusum_threshold"]
+__all__ = ["AlignmentCusum", "AlignmentDetector", "cusum_threshold"]
 
 _CLIP = 3.0
-
 _ALLOWANCE = 0.5
-
 _VARIANCE_DECAY = 0.15
 
 
@@ -62,5 +65,41 @@ class AlignmentCusum:
         return {"value": self.value, "variance": self._variance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        value, variance = number(state, "value", 0), maybe(number, state, "variance", 0)
+        if variance == 0:
+            raise Unfit("variance must be above 0")
+        self.value, self._variance = value, variance
+
+
+class AlignmentDetector:
+    """Opens where the CUSUM is above its threshold, closes where it is back at zero.
+
+    Args:
+        settings: as for every detector.
+    """
+
+    leading = True
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self.cusum = AlignmentCusum(cusum_threshold(settings.false_alarms))
+
+    def update(self, evidence: LookEvidence) -> dict[str | None, bool | None]:
+        """Take in a look."""
+        score = self.cusum.update(evidence.update)
+        return {None: True if score > self.cusum.threshold else False if score == 0.0 else None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return self.cusum.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
-        self.value, self._variance = state["value"], state["variance"]
+        self.cusum.load_state_dict(state)
+
+
+register_detector("alignment", AlignmentDetector)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import Any
 
-if TYPE_CHECKING:
-    from passk_guard.look import Probe
+from passk_guard.runtime.stored import mapping, maybe, number, texts
+from passk_guard.statistics.diagnostics import Diagnostics
 
-__all__ = ["EXPLORATION_COLLAPSE", "VANISHING_SIGNAL", "StateWatch"]
+__all__ = ["NamedState", "StateWatch"]
 
-VANISHING_SIGNAL, EXPLORATION_COLLAPSE = "vanishing signal", "exploration collapse"
+
+class NamedState(StrEnum):
+    """A state of a run that is worth a word, and no conflict."""
+
+    VANISHING_SIGNAL = "vanishing signal"
+    EXPLORATION_COLLAPSE = "exploration collapse"
+
 
 _VANISHED, _BACK = 0.9, 0.8  # share of prompts without signal: enter, leave
 _COLLAPSED, _RECOVERED = 0.5, 0.75  # of the gap at the start: enter, leave
@@ -29,17 +36,23 @@ class StateWatch:
     """
 
     def __init__(self) -> None:
-        self.active: set[str] = set()
+        self.active: set[NamedState] = set()
         self._start: dict[str, float] | None = None
         self._gap = self._variance = 0.0
 
-    def update(self, probe: Probe) -> tuple[str, ...]:
-        """Take in a probe; returns the states that begin with it."""
-        gap, gap_se = probe.diagnostics.gap, probe.diagnostics.gap_se
-        no_signal, pass_at_k = probe.no_signal, probe.pass_at_k
-        top_log_prob = probe.diagnostics.top_log_prob
+    def update(
+        self, no_signal: float, pass_at_k: float, found: Diagnostics
+    ) -> tuple[NamedState, ...]:
+        """Take in a probe; returns the states that begin with it.
+
+        Args:
+            no_signal: share of prompts that are solved never or always.
+            pass_at_k: sampled, at the target k.
+            found: the probe's diagnostics.
+        """
+        gap, gap_se, top_log_prob = found.gap, found.gap_se, found.top_log_prob
         before = set(self.active)
-        self._set(VANISHING_SIGNAL, on=no_signal >= _VANISHED, off=no_signal < _BACK)
+        self._set(NamedState.VANISHING_SIGNAL, on=no_signal >= _VANISHED, off=no_signal < _BACK)
         if self._start is None:
             self._start = {"gap": gap, "variance": gap_se**2, "top": top_log_prob}
             self._gap, self._variance = gap, gap_se**2
@@ -51,7 +64,7 @@ class StateWatch:
             sure = less + _SURE * (self._variance + _COLLAPSED**2 * spread) ** 0.5 < 0
             concentrated = top_log_prob > self._start["top"]
             self._set(
-                EXPLORATION_COLLAPSE,
+                NamedState.EXPLORATION_COLLAPSE,
                 on=sure and concentrated and pass_at_k < _NOTHING_LEFT,
                 off=self._gap > _RECOVERED * start or pass_at_k >= _NOTHING_LEFT,
             )
@@ -62,7 +75,7 @@ class StateWatch:
         """Pass@k less pass@1 at the first probe."""
         return 0.0 if self._start is None else self._start["gap"]
 
-    def _set(self, name: str, *, on: bool, off: bool) -> None:
+    def _set(self, name: NamedState, *, on: bool, off: bool) -> None:
         if on:
             self.active.add(name)
         elif off:
@@ -71,13 +84,25 @@ class StateWatch:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
         return {
-            "active": sorted(self.active),
+            "active": sorted(str(state) for state in self.active),
             "start": self._start,
             "gap": self._gap,
             "variance": self._variance,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.active, self._start = set(state["active"]), state["start"]
-        self._gap, self._variance = state["gap"], state["variance"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        active = {NamedState(name) for name in texts(state, "active", set(NamedState).__contains__)}
+        start = maybe(mapping, state, "start")
+        if start is not None:
+            start = {
+                "gap": number(start, "gap"),
+                "variance": number(start, "variance", 0),
+                "top": number(start, "top"),
+            }
+        gap, variance = number(state, "gap"), number(state, "variance", 0)
+        self.active, self._start, self._gap, self._variance = active, start, gap, variance

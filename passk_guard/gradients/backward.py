@@ -20,6 +20,8 @@ from passk_guard.gradients.accumulators import (
     GradientAccumulator,
     exact_bytes,
 )
+from passk_guard.gradients.engine import EngineSettings, register_engine
+from passk_guard.gradients.parameters import select_parameters
 from passk_guard.gradients.sketch import SketchedGramian
 from passk_guard.rollouts.batching import micro_batches
 from passk_guard.rollouts.group import RolloutGroup
@@ -28,7 +30,47 @@ from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress, silent
 from passk_guard.runtime.sharding import is_sharded, my_rollouts
 
-__all__ = ["add_gradient", "prompt_gramian"]
+__all__ = ["BackwardEngine", "add_gradient", "prompt_gramian"]
+
+
+class BackwardEngine:
+    """One backward per prompt that has a signal; sketched where memory asks for it.
+
+    Args:
+        policy: scores rollouts, and has local parameters.
+        settings: as for every engine.
+
+    Attributes:
+        exact_bytes: what the gradients of a batch would take unsketched.
+    """
+
+    def __init__(self, policy: Policy, settings: EngineSettings) -> None:
+        self._policy, self._settings = policy, settings
+        self.exact_bytes = exact_bytes(self._parameters(), settings.prompts)
+
+    def _parameters(self) -> list[tuple[str, Parameter]]:
+        """Looked up anew each time: a trainer may shard its model as training begins."""
+        return select_parameters(self._policy.parameters(), self._settings.parameters)
+
+    def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
+        """See :func:`prompt_gramian`."""
+        parameters, settings = self._parameters(), self._settings
+        scales = None if settings.metric is None else settings.metric(parameters)
+        if scales is not None and not scales:
+            return None
+        return prompt_gramian(
+            self._policy,
+            groups,
+            parameters,
+            rollouts_per_backward=settings.rollouts_per_backward,
+            scales=scales,
+            memory_limit=settings.memory_limit,
+            seed=seed,
+            progress=settings.progress,
+        )
+
+
+register_engine("backward", BackwardEngine)
 
 
 def prompt_gramian(

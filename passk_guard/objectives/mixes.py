@@ -7,15 +7,18 @@ from typing import Any
 
 from passk_guard.objectives.training_weight import (
     TrainingGroups,
-    host_prompt_weight,
+    trainer_prompt_weight,
 )
 from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.runtime.stored import number
 
 __all__ = ["AnchorMix", "TrainerMix"]
 
 
 class _Scaled:
     """λ and a scale, live."""
+
+    has_k = False
 
     def __init__(self, k: float) -> None:
         self.k = k
@@ -27,8 +30,14 @@ class _Scaled:
         return {"pass1_weight": self.pass1_weight, "scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.pass1_weight, self.scale = state["pass1_weight"], state.get("scale", self.scale)
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        weight = number(state, "pass1_weight", 0, 1)
+        self.scale = number(state, "scale", 0) if "scale" in state else self.scale
+        self.pass1_weight = weight
 
 
 class TrainerMix(_Scaled):
@@ -44,10 +53,14 @@ class TrainerMix(_Scaled):
     """
 
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ that training gives to a prompt, as in :class:`PassKObjective`."""
-        own = 0.0 if host is None else host_prompt_weight(host, training, correct, n)
+        own = (
+            0.0
+            if trainer_weight is None
+            else trainer_prompt_weight(trainer_weight, training, correct, n)
+        )
         return (1 - self.pass1_weight) * own + self.pass1_weight * self.scale
 
 
@@ -76,7 +89,7 @@ class AnchorMix(_Scaled):
         return self._share / (1 - self._share) * self.scale
 
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ of the step that is applied, ``(1-λ) W_host + λ s``, λ as capped.
 
@@ -85,5 +98,5 @@ class AnchorMix(_Scaled):
         has its scale in s.
         """
         weight = float(unbiased_prompt_weight(correct, n, int(self.k)))
-        own = weight if host is None else host
+        own = weight if trainer_weight is None else trainer_weight
         return (1 - self._share) * own + self._share * self.scale

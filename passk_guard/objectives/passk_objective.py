@@ -17,6 +17,7 @@ from passk_guard.objectives.training_weight import (
     training_prompt_weight,
     unscaled,
 )
+from passk_guard.runtime.stored import maybe, number, whole
 
 __all__ = ["PassKObjective"]
 
@@ -128,8 +129,13 @@ class PassKObjective:
             advantages = (1 - part) * advantages + part * estimator(rewards, lower + 1)
         return advantages
 
+    @property
+    def has_k(self) -> bool:
+        """Whether lowering k changes what is trained on."""
+        return ESTIMATORS[self.estimator].has_k
+
     def prompt_weight(
-        self, correct: int, n: int, host: float | None, training: TrainingGroups | None
+        self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:
         """The weight on ĝ that training gives to a prompt, for two-valued rewards.
 
@@ -139,20 +145,36 @@ class PassKObjective:
         Args:
             correct: right rollouts of a probe, one at least and not all.
             n: all of them.
-            host: the weight that the trainer's own pass@1 advantages amount to in the probe, which
+            trainer_weight: what the trainer's own pass@1 advantages amount to in the probe, which
                 carries its scale.
             training: the training groups; those of :attr:`group_size` where ``None``, and as
                 large as the probe's where that is not known either.
         """
         training = training or TrainingGroups(self.group_size or n)
-        weight = training_prompt_weight(self._mixed, training, correct, n)
-        return weight if host is None else weight * unscaled(host, training, correct, n)
+        own = ESTIMATORS[self.estimator].prompt_weight
+        if own is None:
+            weight = training_prompt_weight(self._mixed, training, correct, n)
+        else:
+            pass1 = training_prompt_weight(leave_one_out_advantages, training, correct, n)
+            share = self.pass1_weight
+            weight = (1 - share) * own(self.k, training, correct, n) + share * pass1
+        return (
+            weight
+            if trainer_weight is None
+            else weight * unscaled(trainer_weight, training, correct, n)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
         return {"k": self.k, "pass1_weight": self.pass1_weight, "group_size": self.group_size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.k, self.pass1_weight = state["k"], state["pass1_weight"]
-        self.group_size = state.get("group_size", self.group_size)
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        k, weight = number(state, "k", 1), number(state, "pass1_weight", 0, 1)
+        if "group_size" in state:  # the first release did not note it
+            self.group_size = maybe(whole, state, "group_size", 1)
+        self.k, self.pass1_weight = k, weight

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from passk_guard.objectives.advantages import leave_one_out_advantages
 
-__all__ = ["TrainingGroups", "host_prompt_weight", "training_prompt_weight", "unscaled"]
+__all__ = ["TrainingGroups", "trainer_prompt_weight", "training_prompt_weight", "unscaled"]
 
 _EPSILON = 1e-4  # that trainers add to a group's standard deviation
 
@@ -69,24 +69,26 @@ def training_prompt_weight(
     return float(_hypergeometric(len(marginal) - 1, correct - 1, n - 2) @ marginal)
 
 
-def host_prompt_weight(host: float, training: TrainingGroups | None, correct: int, n: int) -> float:
+def trainer_prompt_weight(
+    trainer_weight: float, training: TrainingGroups | None, correct: int, n: int
+) -> float:
     """What the trainer's own pass@1 advantages weigh in groups of G, from those of a probe's n.
 
     Args:
-        host: their weight as seen in the probe; carries whatever else scales rewards.
+        trainer_weight: their weight as seen in the probe; carries whatever else scales rewards.
         training: as far as known.
         correct: right rollouts of the probe.
         n: rollouts of the probe.
     """
     if training is None or not training.scaled:
-        return host
+        return trainer_weight
     own = training_prompt_weight(leave_one_out_advantages, training, correct, n)
-    return unscaled(host, training, correct, n) * own
+    return unscaled(trainer_weight, training, correct, n) * own
 
 
-def unscaled(host: float, training: TrainingGroups, correct: int, n: int) -> float:
+def unscaled(trainer_weight: float, training: TrainingGroups, correct: int, n: int) -> float:
     """A weight seen in a probe without the scale that the trainer gave the probe's own groups."""
-    return host / float(_scale(n)[correct]) if training.scaled else host
+    return trainer_weight / float(_scale(n)[correct]) if training.scaled else trainer_weight
 
 
 def _marginal(advantages: Callable[[Tensor], Tensor], size: int, scaled: bool) -> np.ndarray:

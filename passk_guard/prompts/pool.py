@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from passk_guard.runtime.stored import Unfit, row_ids, whole
+
 __all__ = ["HeldOutPool", "row_labels"]
 
 _MOST_GROUPS = 20
@@ -100,9 +102,17 @@ class HeldOutPool:
         return {"epoch": self._epoch, "left": list(self._left), "rows": len(self.rows)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave; a pool of another size starts afresh."""
-        if state["rows"] == len(self.rows):
-            self._epoch, self._left = int(state["epoch"]), list(state["left"])
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole, or of a pool of another size; nothing is taken over.
+        """
+        if (rows := whole(state, "rows")) != len(self.rows):
+            raise Unfit(f"it is of a pool of {rows} rows, this one has {len(self.rows)}")
+        epoch, left = whole(state, "epoch"), row_ids(state, "left", rows)
+        if self._copies is None and len(set(left)) < len(left):
+            raise Unfit("left holds a row twice")
+        self._epoch, self._left = epoch, left
 
 
 def _text(row: Mapping[str, Any]) -> str:

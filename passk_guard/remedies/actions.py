@@ -1,52 +1,98 @@
-"""From alarm to action."""
+"""The door for actions: what is done as an alarm is raised."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from passk_guard.errors import survived
+from passk_guard.errors import survived, warn
+from passk_guard.look import Look
+from passk_guard.objectives.live import LiveObjective
 from passk_guard.runtime.processes import everywhere, world
+from passk_guard.runtime.registry import Registry
 
-if TYPE_CHECKING:
-    from passk_guard.config import Action
-    from passk_guard.guard import PassKGuard
-    from passk_guard.look import Probe, Rescore
-from passk_guard.errors import warn
-
-__all__ = ["run_actions"]
+__all__ = ["ACTIONS", "ActingGuard", "Action", "Request", "register_action", "run_actions"]
 
 
-def run_actions(actions: list[Action], probe: Probe | Rescore, guard: PassKGuard) -> None:
-    """Run every action on the probe that raised an alarm, in order.
+class Request(StrEnum):
+    """What an action asks of the trainer."""
 
-    ``"warn"`` emits a :class:`PassKGuardWarning`, on the main process, and never changes training.
-    ``"checkpoint"`` and ``"stop"`` are left in ``guard.requests`` for the
-    trainer. A callable gets ``(probe, guard)``, on every process (``guard.is_main`` tells which);
-    if it raises, that is said, and training goes on. ``"mix"`` and ``"adjust_k"`` work at every
-    look, not at the alarm only: see :class:`Remedy`.
+    CHECKPOINT = "checkpoint"
+    STOP = "stop"
+
+
+class ActingGuard(Protocol):
+    """What an action sees of the guard; a :class:`~passk_guard.PassKGuard` has more.
+
+    Attributes:
+        requests: for the trainer to see to.
+        objective: the live one that the run trains on, where there is one.
+        is_main: whether this process is the one that warns.
     """
-    assert probe.alarm is not None
+
+    requests: set[Request]
+    objective: LiveObjective | None
+    is_main: bool
+
+
+Action = Callable[[Look, Any], Any]
+"""``f(look, guard)``, called on every process with the look that raised the alarm."""
+
+ACTIONS = Registry[Action]("action")
+
+
+def register_action(name: str, action: Action) -> None:
+    """Make ``action=name`` known."""
+    ACTIONS.register(name, action)
+
+
+def run_actions(
+    actions: Sequence[Action], look: Look, guard: ActingGuard, *, strict: bool = False
+) -> None:
+    """Run every action on the look that raised an alarm, in order.
+
+    If one raises, that is said, and training goes on.
+
+    Args:
+        actions: to run.
+        look: with its alarm.
+        guard: that took it.
+        strict: raise what an action raises.
+    """
     for action in actions:
-        if callable(action):
-            with survived(guard.config.strict, partial(_action_failed, action)):
-                action(probe, guard)
-        elif action in ("checkpoint", "stop"):
-            guard.requests.add(action)
-        elif action == "warn" and guard.is_main:
-            warn(probe.alarm.message)
+        with survived(strict, partial(_action_failed, action)):
+            action(look, guard)
     _agree(guard)
 
 
-def _agree(guard: PassKGuard) -> None:
+def _agree(guard: ActingGuard) -> None:
     """An action of the user's own may do one thing here and another on the next process."""
     if world()[1] == 1:
         return
-    told = everywhere(lambda: (guard.requests, guard.k, guard.pass1_weight))
-    guard.requests = set().union(*(requests for requests, _, _ in told))
-    if guard.objective is not None:
-        _, guard.objective.k, guard.objective.pass1_weight = told[0]
+    live = guard.objective
+    steered = None if live is None else (live.k, live.pass1_weight)
+    told = everywhere(lambda: (guard.requests, steered))
+    guard.requests = set().union(*(requests for requests, _ in told))
+    if live is not None and told[0][1] is not None:
+        live.k, live.pass1_weight = told[0][1]
 
 
 def _action_failed(action: Action, error: Exception) -> None:
     warn(f"the action {action!r} raised {type(error).__name__}: {error}")
+
+
+def _warn(look: Look, guard: ActingGuard) -> None:
+    """A :class:`~passk_guard.PassKGuardWarning`; training is never changed."""
+    if guard.is_main and look.alarm is not None:
+        warn(look.alarm.message)
+
+
+def _ask(request: Request, look: Look, guard: ActingGuard) -> None:
+    guard.requests.add(request)
+
+
+register_action("warn", _warn)
+register_action("checkpoint", partial(_ask, Request.CHECKPOINT))
+register_action("stop", partial(_ask, Request.STOP))

@@ -21,6 +21,7 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import FitRows
 from passk_guard.runtime.processes import decided_by_first, everywhere, world
 from passk_guard.runtime.sharding import is_sharded, local_part
+from passk_guard.runtime.stored import Unfit, flag, mapping
 
 __all__ = ["AnchorLoss", "AnchorTerm", "norm"]
 
@@ -159,11 +160,18 @@ class AnchorTerm:
         return {"prompts": pool.fingerprint, "pool": pool.state_dict(), "matched": self.matched}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        pool = self.loss.pool
-        if state.get("prompts", pool.fingerprint) == pool.fingerprint:  # else other anchor prompts
-            pool.load_state_dict(state["pool"])
-        self.matched = state["matched"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; the pool may have been taken over.
+        """
+        pool, matched = self.loss.pool, flag(state, "matched")
+        prompts = state.get("prompts", pool.fingerprint)
+        if not isinstance(prompts, str):
+            raise Unfit("prompts must be a text")
+        if prompts == pool.fingerprint:  # else other anchor prompts
+            pool.load_state_dict(mapping(state, "pool"))
+        self.matched = matched
 
 
 class _Sum:

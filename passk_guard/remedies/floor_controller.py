@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from passk_guard.detection.alarm import AlarmKind
+from passk_guard.remedies.controller import register_controller
+from passk_guard.runtime.stored import flag, maybe, number, whole
 from passk_guard.statistics.track import Track
 
 __all__ = ["FloorController"]
@@ -22,7 +25,7 @@ class FloorController:
 
     * Gate: λ and I stay 0 until an alarm, and again once the conflict has cleared and λ is back at
       0, so a healthy run is untouched.
-    * While the alignment alarm is open, before anything is lost, err is at least the tolerance.
+    * While a leading alarm is open, before anything is lost, err is at least the tolerance.
     * I does not wind up: λ rises by 0.2 per update at most, and falls by 0.05.
     * Kp is halved after every two changes of err's sign.
 
@@ -48,7 +51,7 @@ class FloorController:
         """λ."""
         return self._value
 
-    def update(self, track: Track, step: int, conflicts: tuple[str, ...]) -> float:
+    def update(self, track: Track, step: int, conflicts: Sequence[AlarmKind]) -> float:
         """Take in a reading.
 
         Args:
@@ -59,7 +62,8 @@ class FloorController:
         Returns:
             The λ to use from here on.
         """
-        steps = 0 if self._step is None else step - self._step
+        # Training that begins anew on the same trainer counts from 0 again.
+        steps = 0 if self._step is None else max(step - self._step, 0)
         self._step = step
         if conflicts and not self._engaged:
             self._engaged = True
@@ -67,7 +71,7 @@ class FloorController:
         if not self._engaged:
             return self._value
         error = -self._tolerance - track.change
-        if "alignment" in conflicts:
+        if any(kind.leading for kind in conflicts):
             error = max(error, self._tolerance)
         self._damp(error)
         self._integral = min(max(self._integral + self._ki * error * steps / 10, 0.0), 1.0)
@@ -98,7 +102,17 @@ class FloorController:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._engaged, self._integral = state["engaged"], state["integral"]
-        self._value, self._kp = state["value"], state["kp"]
-        self._sign, self._changes, self._step = state["sign"], state["changes"], state["step"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        engaged, kp = flag(state, "engaged"), number(state, "kp", 0)
+        integral, value = number(state, "integral", 0, 1), number(state, "value", 0, 1)
+        sign, changes = whole(state, "sign", -1), whole(state, "changes")
+        self._step = maybe(whole, state, "step")
+        self._engaged, self._integral, self._value, self._kp = engaged, integral, value, kp
+        self._sign, self._changes = sign, changes
+
+
+register_controller("integral", FloorController)

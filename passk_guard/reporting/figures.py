@@ -11,6 +11,7 @@ from passk_guard.reporting.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["agreement_figure", "alignment_curve_figure", "interference_figure"]
 
@@ -23,7 +24,7 @@ def alignment_curve_figure(shown: Snapshot) -> Figure:
     figure = Figure(figsize=(4.8, 3.2), dpi=140, layout="constrained")
     axes = figure.subplots()
     ks, z = shown.curve[:, 0], shown.curve[:, 1]
-    axes.axhspan(-1.96, 1.96, color=MUTED, alpha=0.12, lw=0)
+    axes.axhspan(-Z95, Z95, color=MUTED, alpha=0.12, lw=0)
     axes.axhline(0, color=MUTED, lw=0.8)
     axes.bar(ks, z, color=[BAD if value < 0 else GOOD for value in z], width=0.7)
     axes.axvline(shown.k, color=BASE, lw=1, ls=":")

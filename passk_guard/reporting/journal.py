@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +20,119 @@ class Journal:
 
     A run that begins at step 0 keeps the file of an earlier run as ``passk_guard.jsonl.old``. One
     that is resumed goes on in its file, less what it will do again, and less a line that was cut
-    off. What goes wrong costs one warning, and no training.
+    off; where the file is another run's, that is kept as ``.old``, too. What goes wrong costs one
+    warning, and no training.
+
+    Two runs in one folder do not write into one file. Before each line the journal sees whether
+    the file still ends with its own last one. If not, somebody else writes there, such as the
+    successor of a preempted run that still lives: it gets the file, and this run goes on in one of
+    its own, ``passk_guard.<run>-<four digits>.jsonl``.
 
     Args:
         folder: of the run; made where it is missing. ``None``, or a URL: nothing is written.
+
+    Attributes:
+        path: of the file, as of now; ``None`` where nothing is written.
     """
 
     def __init__(self, folder: str | Path | None) -> None:
         local = folder is not None and "://" not in str(folder)
         self.path = Path(str(folder)) / FILE_NAME if local else None
+        self._run: str | None = None
+        self._start: dict[str, Any] | None = None  # the run's own start line
+        # Where the last line begins and what it is; None where that is not known.
+        self._end: tuple[int, bytes] | None = None
+        self._shared = True  # the file is one that other runs in this folder would use, too
         self._complained = False
 
-    def begin(self, step: int) -> None:
-        """Make room for a run that has done ``step`` optimizer steps."""
+    def begin(self, step: int, run: str | None = None) -> None:
+        """Make room for a run that has done ``step`` optimizer steps.
+
+        Args:
+            step: optimizer steps done.
+            run: its id; each line will carry it.
+        """
+        self._run = run
         path = self.path
         if path is None:
             return
         try:
-            if path.exists() and step == 0:
-                path.replace(path.with_name(f"{FILE_NAME}.old"))
-            elif path.exists():
-                lines = path.read_text(encoding="utf-8").splitlines()
-                kept = [line for line in lines if _step(line) <= step]
-                whole = path.with_suffix(".tmp")  # a run that is killed here loses nothing
-                whole.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-                whole.replace(path)
-        except (OSError, ValueError) as error:
+            if not path.exists():
+                self._end = (0, b"")
+                return
+            lines = path.read_bytes().splitlines(keepends=True)
+            other = _last_start(lines).get("run", run)
+            if step == 0 or other != run:
+                path.replace(_aside(path, None if step == 0 else other))
+                self._end = (0, b"")
+                return
+            kept = [line for line in lines if _step(line) <= step]
+            whole = path.with_suffix(".tmp")  # a run that is killed here loses nothing
+            whole.write_bytes(b"".join(kept))
+            whole.replace(path)
+            last = kept[-1] if kept else b""
+            self._end = (sum(map(len, kept)) - len(last), last)
+        except OSError as error:
             self._complain(error)
+
+    def last_start(self) -> dict[str, Any]:
+        """The last start line of the file as it lies there; empty where there is none."""
+        try:
+            return _last_start(self.path.read_bytes().splitlines()) if self.path else {}
+        except OSError:
+            return {}
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; numbers that JSON has no name for (NaN, infinity) become ``null``."""
         if self.path is None:
             return
         try:
+            line = self._line(record)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+            if not self._append(line):
+                self._move_out()
+                if self._start is not None and record.get("look") != "start":
+                    self._append(self._line(self._start))
+                self._append(line)
+            if record.get("look") == "start":
+                self._start = record
         except (OSError, TypeError, ValueError) as error:
+            self._end = None  # half a line may lie there now
             self._complain(error)
+
+    def _line(self, record: dict[str, Any]) -> bytes:
+        named = record if self._run is None else {**record, "run": self._run}
+        return json.dumps(_plain(named), allow_nan=False).encode() + b"\n"
+
+    def _append(self, line: bytes) -> bool:
+        """Add a line; ``False`` where the file has become somebody else's."""
+        assert self.path is not None
+        with self.path.open("a+b") as file:
+            size = file.seek(0, 2)
+            if self._end is None:
+                file.seek(max(size - 1, 0))
+                line = line if file.read(1) in (b"", b"\n") else b"\n" + line
+            elif self._shared:
+                begins, last = self._end
+                file.seek(begins)
+                if file.read(len(last) + 1) != last:
+                    return False
+            file.write(line)
+        self._end = (size, line)
+        return True
+
+    def _move_out(self) -> None:
+        """Go on in a file of one's own."""
+        assert self.path is not None
+        theirs = self.path
+        name = f"passk_guard.{self._run or 'run'}-{secrets.token_hex(2)}.jsonl"
+        self.path, self._shared, self._end = theirs.with_name(name), False, (0, b"")
+        warn(
+            f"another run writes to {theirs}, or has moved it, since this run's last line: do two "
+            f"runs share one output folder? This one goes on in {self.path}, which passk-guard "
+            "report reads; training goes on. If this run was meant to have ended, stop it; else "
+            "give each run a folder of its own."
+        )
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:
@@ -67,12 +143,34 @@ class Journal:
             )
 
 
-def _step(line: str) -> float:
-    """Of a record; infinite where the line is none."""
+def _record(line: bytes) -> dict[str, Any]:
+    """Empty where the line is none."""
     try:
-        return float(json.loads(line)["step"])
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _last_start(lines: list[bytes]) -> dict[str, Any]:
+    for line in reversed(lines):
+        if b'"start"' in line and (record := _record(line)).get("look") == "start":
+            return record
+    return {}
+
+
+def _step(line: bytes) -> float:
+    """Of a record; infinite where the line is none, or was cut off."""
+    try:
+        return float(_record(line)["step"]) if line.endswith(b"\n") else math.inf
     except (ValueError, TypeError, KeyError):
         return math.inf
+
+
+def _aside(path: Path, run: Any) -> Path:
+    """Where an earlier file is kept; another run's takes no third one's place."""
+    kept = path.with_name(f"{FILE_NAME}.old")
+    return path.with_name(f"{FILE_NAME}.{run}.old") if run and kept.exists() else kept
 
 
 def _plain(value: Any) -> Any:

@@ -25,6 +25,7 @@ from passk_guard.reporting.svg import Picture, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["page"]
 
@@ -101,7 +102,7 @@ def _courses(run: Run) -> list[Picture]:
 
 def _pictures(shown: Snapshot) -> dict[str, Picture]:
     lowers = int((shown.agreement < 0).sum())
-    against = [f"{k:.0f}" for k, z, _ in shown.curve if z < -1.96]
+    against = [f"{k:.0f}" for k, z, _ in shown.curve if z < -Z95]
     opposed = f"for k = {', '.join(against)}" if against else "for no k"
     return {
         "interference": picture(

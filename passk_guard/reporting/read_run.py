@@ -26,6 +26,7 @@ class Run:
         lost: probes that failed.
         end: of training; ``None`` while it goes on, and where it was killed.
         damaged: lines that are no record, such as one that was cut off.
+        foreign: lines of other runs than the last that started here; they are left out.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Run:
     lost: tuple[Record, ...]
     end: Record | None
     damaged: int
+    foreign: int = 0
 
     @property
     def probes(self) -> list[Record]:
@@ -81,6 +83,11 @@ def read_run(folder: str | Path) -> Run:
         if record is not None:
             records.append(record)
 
+    ours = next((r.get("run") for r in reversed(records) if r["look"] == "start"), None)
+    read = len(records)
+    if ours is not None:  # lines of releases that named no run carry none
+        records = [record for record in records if record.get("run", ours) == ours]
+
     def kind(*names: str) -> tuple[Record, ...]:
         return tuple(record for record in records if record["look"] in names)
 
@@ -93,6 +100,7 @@ def read_run(folder: str | Path) -> Run:
         lost=kind("lost"),
         end=ends[-1] if ends and records[-1] is ends[-1] else None,
         damaged=damaged,
+        foreign=read - len(records),
     )
 
 

@@ -1,7 +1,7 @@
 """The lines of a run's JSONL, as plain dicts: ``look`` says which kind each is.
 
 ===========  ===================================================================================
-``start``    settings, pool, trainer, time; again after each resume
+``start``    which run, settings, pool, trainer, time; again after each resume
 ``probe``    scalars (:mod:`passk_guard.reporting.scalars`), the alarms that are open, the
              conflict, now and then a :class:`~passk_guard.reporting.snapshot.Snapshot`
 ``rescore``  the same without what only a probe knows
@@ -9,36 +9,37 @@
 ``end``      the run ended: what the guard cost, the last probe's picture
 ===========  ===================================================================================
 
-Prompts appear by row id; by their text, as it is, only with ``log_prompts=True``.
+Every line carries the ``run`` that wrote it. Prompts appear by row id; by their text, as it is,
+only with ``log_prompts=True``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from passk_guard.look import Failure, Probe, Rescore
+from passk_guard.look import Failure, Look, Probe
 from passk_guard.reporting.conflicts import Conflicts, PromptConflict
 from passk_guard.reporting.markdown import prompt_text
 from passk_guard.reporting.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from passk_guard.guard import PassKGuard
+from passk_guard.reporting.watched import Watched
+from passk_guard.runtime.run_identity import now
 
 __all__ = ["end_record", "look_record", "lost_record", "start_record"]
 
 Record = dict[str, Any]
 
 
-def start_record(guard: PassKGuard, step: int, trainer: str) -> Record:
+def start_record(guard: Watched, step: int, trainer: str) -> Record:
     """What is about to be watched, from ``step`` optimizer steps on."""
     from passk_guard import __version__
 
     return {
         "step": step,
         "look": "start",
-        "time": _now(),
+        "run": guard.run_id,
+        "began": guard.began,
+        "time": now(),
         "version": __version__,
         "trainer": trainer,
         "pool": len(guard.pool),
@@ -48,7 +49,7 @@ def start_record(guard: PassKGuard, step: int, trainer: str) -> Record:
 
 
 def look_record(
-    found: Probe | Rescore,
+    found: Look,
     values: Mapping[str, float],
     conflicts: Conflicts | None = None,
     rows: Sequence[Mapping[str, Any]] | None = None,
@@ -84,9 +85,9 @@ def lost_record(failure: Failure) -> Record:
     return {"step": failure.step, "look": "lost", "reason": failure.reason}
 
 
-def end_record(guard: PassKGuard, step: int) -> Record:
+def end_record(guard: Watched, step: int) -> Record:
     """The end of training."""
-    record = {"step": step, "look": "end", "time": _now(), "overhead": guard.overhead}
+    record = {"step": step, "look": "end", "time": now(), "overhead": guard.overhead}
     return record | _picture(Snapshot.of(guard.history[-1]) if guard.history else None)
 
 
@@ -116,7 +117,3 @@ def _named(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_named(part) for part in value]
     return getattr(value, "__name__", repr(value)) if callable(value) else value
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

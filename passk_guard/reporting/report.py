@@ -13,18 +13,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.errors import survived, warn
-from passk_guard.look import Probe, Rescore
+from passk_guard.look import Look, Probe
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.markdown import alarm_card, conflict_table
 from passk_guard.reporting.record import end_record, look_record, lost_record, start_record
 from passk_guard.reporting.scalars import scalars
 from passk_guard.reporting.snapshot import Snapshot
+from passk_guard.reporting.watched import Watched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from passk_guard.guard import PassKGuard
 
 __all__ = ["Report", "all_scalars", "begin_run", "end_run", "publish", "report_of"]
 
@@ -53,20 +52,20 @@ class Report:
     alarm: str | None
 
 
-def begin_run(guard: PassKGuard, journal: Journal, step: int, trainer: str) -> None:
+def begin_run(guard: Watched, journal: Journal, step: int, trainer: str) -> None:
     """Open the journal of a run that has done ``step`` steps, on the main process."""
-    journal.begin(step)
+    journal.begin(step, guard.run_id)
     _write(journal, guard, step, lambda: start_record(guard, step, trainer))
 
 
-def end_run(guard: PassKGuard, journal: Journal, step: int) -> None:
+def end_run(guard: Watched, journal: Journal, step: int) -> None:
     """Write down that training has ended, on the main process."""
     _write(journal, guard, step, lambda: end_record(guard, step))
 
 
 def publish(
-    found: Probe | Rescore | None,
-    guard: PassKGuard,
+    found: Look | None,
+    guard: Watched,
     journal: Journal,
     send: Callable[[Report], None],
 ) -> None:
@@ -90,9 +89,7 @@ def publish(
         send(report)
 
 
-def _write(
-    journal: Journal, guard: PassKGuard, step: int, make: Callable[[], dict[str, Any]]
-) -> None:
+def _write(journal: Journal, guard: Watched, step: int, make: Callable[[], dict[str, Any]]) -> None:
     with survived(guard.config.strict, partial(_not_reported, step)):
         journal.write(make())
 
@@ -101,12 +98,12 @@ def _not_reported(step: int, error: Exception) -> None:
     warn(f"step {step} could not be reported: {type(error).__name__}: {error}")
 
 
-def all_scalars(found: Probe | Rescore, guard: PassKGuard) -> dict[str, float]:
+def all_scalars(found: Look, guard: Watched) -> dict[str, float]:
     """The look's scalars, and the guard's share of the run's time."""
     return {**scalars(found), "passk_guard/overhead": guard.overhead}
 
 
-def report_of(found: Probe | Rescore, guard: PassKGuard) -> Report:
+def report_of(found: Look, guard: Watched) -> Report:
     """What to write of a look that the guard has just taken.
 
     Prompts appear by row id, by their text only with ``log_prompts=True``: in the texts, escaped,
@@ -129,12 +126,12 @@ def report_of(found: Probe | Rescore, guard: PassKGuard) -> Report:
     return Report(found.step, values, texts, _figures(found, picture), record, alarm)
 
 
-def _turn(found: Probe | Rescore, guard: PassKGuard, every: int) -> bool:
+def _turn(found: Look, guard: Watched, every: int) -> bool:
     """Whether this is the first of every so many probes."""
     return isinstance(found, Probe) and len(guard.history) % every == 1
 
 
-def _figures(found: Probe | Rescore, picture: Snapshot | None) -> dict[str, Callable[[], Figure]]:
+def _figures(found: Look, picture: Snapshot | None) -> dict[str, Callable[[], Figure]]:
     drawn: dict[str, Callable[[], Figure]] = {}
     if isinstance(found, Probe) and found.curve:
         drawn["passk_guard/alignment_curve"] = lambda: _draw(

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from passk_guard.look import Probe, Rescore
+from passk_guard.look import Look, Probe, Rescore
 from passk_guard.reporting.table import cells, history_table, selected
 from passk_guard.reporting.terminal_progress import import_rich, is_terminal
 
@@ -38,7 +38,7 @@ def run_summary(
     return "\n".join(lines)
 
 
-def coloured_table(looks: Sequence[Probe | Rescore]) -> str:
+def coloured_table(looks: Sequence[Look]) -> str:
     """The table with escape codes for the terminal that runs this: alarms red, conflicts yellow.
 
     Raises:

@@ -51,22 +51,21 @@ A key is left out where it has no value, such as ``drift`` at the first probe.
 
 from __future__ import annotations
 
-from passk_guard.look import Probe, Rescore
+from passk_guard.look import Look, Probe
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["chart_layout", "scalars"]
 
-_WIDTH = 1.96  # standard errors on either side: 95 %
 
-
-def scalars(found: Probe | Rescore) -> dict[str, float]:
+def scalars(found: Look) -> dict[str, float]:
     """The scalars of a probe or re-scoring, by key; see the module's table."""
     values: dict[str, float | None] = {
         "track": found.track.pass_at_1,
         "track_low": found.track.low,
         "track_high": found.track.high,
         "change": found.track.change,
-        "change_low": found.track.change - _WIDTH * found.track.change_se,
-        "change_high": found.track.change + _WIDTH * found.track.change_se,
+        "change_low": found.track.change - Z95 * found.track.change_se,
+        "change_high": found.track.change + Z95 * found.track.change_se,
         "drift": None if found.drift is None else found.drift.change,
         "drift_at_k": None if found.drift_at_k is None else found.drift_at_k.change,
         "alarm": float(found.conflict),
@@ -114,8 +113,8 @@ def _of_a_probe(probe: Probe) -> dict[str, float | None]:
     return {
         "pass_at_1": probe.pass_at_1,
         "pass_at_k": probe.pass_at_k,
-        "pass_at_k_low": max(0.0, probe.pass_at_k - _WIDTH * probe.pass_at_k_se),
-        "pass_at_k_high": min(1.0, probe.pass_at_k + _WIDTH * probe.pass_at_k_se),
+        "pass_at_k_low": max(0.0, probe.pass_at_k - Z95 * probe.pass_at_k_se),
+        "pass_at_k_high": min(1.0, probe.pass_at_k + Z95 * probe.pass_at_k_se),
         "pass_at_1_served": probe.served_pass_at_1,
         "pass_at_1_training": probe.training_pass_at_1,
         "cosine": None if cosine is None else cosine.value,

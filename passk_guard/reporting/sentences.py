@@ -4,64 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.detection.named_states import VANISHING_SIGNAL
+from passk_guard.detection.alarm import Alarm
+from passk_guard.detection.named_states import NamedState
 from passk_guard.gradients.sketch import DEFAULT_SIZE
+from passk_guard.look import Failure, Probe
+from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.runtime.schedule import Forecast
-from passk_guard.statistics.levels import Reading
+from passk_guard.runtime.short_run import FirstLook
+from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
-
-if TYPE_CHECKING:
-    from passk_guard.look import Probe
-    from passk_guard.runtime.short_run import FirstLook
-    from passk_guard.statistics.cosine import Cosine
 
 __all__ = [
     "alarm_message",
     "blind_message",
+    "cleared_message",
     "few_probes_message",
+    "lost_message",
     "plan_message",
+    "remedy_message",
     "short_run_message",
     "sketch_message",
     "start_message",
     "state_message",
+    "stop_message",
     "where_message",
 ]
 
 
 def alarm_message(
-    step: int,
-    fired: tuple[str, ...],
-    reading: Reading,
-    cosine: Cosine | None,
-    prompts: tuple[int, ...],
-    rows: Sequence[Mapping[str, Any]],
-    config: PassKGuardConfig,
+    alarm: Alarm, config: PassKGuardConfig, rows: Sequence[Mapping[str, Any]] = ()
 ) -> str:
     """One paragraph: what fired, the figures, the prompts, what to do.
 
-    Prompts appear as row ids; their text only with ``log_prompts=True``.
+    Args:
+        alarm: the facts.
+        config: settings.
+        rows: the pool; prompts are quoted with ``log_prompts=True`` only, else named by row id.
     """
     lines = [
-        f"step {step}: training works against pass@1 ({' and '.join(fired)} alarm).",
-        _levels("pass@1", reading.track),
+        f"step {alarm.step}: training works against pass@1 ({' and '.join(alarm.fired)} alarm).",
+        _levels("pass@1", alarm.track),
+        *(_levels(f"pass@1 of {label!r}", track) for label, track in alarm.groups.items()),
     ]
-    for label, track in reading.groups.items():
-        if f"level of {label}" in fired:
-            lines.append(_levels(f"pass@1 of {label!r}", track))
-    if cosine is not None:
+    if (cosine := alarm.cosine) is not None:
         lines.append(
             f"Cosine of the update with the pass@1 gradient {cosine.value:+.2f} "
             f"[{cosine.low:+.2f}, {cosine.high:+.2f}]."
         )
-    if prompts:
-        shown = [str(i) for i in prompts[:5]]
+    if alarm.prompts:
+        shown = [str(i) for i in alarm.prompts[:5]]
         if config.log_prompts:
-            shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in prompts[:5]]
+            shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in alarm.prompts[:5]]
         lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
-    if "mix" in config.actions or "adjust_k" in config.actions:
+    if config.remedy is not None:
         lines.append("The guard now takes its remedy.")
     else:
         lines.append(
@@ -74,15 +72,38 @@ def alarm_message(
 def _levels(name: str, track: Track) -> str:
     return (
         f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
-        f"± {1.96 * track.change_se:.3f} (95 %)."
+        f"± {Z95 * track.change_se:.3f} (95 %)."
     )
 
 
-def state_message(state: str, probe: Probe, gap_at_start: float) -> str:
+def cleared_message(step: int) -> str:
+    """A conflict has ended."""
+    return f"passk-guard: step {step}: the conflict has cleared."
+
+
+def lost_message(failure: Failure, count: int) -> str:
+    """A look failed."""
+    return (
+        f"step {failure.step}: this probe is lost ({count} so far), training goes on. "
+        f"Reason: {failure.reason}"
+    )
+
+
+def remedy_message(step: int, change: RemedyChange) -> str:
+    """A remedy sets in, or lets go."""
+    what = "the remedy is off again"
+    if change.on and change.how == "mix":
+        what = f"mixing pass@1 back in, λ = {change.pass1_weight:.2f}"
+    elif change.on:
+        what = f"lowering k to {change.k:.2f}"
+    return f"passk-guard: step {step}: {what}."
+
+
+def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
     """What a named state means; none is a conflict."""
     head = f"passk-guard: step {probe.step}: "
     signal = round(probe.prompts * (1 - probe.no_signal))
-    if state == VANISHING_SIGNAL:
+    if state is NamedState.VANISHING_SIGNAL:
         return (
             f"{head}{'no' if signal < 2 else 'vanishing'} signal. Of {probe.prompts} held-out "
             f"prompts x {probe.rollouts // probe.prompts} rollouts, {signal or 'none'} "
@@ -112,6 +133,20 @@ def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) 
     return (
         f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}. "
         f"Pool: {pool} prompts, action: {config.action!r}."
+    )
+
+
+def stop_message(step: int, where: str | None) -> str:
+    """Training is ended.
+
+    Args:
+        step: optimizer steps done.
+        where: the checkpoint, if that is known.
+    """
+    saved = "A checkpoint is saved" + ("." if where is None else f": {where}")
+    return (
+        f"passk-guard: step {step}: training stops here, because action='stop' was asked for and "
+        f"an alarm was raised. {saved}"
     )
 
 
@@ -180,7 +215,7 @@ def short_run_message(look: FirstLook, total_steps: int, config: PassKGuardConfi
     )
 
 
-def sketch_message(needed: int, limit: int) -> str:
+def sketch_message(needed: int, limit: float) -> str:
     """The gradients of a probe do not fit: what is done instead."""
     return (
         f"passk-guard: the gradients of a probe would take {needed / 2**30:,.1f} GiB, over "

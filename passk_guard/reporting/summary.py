@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from passk_guard.detection.named_states import VANISHING_SIGNAL
+from passk_guard.detection import DETECTORS, AlarmKind
+from passk_guard.detection.named_states import NamedState
 from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import Record
 
@@ -82,14 +83,14 @@ def _verdict(run: Run) -> tuple[str, str]:
     last, alarms = run.looks[-1], run.alarms
     states = run.probes[-1]["states"] if run.probes else []
     if last["open"]:
-        said = f"{_what(last['open'])}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
+        said = f"{_what(_kinds(last))}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
         return "conflict", said
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
         at = f"alarm{'s' * (len(alarms) > 1)} at step {steps}"
         said = f"There was a conflict ({at}); it has cleared. {_change(last)}"
         return "cleared", said
-    if VANISHING_SIGNAL in states:
+    if NamedState.VANISHING_SIGNAL in states:
         share = run.probes[-1]["no_signal"]
         return "no signal", f"No signal: {share:.0%} of the prompts are solved never or always."
     if last["change_high"] < -run.start.get("config", {}).get("pass1_tolerance", 0.0):
@@ -99,12 +100,20 @@ def _verdict(run: Run) -> tuple[str, str]:
     return "healthy", f"No conflict in {count}. {_change(last)}{also}"
 
 
-def _what(conflicts: Sequence[str]) -> str:
-    if "alignment" in conflicts:
+def _kinds(look: Record) -> list[AlarmKind]:
+    """The alarms that are open, the most telling first."""
+    leading = {name: getattr(detector, "leading", False) for name, detector in DETECTORS.items()}
+    kinds = [AlarmKind.read(text, leading) for text in look["open"]]
+    return sorted(kinds, key=lambda kind: (not kind.leading, kind.group is not None))
+
+
+def _what(kinds: Sequence[AlarmKind]) -> str:
+    first = kinds[0]
+    if first.leading:
         return "Training works against pass@1"
-    if "level" in conflicts:  # the update may have turned already
+    if first.group is None:  # the update may have turned already
         return "Pass@1 is below its floor"
-    groups = ", ".join(name.removeprefix("level of ") for name in conflicts)
+    groups = ", ".join(str(kind.group) for kind in kinds)
     return f"Pass@1 of {groups} is below its floor"
 
 
@@ -132,10 +141,10 @@ def _remedy(run: Run) -> str:
 def _since(run: Run) -> int:
     """The first look at which what is said of the last one was so already."""
     last = run.looks[-1]
-    kind = next((k for k in ("alignment", "level") if k in last["open"]), None)
+    first = _kinds(last)[0]
     step: int = last["step"]
     for look in reversed(run.looks):
-        if not (look["open"] if kind is None else kind in look["open"]):
+        if not (look["open"] if first.group is not None else first in look["open"]):
             break
         step = look["step"]
     return step

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from passk_guard.look import Probe, Rescore
+from passk_guard.look import Look, Probe, Rescore
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["cells", "history_table", "selected"]
 
 _MOST = 20  # rows of a selection
 
 
-def history_table(history: Sequence[Probe | Rescore]) -> str:
+def history_table(history: Sequence[Look]) -> str:
     """One line per look: sampled and filtered pass@1, pass@k, cosine with interval, z, alarm."""
     rows = cells(history)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -22,7 +23,7 @@ def history_table(history: Sequence[Probe | Rescore]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def cells(history: Sequence[Probe | Rescore]) -> list[list[str]]:
+def cells(history: Sequence[Look]) -> list[list[str]]:
     """The head and one row per look."""
     probes = [look for look in history if isinstance(look, Probe)]
     k = probes[0].k if probes else 1
@@ -34,7 +35,7 @@ def cells(history: Sequence[Probe | Rescore]) -> list[list[str]]:
 
 def selected(
     history: Sequence[Probe], rescores: Sequence[Rescore], most: int = _MOST
-) -> list[Probe | Rescore]:
+) -> list[Look]:
     """A run's looks to show, by step: every alarm, the last probe, and evenly thinned probes.
 
     Args:
@@ -52,13 +53,13 @@ def selected(
             break
     else:
         kept = sorted(must)
-    looks: list[Probe | Rescore] = [*(history[i] for i in kept), *alarms]
+    looks: list[Look] = [*(history[i] for i in kept), *alarms]
     return sorted(looks, key=lambda look: look.step)
 
 
-def _row(look: Probe | Rescore, *, acted: bool) -> list[str]:
+def _row(look: Look, *, acted: bool) -> list[str]:
     track = look.track
-    change = f"{track.change:+.3f} ± {1.96 * track.change_se:.3f}"
+    change = f"{track.change:+.3f} ± {Z95 * track.change_se:.3f}"
     if look.alarm is not None:
         alarm = "ALARM: " + " + ".join(look.alarm.fired)
     else:

@@ -73,6 +73,16 @@ class VerifiedPolicy:
         with self._autocast():
             return self._policy.log_probs(input_ids, attention_mask, completion_mask)
 
+    @property
+    def gramian(self) -> Callable[[Sequence[RolloutGroup]], Tensor]:
+        """The policy's own, where it has one.
+
+        Raises:
+            AttributeError: it has none.
+        """
+        own: Callable[[Sequence[RolloutGroup]], Tensor] = self._policy.gramian  # type: ignore[attr-defined]
+        return own
+
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """The policy's, where it has one: of each row, why it cannot be sampled."""
         unfit = getattr(self._policy, "unfit", None)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from passk_guard.runtime.stored import mapping, number, numbers, whole
+
 __all__ = ["Forecast", "Schedule", "Task"]
 
 Task = Literal["probe", "rescore"]
@@ -169,11 +171,17 @@ class Schedule:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._last = dict(state["last"])
-        self._spent |= state["spent"]
-        self._training = state["training"]
-        self._steps = state["steps"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        stored = mapping(state, "last")
+        last = {task: whole(stored, task) for task in self._costs if task in stored}
+        stored = mapping(state, "spent")
+        spent = {what: number(stored, what, 0) for what in self._spent}
+        training, steps = number(state, "training", 0), number(state, "steps", 0)
+        self._last, self._spent, self._training, self._steps = last, spent, training, steps
 
     @property
     def costs(self) -> dict[str, list[float]]:
@@ -183,4 +191,4 @@ class Schedule:
 
     @costs.setter
     def costs(self, costs: Mapping[str, list[float]]) -> None:
-        self._costs = {task: list(seconds) for task, seconds in costs.items()}
+        self._costs = {task: numbers(costs, task, 0)[-3:] for task in self._costs}

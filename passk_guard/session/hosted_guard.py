@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
 
-from passk_guard.checks import check_call, check_sampling, check_threshold, check_whole
+from passk_guard.checks import check_call
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.objectives.live import LiveObjective
@@ -25,87 +24,15 @@ from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.rollouts.verifier import check_verifier, choose_verifier, verifier_name
 from passk_guard.runtime.isolation import isolated
 from passk_guard.runtime.processes import world
-from passk_guard.runtime.progress import Progress
+from passk_guard.session.arguments import Arguments
 from passk_guard.session.held_out import anchor_rows, held_out_rows
+from passk_guard.session.host import Host
 
-__all__ = ["Given", "Host", "hosted_guard"]
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user passed beside the settings, as it came."""
-
-    prompts: Any = None
-    reward_funcs: Any = None
-    success: Any = None
-    success_threshold: float = 0.5
-    objective: Any = None
-    policy: Any = None
-    temperature: float | None = None
-    max_completion_length: int | None = None
-    anchor_prompts: Any = None
-    anchor_batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        """Check the numbers; they become plain Python ones."""
-        checked: dict[str, Any] = {
-            "success_threshold": check_threshold(self.success_threshold),
-            "temperature": check_sampling(self.temperature),
-            "anchor_batch_size": check_whole("anchor_batch_size", self.anchor_batch_size, 1),
-        }
-        if self.max_completion_length is not None:
-            longest = check_whole("max_completion_length", self.max_completion_length, 1)
-            checked["max_completion_length"] = longest
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def from_keywords(cls, keywords: Mapping[str, Any]) -> Given:
-        """Pick them out of an adapter's keywords."""
-        return cls(**{f.name: keywords[f.name] for f in fields(cls)})
-
-
-@dataclass(frozen=True)
-class Host:
-    """What the trainer has to offer.
-
-    Attributes:
-        name: of its class, for messages.
-        module: all that training may touch; what ``policy=`` is called with.
-        model: the causal LM, for the default policy.
-        tokenizer: its tokenizer.
-        prompts: held-out prompts where the user names none.
-        training_prompts: not to be measured on.
-        reward_funcs: the trainer's own, where it has some.
-        micro_batch: rollouts per backward.
-        optimizer: gives the optimizer.
-        autocast: the trainer's mixed precision.
-        state: what verifiers get as ``trainer_state``.
-        say: takes messages.
-        progress: told where a look stands.
-        samples_per_step: gives the sequences that an optimizer step trains on, where known.
-        why_no_mix: why its loss cannot take a pass@1 term, where it cannot.
-    """
-
-    name: str
-    module: nn.Module
-    model: Any
-    tokenizer: Any
-    optimizer: Callable[[], Any]
-    say: Callable[[str], None]
-    progress: Progress
-    prompts: Any = None
-    training_prompts: Any = None
-    reward_funcs: Any = None
-    micro_batch: int | None = None
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    state: Any = None
-    samples_per_step: Callable[[], int | None] = lambda: None
-    why_no_mix: str | None = None
+__all__ = ["hosted_guard"]
 
 
 def hosted_guard(
-    host: Host, given: Given, config: PassKGuardConfig
+    host: Host, given: Arguments, config: PassKGuardConfig
 ) -> tuple[PassKGuard, AnchorTerm | None]:
     """Check everything, and put the guard together.
 
@@ -178,17 +105,19 @@ def hosted_guard(
     return guard, AnchorTerm(loss, live, config.seed, config.strict)
 
 
-def _policy(host: Host, given: Given) -> Policy:
+def _policy(host: Host, given: Arguments) -> Policy:
     if given.policy is not None:
         make = _imported(given.policy)
         if callable(make):
             check_call("policy", make, "model")
         policy = make(host.module) if callable(make) else make
-        missing = [n for n in ("generate", "log_probs", "parameters") if not hasattr(policy, n)]
+        missing = [n for n in ("generate", "log_probs") if not hasattr(policy, n)]
+        if not hasattr(policy, "parameters") and not hasattr(policy, "gramian"):
+            missing.append("parameters")
         if missing:
             raise TypeError(
-                f"policy must give an object with generate, log_probs and parameters, got "
-                f"{type(policy).__name__} without {', '.join(missing)}. See "
+                f"policy must give an object with generate, log_probs and parameters (or gramian), "
+                f"got {type(policy).__name__} without {', '.join(missing)}. See "
                 "passk_guard.rollouts.policy.Policy."
             )
         return policy  # type: ignore[no-any-return]
@@ -200,7 +129,7 @@ def _policy(host: Host, given: Given) -> Policy:
     )
 
 
-def _verifier(host: Host, given: Given, rows: Sequence[Mapping[str, Any]]) -> Any:
+def _verifier(host: Host, given: Arguments, rows: Sequence[Mapping[str, Any]]) -> Any:
     """The function that decides "right"; ``None`` where a policy of the user's own does."""
     funcs = host.reward_funcs if given.reward_funcs is None else given.reward_funcs
     if funcs is None and given.success is None:
@@ -236,7 +165,7 @@ def _imported(value: Any) -> Any:
         raise ValueError(f"{value!r} cannot be imported: {error}.") from error
 
 
-def _live_objective(host: Host, given: Given, config: PassKGuardConfig) -> LiveObjective | None:
+def _live_objective(host: Host, given: Arguments, config: PassKGuardConfig) -> LiveObjective | None:
     objective = given.objective
     if isinstance(objective, str):
         raise ValueError(
@@ -254,16 +183,14 @@ def _live_objective(host: Host, given: Given, config: PassKGuardConfig) -> LiveO
         raise ValueError(
             f"k={config.k}, but objective has k={objective.k:g}. Pass the same k to both."
         )
-    wants_mix = "mix" in config.actions
+    wants_mix = config.remedy == "mix"
     if given.anchor_prompts is not None and (objective is not None or not wants_mix):
         raise ValueError(
             "anchor_prompts is what action='mix' adds a pass@1 loss on, where the guard has no "
             "objective= to steer. "
             + ("Leave out one of the two." if objective is not None else "Add action='mix'.")
         )
-    if objective is not None or not {"mix", "adjust_k"} & {
-        a for a in config.actions if isinstance(a, str)
-    }:
+    if objective is not None or config.remedy is None:
         return objective
     if host.why_no_mix is not None:
         raise ValueError(f"action={config.action!r} is not possible here: {host.why_no_mix}")

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from passk_guard.runtime.stored import matrix, number
 from passk_guard.statistics.alignment import Alignment, debiased_cosine
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["Cosine", "PooledCosine"]
 
@@ -56,7 +58,7 @@ class PooledCosine:
             return None
         scale = math.sqrt(norm1 * normk)
         slope = np.array([1.0, -inner / (2 * norm1), -inner / (2 * normk)]) / scale
-        half = 1.96 * math.sqrt(max(float(slope @ self._cov @ slope), 0.0)) / self._weight
+        half = Z95 * math.sqrt(max(float(slope @ self._cov @ slope), 0.0)) / self._weight
         return Cosine(value, max(-1.0, value - half), min(1.0, value + half))
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,6 +70,10 @@ class PooledCosine:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._parts, self._cov = np.array(state["parts"]), np.array(state["cov"])
-        self._weight = state["weight"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        parts, cov = matrix(state, "parts", 3), matrix(state, "cov", 3, 3)
+        self._parts, self._cov, self._weight = parts, cov, number(state, "weight", 0)

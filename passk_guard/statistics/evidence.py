@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from passk_guard.objectives.live import LiveObjective
-from passk_guard.objectives.training_weight import TrainingGroups, host_prompt_weight
+from passk_guard.objectives.training_weight import TrainingGroups, trainer_prompt_weight
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts.group import RolloutGroup, counts, enough_signal
 from passk_guard.statistics.alignment import Alignment, alignment_curve, weighted_alignment
@@ -38,7 +38,7 @@ class AlignmentEvidence:
     weights: np.ndarray = field(repr=False)
 
     @property
-    def carriers(self) -> list[int]:
+    def opposing(self) -> list[int]:
         """Prompts whose agreement x weight is most negative, worst first, ten at most."""
         if self.update is None:
             return []
@@ -68,9 +68,9 @@ def alignment_evidence(
     correct, n = counts(groups)
     weights = np.asarray(unbiased_prompt_weight(correct, n, k))
     if watch == "update":
-        hosts = [_host_weight(group) for group in groups]
-        if objective is not None or all(host is not None for host in hosts):
-            pairs = zip(groups, hosts, strict=True)
+        seen = [_trainer_weight(group) for group in groups]
+        if objective is not None or all(trainer_weight is not None for trainer_weight in seen):
+            pairs = zip(groups, seen, strict=True)
             weights = np.array([_in_force(*pair, objective, training) for pair in pairs])
     if gramian is None or not enough_signal(groups):
         return AlignmentEvidence([], None, None, weights)
@@ -82,7 +82,7 @@ def alignment_evidence(
 
 def _in_force(
     group: RolloutGroup,
-    host: float | None,
+    trainer_weight: float | None,
     objective: LiveObjective | None,
     training: TrainingGroups | None,
 ) -> float:
@@ -90,13 +90,13 @@ def _in_force(
     if not group.has_signal:
         return 0.0
     if objective is None:
-        if host is None:
+        if trainer_weight is None:
             return 0.0
-        return host_prompt_weight(host, training, group.correct, group.n)
-    return objective.prompt_weight(group.correct, group.n, host, training)
+        return trainer_prompt_weight(trainer_weight, training, group.correct, group.n)
+    return objective.prompt_weight(group.correct, group.n, trainer_weight, training)
 
 
-def _host_weight(group: RolloutGroup) -> float | None:
+def _trainer_weight(group: RolloutGroup) -> float | None:
     """The prompt weight that the host trainer's own advantages amount to in a probe's groups.
 
     With two-valued rewards and centred advantages the trainer's gradient on a prompt is

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from passk_guard.runtime.stored import number
+from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
 __all__ = ["Floor"]
@@ -28,7 +30,7 @@ class Floor:
         if not isinstance(self._kind, str):
             return _against(track, float(self._kind))
         if self._kind == "best":
-            self._best = max(self._best, track.pass_at_1 - 1.96 * track.se)
+            self._best = max(self._best, track.pass_at_1 - Z95 * track.se)
             if self._best > track.reference:
                 return _against(track, self._best)
         return track
@@ -38,8 +40,12 @@ class Floor:
         return {"best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._best = state["best"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        self._best = number(state, "best")
 
 
 def _against(track: Track, level: float) -> Track:

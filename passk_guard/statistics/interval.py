@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["interval", "unbiased_variance"]
+__all__ = ["Z95", "interval", "unbiased_variance"]
 
-_Z = 1.96
+Z95 = 1.96
+"""Standard errors on either side of an estimate that make a 95 % interval, if it is normal."""
 
 
 def unbiased_variance(H: np.ndarray, row: np.ndarray) -> float:
@@ -39,7 +40,7 @@ def interval(H: np.ndarray, row: np.ndarray, se: float) -> tuple[float, float]:
     m, n = len(H), len(H) - 1
     value = float(row.sum()) / (m * n)
     if m < 5 or se <= 0:  # without one prompt there are too few left for a variance
-        return value - _Z * se, value + _Z * se
+        return value - Z95 * se, value + Z95 * se
     squares = (H**2).sum(1)
     S = row.sum() - 2 * row
     A = (row**2).sum() - row**2 - 2 * (H @ row) + squares
@@ -47,10 +48,10 @@ def interval(H: np.ndarray, row: np.ndarray, se: float) -> tuple[float, float]:
     without, variance = S / (n * (n - 1)), _variance(n, S, A, B)
     spread = float(((without - without.mean()) ** 2).sum())
     slope = float((without - without.mean()) @ (variance - variance.mean())) / (spread or 1.0)
-    shift, half = _Z**2 * slope / 2, math.sqrt((_Z**2 * slope / 2) ** 2 + (_Z * se) ** 2)
+    shift, half = Z95**2 * slope / 2, math.sqrt((Z95**2 * slope / 2) ** 2 + (Z95 * se) ** 2)
     return (
-        min(value - _Z * se, value + shift - half),
-        max(value + _Z * se, value + shift + half),
+        min(value - Z95 * se, value + shift - half),
+        max(value + Z95 * se, value + shift + half),
     )
 
 

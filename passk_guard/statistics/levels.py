@@ -12,6 +12,7 @@ from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
+from passk_guard.runtime.stored import Unfit, items, mapping, whole
 from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
 from passk_guard.statistics.track import Pass1Track, Track, sampled_level
@@ -148,21 +149,47 @@ class Levels:
             "last_step": self._last_step,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave: all but floor and groups."""
-        self._store.load_state_dict(state["store"])
-        self._track.load_state_dict(state["track"])
-        self._last_step = state["last_step"]
+    def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
+        """Take over what :meth:`state_dict` gave: all but floor and groups.
+
+        Args:
+            state: what it gave.
+            rows: in the pool.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        track, last_step = Pass1Track(), whole(state, "last_step")
+        track.load_state_dict(mapping(state, "track"))
+        store = mapping(state, "store")
+        if bool(items(store, "batches")) is not (track.now() is not None):
+            raise Unfit("its track and its rollouts do not belong together")
+        self._store.load_state_dict(store, rows)
+        self._track, self._last_step = track, last_step
 
     def groups_state(self) -> dict[str, Any]:
         """The tracks of the groups."""
         return {label: track.state_dict() for label, track in self._groups.items()}
 
-    def load_groups(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`groups_state` gave."""
-        self._groups = {label: Pass1Track() for label in state}
-        for label, track in state.items():
-            self._groups[label].load_state_dict(track)
+    def load_groups(self, state: Mapping[str, Any], rows: int | None = None) -> None:
+        """Take over what :meth:`groups_state` gave, once the rollouts are there.
+
+        Args:
+            state: what it gave.
+            rows: in the pool.
+
+        Raises:
+            Unfit: it is not whole, or of other groups; nothing is taken over.
+        """
+        if rows is not None:
+            known = set() if self._label_of is None else set(map(self._label_of, range(rows)))
+            if strange := sorted(set(state) - known):
+                raise Unfit(f"no row of this pool is in the group {strange[0]!r}")
+        self._store.check_groups()
+        groups = {label: Pass1Track() for label in state}
+        for label in state:
+            groups[label].load_state_dict(mapping(state, label))
+        self._groups = groups
 
     def forget_groups(self) -> None:
         """Other groups than before: what was summed up for them is void, the rollouts are not."""

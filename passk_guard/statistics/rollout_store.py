@@ -14,11 +14,17 @@ from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
+from passk_guard.runtime.stored import Unfit, items, mapping, number, tensor
 from passk_guard.statistics.paired_drift import PairedChange, paired_change
+from passk_guard.statistics.stored_batch import (
+    PASS_AT_1,
+    PASS_AT_K,
+    StoredBatch,
+    batch_state,
+    load_batch,
+)
 
 __all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
-
-PASS_AT_1, PASS_AT_K = "pass_at_1", "pass_at_k"
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,7 @@ class Drift:
         added_variance: by how much this increment raises the variance of all increments' sum.
             More than ``se²`` where the same prompts were measured before: their errors add up.
         prompts: that it rests on.
-        exact: whether every batch allowed the exact form.
-        effective_sample_size: of the latest batch's sequence ratios.
-        extreme: share of that batch's tokens with a ratio outside [1/5, 5].
+        extreme: share of the latest batch's tokens with a ratio outside [1/5, 5].
         usable: ``False`` where no batch gave an estimate.
     """
 
@@ -41,20 +45,8 @@ class Drift:
     se: float
     added_variance: float
     prompts: int
-    exact: bool
-    effective_sample_size: float
     extreme: float
     usable: bool
-
-
-@dataclass
-class _Batch:
-    groups: list[RolloutGroup]
-    before: list[Tensor | None]
-    change: Tensor  # (m,) since sampling, as of the last measurement
-    credit: dict[str, Tensor]  # per quantity (m,): what each prompt has put into the sum so far
-    reference: bool
-    latest: bool = True  # no newer batch has been sampled
 
 
 class RolloutStore:
@@ -78,7 +70,7 @@ class RolloutStore:
     def __init__(self, k: int = 1, label_of: Callable[[int], str] | None = None) -> None:
         self._k = k
         self._label_of = label_of
-        self._batches: list[_Batch] = []
+        self._batches: list[StoredBatch] = []
         self._settled: dict[str, float] = {}  # variance left by batches that have gone
         self._variance: dict[str, float] = {}
 
@@ -104,7 +96,7 @@ class RolloutStore:
                 self._drop(batch)
         for groups, log_probs in batches:
             zeros = torch.zeros(len(groups), dtype=torch.float64)
-            self._batches.append(_Batch(list(groups), list(log_probs), zeros, {}, reference))
+            self._batches.append(StoredBatch(list(groups), list(log_probs), zeros, {}, reference))
 
     def measure(
         self,
@@ -128,7 +120,7 @@ class RolloutStore:
             after = score(policy, b.groups, rollouts_per_forward)
             changes.append(paired_change(b.groups, b.before, after))
         latest = changes[-1]
-        used: list[tuple[_Batch, PairedChange]] = []
+        used: list[tuple[StoredBatch, PairedChange]] = []
         for batch, change in zip(self._batches, changes, strict=True):
             # First order is for one interval only: up to the next fresh batch.
             if change.usable and (change.exact or batch.latest):
@@ -136,15 +128,10 @@ class RolloutStore:
             elif not batch.latest:
                 self._drop(batch)
         if not used:
-            nothing = Drift(
-                *(0.0, 0.0, 0.0, 0, True),
-                *(latest.effective_sample_size, latest.extreme),
-                usable=False,
-            )
+            nothing = Drift(0.0, 0.0, 0.0, 0, latest.extreme, usable=False)
             return {PASS_AT_1: nothing, PASS_AT_K: nothing}
         quantities = [self._quantities(batch.groups) for batch, _ in used]
         names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
-        exact = all(change.exact for _, change in used)
         drifts = {}
         for name in names:
             parts = []
@@ -153,7 +140,7 @@ class RolloutStore:
                     members, factor = of_batch[name]
                     step = (change.per_prompt - batch.change)[members] * factor
                     parts.append((batch, step))
-            drifts[name] = self._increment(name, parts, latest, exact=exact)
+            drifts[name] = self._increment(name, parts, latest)
         for batch, change in used:
             batch.change = change.per_prompt
         return drifts
@@ -178,10 +165,8 @@ class RolloutStore:
     def _increment(
         self,
         name: str,
-        parts: Sequence[tuple[_Batch, Tensor]],
+        parts: Sequence[tuple[StoredBatch, Tensor]],
         latest: PairedChange,
-        *,
-        exact: bool,
     ) -> Drift:
         total = sum(len(step) for _, step in parts)
         increment = variance = 0.0
@@ -198,13 +183,11 @@ class RolloutStore:
             se=variance**0.5,
             added_variance=max(self._variance[name] - before, 0.0),
             prompts=total,
-            exact=exact,
-            effective_sample_size=latest.effective_sample_size,
             extreme=latest.extreme,
             usable=True,
         )
 
-    def _drop(self, batch: _Batch) -> None:
+    def _drop(self, batch: StoredBatch) -> None:
         for name, credit in batch.credit.items():
             self._settled[name] = self._settled.get(name, 0.0) + _variance_of_mean(credit)
         self._batches = [b for b in self._batches if b is not batch]
@@ -223,25 +206,40 @@ class RolloutStore:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
         return {
-            "batches": [
-                {
-                    **vars(batch),
-                    "groups": [vars(group) for group in batch.groups],
-                    "credit": dict(batch.credit),
-                }
-                for batch in self._batches
-            ],
+            "batches": [batch_state(batch) for batch in self._batches],
             "settled": dict(self._settled),
             "variance": dict(self._variance),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._batches = [
-            _Batch(**{**batch, "groups": [RolloutGroup(**g) for g in batch["groups"]]})
-            for batch in state["batches"]
-        ]
-        self._settled, self._variance = dict(state["settled"]), dict(state["variance"])
+    def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Args:
+            state: what it gave.
+            rows: in the pool, where that is known.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        batches = [load_batch(stored, rows) for stored in items(state, "batches")]
+        if batches and not batches[-1].latest:
+            raise Unfit("the latest batch is missing")
+        settled, variance = (
+            {name: number(stored, name, 0) for name in stored}
+            for stored in (mapping(state, "settled"), mapping(state, "variance"))
+        )
+        self._batches, self._settled, self._variance = batches, settled, variance
+
+    def check_groups(self) -> None:
+        """See that the sums of each group are over as many prompts as it has.
+
+        Raises:
+            Unfit: they are not.
+        """
+        for batch in self._batches:
+            for name, (members, _) in self._quantities(batch.groups).items():
+                if name in batch.credit:
+                    tensor(batch.credit, name, len(members))
 
 
 def _variance_of_mean(values: Tensor) -> float:

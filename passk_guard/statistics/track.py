@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from passk_guard.runtime.stored import matrix, maybe, number
+from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.rollout_store import Drift
 
 __all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
@@ -123,7 +125,7 @@ class Pass1Track:
             return None
         reference, present = (float(v) for v in self._mean)
         se = math.sqrt(max(float(self._cov[1, 1]), 0.0))
-        half = 1.96 * se
+        half = Z95 * se
         change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
         return Track(
             pass_at_1=present,
@@ -145,7 +147,7 @@ class Pass1Track:
         """
         ahead = Pass1Track()
         ahead.load_state_dict(self.state_dict())
-        drift = Drift(0.0, 0.0, added_variance, prompts, True, 1.0, 0.0, usable=True)
+        drift = Drift(0.0, 0.0, added_variance, prompts, 0.0, usable=True)
         now = self.now()
         assert now is not None, "update() comes first"
         for _ in range(updates):
@@ -158,6 +160,10 @@ class Pass1Track:
         return {"mean": mean, "cov": self._cov.tolist(), "spread": self._spread}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self._mean = None if state["mean"] is None else np.array(state["mean"])
-        self._cov, self._spread = np.array(state["cov"]), state["spread"]
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        mean, cov = maybe(matrix, state, "mean", 2), matrix(state, "cov", 2, 2)
+        self._mean, self._cov, self._spread = mean, cov, number(state, "spread", 0)

@@ -35,7 +35,7 @@ from coins import CoinPolicy
 
 from passk_guard import PassKGuardConfig
 from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
-from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.statistics.alignment import (
     Alignment,
     debiased_cosine,
@@ -92,7 +92,7 @@ def wandering(rng: np.random.Generator, probes: int) -> Iterator[tuple[Level, Dr
         step = rng.normal(0, 0.002) - 0.1 * truth
         truth += step
         sd = 0.003 * math.exp(rng.normal(0, 0.3))
-        drift = Drift(step + rng.normal(0, sd), sd, sd**2, 64, True, 1.0, 0.0, usable=True)
+        drift = Drift(step + rng.normal(0, sd), sd, sd**2, 64, 0.0, usable=True)
         m = 512 if t == 0 else 64
         rates = np.clip(0.6 + truth + 0.28 * rng.normal(size=m), 0, 1)
         level = Level(float(rates.mean()), float(rates.var(ddof=1)), m)
@@ -142,7 +142,7 @@ def false_alarms(quick: bool, figures: dict[str, Any]) -> bool:
                 fired, _ = detector.update(alignment, now)
                 if fired:
                     counts["both"] += 1
-                    detector.cusum.value = 0.0
+                    detector.detectors["alignment"].cusum.value = 0.0
                     detector.active.clear()
             rates = {key: count / probes for key, count in counts.items()}
             bound = nominal + 2 * math.sqrt(nominal / probes)

@@ -10,7 +10,7 @@ import numpy as np
 
 from passk_guard import Probe
 from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
-from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
 
 Rule = Callable[[Sequence[Probe]], list[int]]

@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from types import SimpleNamespace
@@ -12,237 +11,154 @@ import pytest
 import torch
 from places import ROOT
 
-from passk_guard.cli import doctor, quiet, support, tables, versions
-from passk_guard.cli.identity import Verdict, check_identity, compare
+from passk_guard.cli import doctor, trainers
+from passk_guard.cli.alone import alone
 from passk_guard.cli.main import main
-from passk_guard.cli.support import Support
-from passk_guard.cli.tiny_runs import LOOKS, Trained
+from passk_guard.cli.trainers import HOSTS, Finding
 from passk_guard.cli.versions import Package, packages
+
+REQUIRES = [
+    "torch>=2.4",
+    "numpy>=1.26",
+    'transformers<6,>=4.56.2; extra == "transformers"',
+    'trl<2,>=0.22.2; extra == "trl"',
+    'transformers<6,>=4.56.2; extra == "trl"',
+    'lightning>=2.4; extra == "lightning"',
+    'passk-guard[transformers,trl]; extra == "all"',
+]
 
 
 @pytest.fixture
-def nothing_to_train(monkeypatch):
-    """No trainer is found, whatever is installed."""
-    monkeypatch.setattr(support, "is_installed", lambda name: False)
+def bare(monkeypatch):
+    """No trainer is found, and nothing is started."""
+
+    @contextmanager
+    def here():
+        yield SimpleNamespace(submit=lambda f, *a: SimpleNamespace(result=lambda: f(*a)))
+
+    monkeypatch.setattr(doctor, "alone", here)
+    monkeypatch.setattr(trainers, "_is_installed", lambda name: False)
 
 
-def test_without_metadata_ranges_are_unknown_and_said_to_be(monkeypatch, capsys, nothing_to_train):
+def test_releases_are_marked_by_the_packages_own_metadata(monkeypatch):
+    releases = {
+        "torch": ("2.4.0a0+git1", "ok"),  # a nightly counts as what it leads to
+        "numpy": ("1.25.2", "too old"),
+        "transformers": ("6.0", "too new"),
+        "trl": ("0.22.2", "ok"),
+        "pytorch-lightning": ("2.3", "too old"),  # by the range of lightning
+        "rich": ("git", "unknown"),
+    }
+
+    def version(name):
+        if name not in releases:
+            raise metadata.PackageNotFoundError(name)
+        return releases[name][0]
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "requires", lambda name: REQUIRES)
+    found = {package.name: package for package in packages()}
+    assert {name: found[name].mark for name in releases} == {n: m for n, (_, m) in releases.items()}
+    assert found["lightning"].mark == "not installed"
+    assert found["transformers"].supported == ">=4.56.2,<6"
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "transformers", "trl", "lightning", "jinja2"])
+def test_the_ranges_are_those_of_pyproject(name):
+    (package,) = (package for package in packages() if package.name == name)
+    assert package.supported, "install the package, as make test does: pip install -e '.[dev]'"
+    assert f'"{name}{package.supported}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_without_metadata_ranges_are_said_to_be_unknown(monkeypatch, capsys, bare):
     def requires(name):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", requires)
-    found = {package.name: package for package in packages()}
-    assert found["torch"].mark == found["Python"].mark == "unknown"
-    assert main(["doctor", "--quick"]) == 0
-    assert "the releases that it\nsupports are unknown" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    assert "the releases it supports are unknown" in " ".join(capsys.readouterr().out.split())
 
 
-def test_accelerators_go_by_name(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"Card {i}")
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
-    assert versions.accelerators() == ["Card 0 (CUDA 12.8)", "Card 1 (CUDA 12.8)"]
-    monkeypatch.setattr(torch.version, "hip", "6.4")
-    assert versions.accelerators()[0] == "Card 0 (ROCm 6.4)"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert versions.accelerators() == []
-
-
-def trained(end, start=0.0, looks=LOOKS, failures=(), objective=None, pass1_weight=0.0):
-    history = [SimpleNamespace(step=step) for step in looks]
-    guard = SimpleNamespace(
-        history=history, failures=failures, objective=objective, pass1_weight=pass1_weight
-    )
-    return Trained({"w": torch.tensor(start)}, {"w": torch.tensor(end)}, guard)
-
-
-def test_equal_weights_that_moved_are_identical():
-    assert compare(trained(1.0), trained(1.0), trained(1.0)) == ("identical", None)
-
-
-def test_one_bit_is_a_difference():
-    verdict, reason = compare(trained(0.0, start=1.0), trained(0.0), trained(-0.0))
-    assert verdict == "DIFFERENT"
-    assert "1 of 1 trained tensors differ, such as w" in reason
-
-
-def test_training_that_is_not_repeatable_tells_nothing():
-    verdict, reason = compare(trained(1.0), trained(2.0), trained(1.0))
-    assert verdict == "cannot tell"
-    assert "not repeatable on this machine" in reason
-
-
-@pytest.mark.parametrize(
-    ("runs", "reason"),
-    [
-        ([trained(0.0)] * 3, "changed no weight"),
-        ([trained(float("nan"))] * 3, "made them NaN"),
-        ([trained(1.0)] * 2 + [trained(1.0, looks=[0])], "did not probe at steps"),
-        (
-            [trained(1.0)] * 2 + [trained(1.0, failures=[SimpleNamespace(reason="no memory")])],
-            "1 of 4 probes were lost: no memory",
-        ),
-    ],
-)
-def test_a_check_that_could_not_fail_has_failed(runs, reason):
-    verdict, why = compare(*runs)
-    assert verdict == "failed"
-    assert reason in why
-
-
-@pytest.mark.parametrize(
-    ("remedied", "reason"),
-    [
-        (trained(2.0, objective="pkpo", pass1_weight=0.2), None),
-        (trained(2.0, objective=None, pass1_weight=0.2), "cannot be installed in this release"),
-        (trained(2.0, objective="pkpo", pass1_weight=0.0), "did not set in"),
-        (trained(1.0, objective="pkpo", pass1_weight=0.2), "training went on as without it"),
-        (trained(2.0, failures=[SimpleNamespace(reason="oops")]), "a probe was lost: oops"),
-    ],
-)
-def test_a_remedy_must_be_seen_to_act(remedied, reason):
-    runs = {"plain": trained(1.0), "watched": trained(1.0), "remedied": remedied}
-    verdict = check_identity("here", lambda out, how: runs[how])
-    assert verdict.verdict == "identical"
-    assert verdict.remedy == ("failed" if reason else "acts")
-    assert verdict.sound == (reason is None)
-    assert (reason or "") in (verdict.reason or "")
-
-
-@pytest.mark.parametrize("error", [RuntimeError("out of\n memory"), SystemExit("out of memory")])
-def test_a_run_that_fails_is_a_verdict(error):
-    def run(out, how):
-        raise error
-
-    verdict = check_identity("here", run)
-    assert (verdict.verdict, verdict.sound) == ("failed", False)
-    assert verdict.reason == f"{type(error).__name__}: out of memory"
-
-
-def test_nothing_but_the_core_is_no_failure(capsys, nothing_to_train):
+def test_nothing_but_the_core_is_no_failure(capsys, bare):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    trainers = out.split("What the guard can do here")[1].splitlines()
-    assert (
-        sum(line.rstrip().endswith(" not installed") for line in trainers) == 3
-    )  # TRL's is one row
-    assert "bit by bit" not in out
+    assert "Not installed: TRL GRPOTrainer, " in out
+    assert "tiny model" not in out
     assert out.endswith("The core works; no trainer is installed.\n")
+
+
+def test_json_is_all_that_is_printed(capsys, bare):
+    assert main(["doctor", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert set(found) == {"packages", "accelerators", "trainers", "problems"}
+    assert set(found["packages"][0]) == {"name", "installed", "supported", "mark"}
+    assert {trainer["verdict"] for trainer in found["trainers"]} == {"not installed"}
+    assert err == ""
+
+
+@pytest.mark.parametrize("option", ["--quick", "--skip-identity"])
+def test_the_training_can_be_left_out(option, monkeypatch, bare):
+    asked = []
+
+    def examine(trainer, identity):
+        asked.append(identity)
+        return Finding(trainer, "not tried")
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    assert main(["doctor"]) == main(["doctor", option]) == 0
+    assert asked == [True] * len(HOSTS) + [False] * len(HOSTS)
+
+
+def test_only_what_is_installed_and_does_not_work_is_a_problem(monkeypatch, capsys, bare):
+    old = Package("numpy", "1.2", ">=1.26", "too old")
+    sound = [replace(old, mark=mark) for mark in ("not installed", "too new", "unknown", "ok")]
+    harmless = ("cannot tell", "not tried", "not installed", "identical")
+    findings = [Finding("a trainer", verdict, "why") for verdict in harmless]
+    assert doctor.problems(sound, findings) == []
+    bad = [Finding("a", "failed", "ImportError: gone"), Finding("b", "DIFFERENT", "1 of 3")]
+    said = ["numpy 1.2 is too old: pip install 'numpy>=1.26'", "a: ImportError: gone", "b: 1 of 3"]
+    assert doctor.problems([*sound, old], findings + bad) == said
+    monkeypatch.setattr(doctor, "packages", lambda: [old])
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.endswith(f"1 problem:\n{said[0]}\n")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["identical", "not installed", "not tried"], "All is well"),
+        (["identical", "cannot tell"], "nothing can be told"),
+        (["not tried", "not installed"], "was not tried"),
+    ],
+)
+def test_the_last_words_promise_no_more_than_was_seen(verdicts, said):
+    assert said in doctor.conclusion([], [Finding("a trainer", v) for v in verdicts])[0]
 
 
 def test_a_folder_that_is_named_like_a_package_is_none(tmp_path, monkeypatch):
     (tmp_path / "some_trainer").mkdir()
-    (tmp_path / "some_package").mkdir()
-    (tmp_path / "some_package" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert not support.is_installed("some_trainer")
-    assert support.is_installed("some_package")
+    assert not trainers._is_installed("some_trainer")
+    assert trainers._is_installed("passk_guard")
 
 
-def test_json_is_all_that_is_printed(capfd, nothing_to_train):
-    assert main(["doctor", "--json"]) == 0
-    out, err = capfd.readouterr()
-    found = json.loads(out)
-    assert set(found) == {
-        *("packages", "accelerators", "trainers", "reporters", "identity", "problems")
-    }
-    assert [set(package) for package in found["packages"]] == [
-        {"name", "installed", "supported", "mark", "mend"}
-    ] * len(found["packages"])
-    assert found["identity"] == found["problems"] == []
-    assert not any(trainer["installed"] for trainer in found["trainers"])
-    assert err == ""
-
-
-OLD = Package("numpy", "1.2", ">=1.26", "too old", "pip install 'numpy>=1.26'")
-BROKEN = Support("a trainer", usable=False, reason="ImportError: torch is too new")
-DIFFERENT = Verdict("a trainer", "DIFFERENT", None, "1 tensor differs", "cpu", 1.0)
-
-
-@pytest.mark.parametrize(
-    ("found", "problem"),
-    [
-        (([OLD], [], []), "numpy 1.2 is too old: pip install 'numpy>=1.26'"),
-        (([], [BROKEN], []), "a trainer: ImportError: torch is too new"),
-        (([], [], [DIFFERENT]), "a trainer: 1 tensor differs"),
-    ],
-)
-def test_what_is_installed_and_does_not_work_is_a_problem(found, problem):
-    assert doctor.problems(*found) == [problem]
-
-
-def test_what_is_missing_untested_or_cannot_be_told_is_no_problem():
-    missing = replace(OLD, installed=None, mark="not installed")
-    absent = replace(BROKEN, installed=False)
-    unsure = replace(DIFFERENT, verdict="cannot tell")
-    assert doctor.problems([missing, replace(OLD, mark="too new")], [absent], [unsure]) == []
-
-
-def test_problems_are_shown_and_end_in_status_1(monkeypatch, capsys, nothing_to_train):
-    monkeypatch.setattr(doctor, "packages", lambda: [OLD])
-    assert main(["doctor"]) == 1
-    assert "1 problem\n\n✗ numpy 1.2 is too old" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("rich", [pytest.param(True, marks=pytest.mark.needs("rich")), False])
-def test_tables_are_no_wider_than_the_terminal(rich, monkeypatch, capsys):
-    if not rich:
-        monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setenv("COLUMNS", "60")
-    words = "see " + "one word after another " * 5
-    tables.print_table(["a", "b"], [["x", words], ["y", "✗ [red]as it is"]])
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 60
-    assert len(lines) > 5  # wrapped
-    assert "✗ [red]as it is" in lines[-1]  # brackets are no markup
-    assert " ".join(" ".join(lines).split()).count("one word after another") == 5
-
-
-def test_a_terminal_without_signs_gets_something_readable():
-    result = subprocess.run(
-        [sys.executable, "-m", "passk_guard", "doctor", "--quick"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stderr
-    assert "passk-guard " in result.stdout
-    assert "+ ok" in result.stdout
-    assert "?" not in result.stdout
-
-
-def test_hushing_reaches_the_file_descriptors_and_ends(capfd):
-    with quiet.hushed():
-        print("python")
-        os.write(1, b"a C library")
-        os.write(2, b"a C library")
-    print("after")
-    assert capfd.readouterr() == ("after\n", "")
-
-
-def test_alone_forgets_the_launcher_and_gives_it_back(monkeypatch):
+def test_alone_is_silent_offline_and_outside_the_launcher(monkeypatch, capfd):
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("SLURM_NTASKS", "8")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    before = dict(os.environ)
-    with quiet.alone():
-        assert not {"WORLD_SIZE", "SLURM_NTASKS"} & set(os.environ)
-        assert os.environ["HF_HUB_OFFLINE"] == "1"
-        assert torch.are_deterministic_algorithms_enabled()
-    assert dict(os.environ) == before
-    assert not torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with alone() as process:
+        process.submit(os.write, 1, b"a C library").result()
+        names = [process.submit(os.getenv, n) for n in ("WORLD_SIZE", "SLURM_NTASKS")]
+        assert [name.result() for name in names] == [None, None]
+        assert process.submit(os.getenv, "HF_HUB_OFFLINE").result() == "1"
+        assert process.submit(torch.are_deterministic_algorithms_enabled).result()
+    assert capfd.readouterr().out == ""
 
 
-def test_python_m_passk_guard_is_the_command(tmp_path):
-    result = subprocess.run(
-        [sys.executable, "-m", "passk_guard", "doctor", "--quick", "--json"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["identity"] is None
-    assert not list(tmp_path.iterdir())
+def test_a_process_that_dies_is_a_finding_and_no_crash():
+    with alone() as process:
+        dying = SimpleNamespace(submit=lambda *_: process.submit(os._exit, 1))
+        found = doctor._examined(dying, "lightning", True)
+    assert found.verdict == "failed"
+    assert "died" in found.reason

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
-from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
 from passk_guard.statistics.alignment import Alignment, weighted_alignment
 from passk_guard.statistics.rollout_store import Drift
@@ -95,7 +95,7 @@ def wandering_run(rng, probes, *, sd_wander, sd_increment, loss_per_probe=0.0):
             step = rng.normal(0, sd_wander) - 0.1 * (truth - start) - loss_per_probe
             truth += step
             seen = step + rng.normal(0, sd_increment)
-            drift = Drift(seen, sd_increment, sd_increment**2, 64, True, 1.0, 0.0, usable=True)
+            drift = Drift(seen, sd_increment, sd_increment**2, 64, 0.0, usable=True)
         noise = 0.035 / (2 if t == 0 else 1)
         yield (
             truth - start,

@@ -29,6 +29,9 @@ def public_modules():
 def test_the_reference_holds_every_public_module_and_builds_without_a_warning(tmp_path):
     source = tmp_path / "docs"  # the reference's pages are made there
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("reference"))
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for included in ROOT.glob("*.md"):
+        shutil.copy(included, tmp_path)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
     command += [source, tmp_path / "html"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)

@@ -7,6 +7,7 @@ command and quote what it found.
 import csv
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from statistics import mean
 
@@ -16,12 +17,39 @@ from places import ROOT
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 
 
+class Words(str):
+    """A document without its line breaks, which notes what was asked for and found in it."""
+
+    def __new__(cls, text):
+        new = super().__new__(cls, text)
+        new.found = set()
+        return new
+
+    def __contains__(self, said):
+        if there := super().__contains__(said):
+            self.found.add(said)
+        return there
+
+
 def words(name):
-    """A document without its line breaks."""
-    return " ".join((ROOT / name).read_text().split())
+    return Words(" ".join((ROOT / name).read_text().split()))
 
 
-README = words("README.md")
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/README.md"]
+DOCUMENTS += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+COMPARED = {
+    name: words(name)
+    for name in (
+        "README.md",
+        "docs/alarm.md",
+        "docs/choosing-numbers.md",
+        "docs/control.md",
+        "docs/reading-pictures.md",
+        "docs/production.md",
+        "docs/beside-other-work.md",
+    )
+}
+README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK = COMPARED.values()
 
 
 def table(name):
@@ -74,7 +102,7 @@ ROWS = {
 def test_a_row_of_the_closed_loop(remedy):
     change, eight = outcome(of(LOOP, task="ambiguous", remedy=remedy))
     bold = "**" if ROWS[remedy].startswith("**") else ""
-    assert f"| {ROWS[remedy]} | {bold}{change}{bold} | {bold}{eight}{bold} |" in README
+    assert f"| {ROWS[remedy]} | {bold}{change}{bold} | {bold}{eight}{bold} |" in CONTROL
 
 
 def test_static_mixes():
@@ -82,13 +110,19 @@ def test_static_mixes():
     changes, eights = zip(*(outcome(runs) for runs in mixes), strict=True)
     changes = [change.split()[0] for change in changes]
     row = f"| {' / '.join(changes)} | {' / '.join(eights)} |"
-    assert f"| static mix .5 / .6 / .7, in hindsight {row}" in README
+    assert f"| static mix .5 / .6 / .7, in hindsight {row}" in CONTROL
 
 
 def test_there_is_no_row_that_was_not_run():
-    section = re.search(r"What it kept(.*?)In real runs", (ROOT / "README.md").read_text(), re.S)[1]
+    control = (ROOT / "docs/control.md").read_text()
+    section = re.search(r"## What it kept(.*?)In real runs", control, re.S)[1]
     lines = [line for line in section.splitlines() if re.match(r"\| .*\d", line)]
     assert len(lines) == 2 + len(ROWS) + 1 + len(OTHERS)  # two heads, and static mixes
+    # Nor does one stand elsewhere: every cell that is a change in points is in that section.
+    everywhere = [line for name in DOCUMENTS for line in (ROOT / name).read_text().splitlines()]
+    changes = [line for line in everywhere if re.search(r"\| [*]*[-+]\d+\.\d[ *]", line)]
+    assert changes == [line for line in lines if re.search(r"[-+]\d", line)]
+    assert len(changes) == len(lines) - 2
     seeds = {(run["task"], run["remedy"]): set() for run in LOOP}
     for run in LOOP:
         seeds[run["task"], run["remedy"]].add(run["seed"])
@@ -111,7 +145,7 @@ def test_other_tasks(task):
         (run,) = of(LOOP, task=task, remedy=remedy)
         end, lowest = (float(run[key]) - float(run["start1"]) for key in ("end1", "lowest1"))
         cells.append(f"{points(end)} ({points(lowest)}) | {share(run['end8'])}")
-    assert f"| {OTHERS[task]} | {' | '.join(cells)} |" in README
+    assert f"| {OTHERS[task]} | {' | '.join(cells)} |" in CONTROL
 
 
 def test_without_an_alarm_nothing_was_touched():
@@ -119,12 +153,12 @@ def test_without_an_alarm_nothing_was_touched():
     untouched = {run["task"] for run in guarded if run["same"] == "True"}
     assert untouched == {"healthy", "hard only"}
     assert all((run["same"] == "True") == (run["alarm"] == "") for run in guarded)
-    assert "On the first two there was no alarm, and the weights are bit for bit those" in README
+    assert "On the first two there was no alarm, and the weights are bit for bit those" in CONTROL
 
 
 def test_when_the_alarm_came():
     steps = sorted(int(r["alarm"]) for r in of(LOOP, task="ambiguous", remedy="guard mix"))
-    assert f"The alarm came at step {steps[0]} to {steps[-1]} of 300" in README
+    assert f"The alarm came at step {steps[0]} to {steps[-1]} of 300" in CONTROL
 
 
 def test_the_accuracy_weighted_mix_is_compared_with_the_guard():
@@ -132,8 +166,21 @@ def test_the_accuracy_weighted_mix_is_compared_with_the_guard():
         outcome(of(LOOP, task="ambiguous", remedy=remedy))[0].split()[0].lstrip("-")
         for remedy in ("accuracy-weighted mix", "guard mix")
     ]
-    said = "its fixed weighting lost {} points where the guard lost {} (table above)"
-    assert said.format(*lost) in README
+    said = "its fixed weighting lost {} points where the guard lost {}"
+    assert said.format(*lost) in WORK
+
+
+def test_the_readme_says_what_the_table_of_control_says():
+    alone, mix = (
+        outcome(of(LOOP, task="ambiguous", remedy=remedy))
+        for remedy in ("pass@8 alone", "guard mix")
+    )
+    lost = [change.split()[0].lstrip("-") for change, _ in (alone, mix)]
+    said = (
+        'pass@8 training by itself loses {} points of pass@1; with `"mix"` it loses {} points, and '
+        "pass@8 ends at {} instead of {}"
+    )
+    assert said.format(*lost, mix[1], alone[1]) in README
 
 
 def test_real_trainers():
@@ -146,14 +193,11 @@ def test_real_trainers():
     dips = [float(run["lowest1"]) - float(run["start1"]) for run in runs]
     mix = [ends(host, "mix") for host in ("trl", "trainer", "lightning")]
     said = '`"mix"` ends the same task at {} (TRL), {} (`Trainer`) and {} (Lightning)'
-    assert said.format(*mix) in README
+    assert said.format(*mix) in CONTROL
     anchors = [ends(host, "anchors") for host in ("trainer", "lightning")]
-    assert (
-        "with `anchor_prompts` (above) at {} (`Trainer`) and {} (Lightning)".format(*anchors)
-        in README
-    )
-    dipped = f"All had dipped to between {points(max(dips))} and {points(min(dips))}"
-    assert dipped in README
+    assert "with `anchor_prompts` at {} (`Trainer`) and {} (Lightning)".format(*anchors) in CONTROL
+    dipped = f"All of them had dipped, to between {points(max(dips))} and {points(min(dips))}"
+    assert dipped in CONTROL
 
 
 def test_choosing_the_numbers():
@@ -165,22 +209,24 @@ def test_choosing_the_numbers():
         "one probe shows the conflict at {} standard errors with 9 rollouts per prompt, {} with "
         "12, {} with 16, {} with 32 and {} with 64"
     )
-    assert said.format(*(z[key] for key in same_cost)) in README
+    assert said.format(*(z[key] for key in same_cost)) in CHOOSING
     prompts = [z[f"{m} x 16"] for m in (16, 32, 64, 128, 256)]
     said = (
         "16 prompts show that conflict at {} standard errors, 32 at {}, 64 at {}, 128 at {}, "
         "256 at {}"
     )
-    assert said.format(*prompts) in README
-    assert f"falls from {error['16 x 16']} to {error['256 x 16']}" in README
+    assert said.format(*prompts) in CHOOSING
+    assert f"falls from {error['16 x 16']} to {error['256 x 16']}" in CHOOSING
     scatter = f"± {196 * found['probes']['64 x 16']['error']:.0f} points at 64 prompts"
-    assert README.count("points at 64 prompts") == README.count(scatter) == 2
+    assert PICTURES.count("points at 64 prompts") == PICTURES.count(scatter) == 2
+    others = [words(name) for name in DOCUMENTS if "pictures" not in name]
+    assert not any("points at 64 prompts" in other for other in others)
 
 
 def test_coverage_of_the_first_probes():
     one, two, *more = (f"{100 * covered:.0f}" for covered in figures("choosing.json")["coverage"])
     said = "covered the truth in {} % of runs, of two in {} %, of three and more in {} to {} %"
-    assert said.format(one, two, min(more), max(more)) in README
+    assert said.format(one, two, min(more), max(more)) in PICTURES
 
 
 def test_calibration():
@@ -189,14 +235,14 @@ def test_calibration():
     (probes,) = {rates["probes"] for rates in nulls.values()}
     alarms = [round(1000 * 100 * rates["both"]) for rates in nulls.values()]
     said = f"{probes:,} simulated probes without a conflict".replace(",", " ")
-    assert said in README
-    assert f"{min(alarms)} to {max(alarms)} per 100 000" in README
+    assert said in ALARM
+    assert f"{min(alarms)} to {max(alarms)} per 100 000" in ALARM
     covers = [v for key, v in found.items() if key.startswith("coverage")]
     for name, what in (("inner", "inner product"), ("drift", "drift"), ("change", "change")):
         low, high = (100 * edge(c[name] for c in covers) for edge in (min, max))
-        assert f"{what} {low:.0f} to {high:.0f} %" in README
+        assert f"{what} {low:.0f} to {high:.0f} %" in ALARM
     worst = 100 * (1 - min(c["symmetric"] for c in covers))
-    source = words("passk_guard/interval.py")
+    source = words("passk_guard/statistics/interval.py")
     assert f"misses the truth in up to {worst:.0f} % of batches" in source
 
 
@@ -210,17 +256,17 @@ def test_alarms_in_real_runs():
     slow, fast = found["conflict"], found["fast conflict"]
     alarms = [v for r in (slow, fast) for v in (r["first_alarm"], 100 * float(r["lost"]))]
     plain = found["plain GRPO"]
-    assert said.format(*alarms, share(plain["start"]), share(plain["end"])) in README
+    assert said.format(*alarms, share(plain["start"]), share(plain["end"])) in ALARM
     assert [found[name]["alarms"] for name in ("healthy", "plain GRPO")] == ["0", "0"]
 
 
 def test_what_gradients_cost():
     found = figures("probe_cost.json")
     exact, sketch = (f"{found[name]['time']:.2f}" for name in ("exact", "sketch"))
-    assert f"of a {found['parameters'] / 1e6:.0f} M-parameter Llama" in README
-    assert f"cost {exact} (exact) and {sketch} (sketched) times one plain forward" in README
+    assert f"of a {found['parameters'] / 1e6:.0f} M-parameter Llama" in PRODUCTION
+    assert f"cost {exact} (exact) and {sketch} (sketched) times one plain forward" in PRODUCTION
     kept = f"{100 * found['sketch']['kept']:.1f}".replace("0.", ".")
-    assert f"the sketch {kept} % of training's peak memory" in README
+    assert f"the sketch {kept} % of training's peak memory" in PRODUCTION
 
 
 def test_the_demo():
@@ -229,7 +275,7 @@ def test_the_demo():
     watched = (share(v) for v in (start[0], lost[0], start[1], lost[1]))
     said = "pass@1 goes from {} to {} while pass@8 goes from {} to {}"
     assert said.format(*watched) in README
-    said = f"alarm at step {kept[2]} sets a remedy in, and the run ends at {share(kept[0])} and"
+    said = f"alarm at step {kept[2]} brings the remedy in, and the run ends at {share(kept[0])} and"
     assert f"{said} {share(kept[1])}" in README
     assert round(100 * (start[0] - lost[0])) == 10  # "by ten points", under the picture
 
@@ -245,13 +291,43 @@ def test_the_examples_table_is_what_the_plain_loop_printed():
 def test_constants_of_the_code():
     from passk_guard.gradients.sketch import DEFAULT_SIZE
 
-    assert f"2^{DEFAULT_SIZE.bit_length() - 1} numbers per prompt" in README
-    assert f"standard error of {share(DEFAULT_SIZE**-0.5)} of a cosine" in README
+    assert f"2^{DEFAULT_SIZE.bit_length() - 1} numbers per prompt" in PRODUCTION
+    assert f"standard error of {share(DEFAULT_SIZE**-0.5)} of a cosine" in PRODUCTION
     colours = re.search(r"quantile\(.*, 0\.(\d\d)\)", words("passk_guard/reporting/figures.py"))[1]
-    assert f"colours end at the {colours}th percentile" in README
+    assert f"colours end at the {colours}th percentile" in PICTURES
     problems = (ROOT / "examples/data/gsm8k/test-200.jsonl").read_text().splitlines()
     assert f"{len(problems)} problems of its test split" in words("examples/README.md")
     assert f"The {len(problems)} problems" in README
+
+
+def test_shares_and_releases_of_the_code():
+    from passk_guard.runtime.schedule import _DEFAULT_OVERHEAD
+
+    for document, said in ((README, "probes may take {} %"), (PRODUCTION, "the guard gets {} %")):
+        assert said.format(f"{100 * _DEFAULT_OVERHEAD:.0f}") in document
+    least = re.search(r'"FSDP2": "transformers >= ([\d.]+)"', words("passk_guard/cli/support.py"))[
+        1
+    ]
+    assert f"FSDP2 (`transformers` from {least}," in PRODUCTION
+
+
+def test_the_table_of_settings_has_every_setting_with_its_default():
+    from passk_guard.config import PassKGuardConfig
+
+    section = (ROOT / "docs/choosing-numbers.md").read_text().split("## Choosing")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "]
+    shown = {}
+    for names, default, _ in rows:
+        shown |= dict.fromkeys(re.findall(r"`(\w+)`", names), default.strip("`"))
+    for field in fields(PassKGuardConfig):
+        if field.name == "memory_limit":
+            assert shown[field.name] == f"{field.default / 2**30:.0f} GiB"
+        elif isinstance(field.default, str):
+            assert shown[field.name] == f'"{field.default}"'
+        elif field.default is None or isinstance(field.default, bool):
+            assert field.name in shown
+        else:
+            assert float(shown[field.name]) == field.default
 
 
 def test_releases_that_are_tested():
@@ -267,13 +343,72 @@ def test_releases_that_are_tested():
     assert said.format(newest["torch"], *pairs) in README
     assert f"torch {oldest['torch']} with NumPy {oldest['numpy']}" in README
     claims = (ROOT / "pyproject.toml").read_text()
+    python = re.search(r'requires-python = ">=(.*)"', claims)[1]
+    assert f"CI runs Python {python} and torch" in README
+    said = f"Python {python} and later, torch {{}} and NumPy {{}} and later, "
+    oldest_claimed = [oldest[name].removesuffix(".0") for name in ("torch", "numpy")]
+    assert said.format(*oldest_claimed) in README
+    for name in ("trl", "transformers"):
+        least, above = re.search(rf'"{name}>=([\d.]+),<(\d)"', claims).groups()
+        assert f"{name} {least} to {int(above) - 1}, " in README
+    least = re.search(r'"lightning>=([\d.]+)"', claims)[1]
+    assert f"lightning {least} and later" in README
     for name, release in (("torch", oldest["torch"]), ("numpy", oldest["numpy"])):
         assert f'"{name}>={release.removesuffix(".0")}"' in claims
     for name in ("trl", "transformers", "lightning"):
         assert f'"{name}>={lowest[name].removesuffix(".0")}' in claims
 
 
-PLACES = ["README.md", "docs", "examples", "integrations", "passk_guard", "tests"]
+ELSEWHERE = {  # where else figures of a document are compared
+    "examples/README.md": "test_the_examples_table_is_what_the_plain_loop_printed",
+    "docs/how-it-works.md": "tests/test_bandit.py",
+}
+
+
+def test_no_figure_is_left_out():
+    """Every decimal and every per cent in prose and tables lies in a sentence that a test finds."""
+    for name, test in list(globals().items()):
+        if name.startswith("test_") and name != "test_no_figure_is_left_out":
+            marks = getattr(test, "pytestmark", [])
+            for values in [[value] for value in marks[0].args[1]] if marks else [[]]:
+                test(*values)
+    for name in DOCUMENTS:
+        if name not in ELSEWHERE:
+            assert figures_left_out(COMPARED.get(name) or words(name)) == [], name
+
+
+def figures_left_out(document):
+    text = str(document)
+    known = [re.finditer(re.escape(said), text) for said in document.found]
+    known.append(re.finditer(r"```.*?```|`[^`]*`|\]\([^)]*\)", text))  # code, links
+    known.append(
+        re.finditer(r"95 %|## Settings .* ## Choosing", text)
+    )  # its own test has the table
+    spans = [found.span() for several in known for found in several]
+    return [
+        text[max(figure.start() - 30, 0) : figure.end() + 20]
+        for figure in re.finditer(r"(?<!Apache-)(?<![\w.])(?:\d*\.\d+|\d+(?= ?%))", text)
+        if not any(low <= figure.start() and figure.end() <= high for low, high in spans)
+    ]
+
+
+def test_a_figure_that_nothing_compares_would_be_seen():
+    document = Words("It lost .643 in 12 % of runs, then 1.3 points (`0.5`).")
+    assert len(figures_left_out(document)) == 3
+    assert "lost .643 in" in document
+    assert "lost .644 in" not in document
+    assert len(figures_left_out(document)) == 2
+
+
+PLACES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs",
+    "examples",
+    "integrations",
+    "passk_guard",
+    "tests",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -1,4 +1,4 @@
-"""README blocks run, the demo runs."""
+"""The Python blocks of README and docs run, the demo runs."""
 
 from extras import needs
 from places import ROOT
@@ -14,28 +14,42 @@ import ambiguous_arithmetic as task
 import own_loss
 import pytest
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/README.md"]
+DOCUMENTS += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+BLOCKS = [
+    pytest.param(block, id=f"{name} {number}")
+    for name in DOCUMENTS
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL), 1
+    )
+]
 
 
-@pytest.mark.parametrize("index", range(len(BLOCKS)))
-def test_readme_block(index, tmp_path, monkeypatch):
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_blocks_of_documents_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where Lightning's default_root_dir is
     from hosts import model
     from trl_runs import held_out, make_trainer, near_answer
 
-    block = BLOCKS[index]
     names = {"held_out": held_out(64), "verify": near_answer, "tokenizer": task.make_tokenizer()}
+    names["training_prompts"] = task.make_rows(64)
     if "integrations.transformers" in block:
         names["trainer"] = own_loss.make_trainer(model(), str(tmp_path), steps=1)
     elif "integrations.lightning" in block:
         names["module"] = own_loss.Module(model(), names["tokenizer"])
         names["loader"] = own_loss.loader()
-    else:
+    elif "integrations.trl" in block:
         settings = {"num_generations": 16, "per_device_train_batch_size": 32}
         names["trainer"] = make_trainer(tmp_path, steps=1, **settings)
     exec(block, names)
     if "add_callback" in block and "train()" not in block:
         names["trainer"].train()
+
+
+def test_the_blocks_are_found():
+    """A fence of another form, such as an indented one, would be left out unnoticed."""
+    fences = sum((ROOT / name).read_text().count("```py") for name in DOCUMENTS)
+    assert len(BLOCKS) == fences >= 8
 
 
 def run(*arguments, timeout=300):

@@ -4,8 +4,8 @@ import torch
 
 
 def clockless(state):
-    """A guard's state without what the clock says, comparable."""
-    state = {name: part for name, part in state.items() if name != "_costs"}
+    """A guard's state without what the clock says and which run it is, comparable."""
+    state = {name: part for name, part in state.items() if name not in ("_costs", "_run")}
     schedule = state["schedule"]["state"]
     state["schedule"] = {k: v for k, v in schedule.items() if k in ("last", "steps")}
     return plain(state)

@@ -8,12 +8,12 @@ from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
 CONTEXTS = 64
 
 
-def make_guard(policy=None, **settings):
+def make_guard(policy=None, say=lambda text: None, **settings):
     policy = policy or BanditPolicy(CONTEXTS, dim=3, seed=5)
     settings = {"k": 4, "prompts_per_probe": 16, "every": 5, **settings}
     rows = [{"prompt": str(i)} for i in range(CONTEXTS)]
     config = PassKGuardConfig(**settings)
-    return PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated)
+    return PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated, say=say)
 
 
 def ascend(policy, k, steps, lr=3.0):

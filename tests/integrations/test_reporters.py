@@ -92,7 +92,7 @@ class Odd(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 1:
-            self._callback._reporters.send(Report(1, ODD, {}, {}, {}, None))
+            self._callback._side.send(Report(1, ODD, {}, {}, {}, None))
 
 
 def run(folder, tracker, kind="trl", guarded=True, **more):

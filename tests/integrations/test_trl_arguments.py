@@ -82,7 +82,7 @@ def test_the_wrong_trainer_and_no_trainer(tmp_path):
     plain = Trainer(model=model, args=TrainingArguments(str(tmp_path), use_cpu=True))
     with pytest.raises(TypeError, match=r"guards trainers of TRL, got Trainer"):
         PassKGuardCallback(plain, prompts=held_out())
-    with pytest.raises(RuntimeError, match="has no trainer yet"):
+    with pytest.raises(RuntimeError, match="has no guard yet"):
         PassKGuardCallback(prompts=held_out()).guard  # noqa: B018
 
 

@@ -87,7 +87,7 @@ def test_the_trainers_own_evaluation_is_left_alone(tmp_path, objective):
         trainer = make_trainer(tmp_path, **config)
         if guarded:
             callback = PassKGuardCallback(trainer, objective=objective, **SMALL)
-            callback._objective and callback._objective.install()
+            callback._session._hook and callback._session._hook.install()
             trainer.add_callback(callback)
         torch.manual_seed(0)
         trainer.evaluate()

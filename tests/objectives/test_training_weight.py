@@ -12,7 +12,7 @@ from passk_guard.objectives.estimators import ESTIMATORS
 from passk_guard.objectives.mixes import AnchorMix, TrainerMix
 from passk_guard.objectives.training_weight import (
     TrainingGroups,
-    host_prompt_weight,
+    trainer_prompt_weight,
     training_prompt_weight,
 )
 
@@ -117,22 +117,22 @@ def test_the_hosts_own_group_scale_is_that_of_its_training_groups(n):
 
     for p in RATES:
         want = trained(group_scaled(leave_one_out_advantages), size, p)
-        got = probed(lambda c: host_prompt_weight(seen(c), training, c, n), n, p)
+        got = probed(lambda c: trainer_prompt_weight(seen(c), training, c, n), n, p)
         assert got * n / (n - 1) == pytest.approx(want)
         if n > 5 and p == 0.05:  # the negative control: as seen in the probe
             assert abs(probed(seen, n, p) * n / (n - 1) / want - 1) > 0.05
 
 
 def test_a_trainer_that_does_not_scale_groups_is_left_as_it_was_seen():
-    assert host_prompt_weight(0.9, TrainingGroups(4), 2, 8) == 0.9
-    assert host_prompt_weight(0.9, None, 2, 8) == 0.9
-    same = host_prompt_weight(0.9, TrainingGroups(8, scaled=True), 2, 8)
+    assert trainer_prompt_weight(0.9, TrainingGroups(4), 2, 8) == 0.9
+    assert trainer_prompt_weight(0.9, None, 2, 8) == 0.9
+    same = trainer_prompt_weight(0.9, TrainingGroups(8, scaled=True), 2, 8)
     assert same == pytest.approx(0.9)
 
 
 def test_the_mix_into_the_trainers_own_takes_its_groups():
     mix, training = TrainerMix(8), TrainingGroups(4, scaled=True)
-    own = host_prompt_weight(1.3, training, 2, 8)
+    own = trainer_prompt_weight(1.3, training, 2, 8)
     assert mix.prompt_weight(2, 8, 1.3, training) == own != 1.3
     mix.pass1_weight, mix.scale = 0.25, 2.0
     assert mix.prompt_weight(2, 8, 1.3, training) == pytest.approx(0.75 * own + 0.25 * 2)

@@ -9,14 +9,14 @@ from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWar
 from passk_guard.objectives.mixes import TrainerMix
 
 
-def make_guard(action, *, objective="new", **settings):
+def make_guard(action, *, objective="new", say=lambda text: None, **settings):
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     if objective == "new":
         objective = PassKObjective(4)
     config = PassKGuardConfig(k=4, prompts_per_probe=48, every=5, action=action, **settings)
     rows = [{"prompt": str(i)} for i in range(CONTEXTS)]
     return PassKGuard(
-        policy, HeldOutPool(rows), config, isolation=policy.isolated, objective=objective
+        policy, HeldOutPool(rows), config, isolation=policy.isolated, objective=objective, say=say
     )
 
 
@@ -27,9 +27,8 @@ def fall(guard, until=60, lr=-40.0, start=0):
 
 
 def test_mix_raises_lambda_after_the_alarm_and_not_before():
-    guard = make_guard("mix")
     said = []
-    guard._say = said.append
+    guard = make_guard("mix", say=said.append)
     fall(guard)
     alarm = next(p.step for p in guard.history if p.alarm)
     before = [p.pass1_weight for p in guard.history if p.step <= alarm]

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from passk_guard.detection.detector import ConflictDetector
+from passk_guard.detection.alarm import AlarmKind
+from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.remedies.floor_controller import FloorController
 from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.track import Track
+
+LEVEL = AlarmKind("level")
 
 
 def track(change, se=0.004, reference=0.64):
@@ -63,10 +66,10 @@ def test_a_healthy_run_is_untouched():
 def test_the_integral_starts_with_the_alarm_and_does_not_wind_up():
     controller = FloorController(0.01)
     controller.update(track(-0.05), 0, ())
-    first = controller.update(track(-0.05), 1000, ("level",))
+    first = controller.update(track(-0.05), 1000, (LEVEL,))
     assert first == pytest.approx(0.2)  # rate limit; nothing from the thousand steps before
     for step in range(1010, 2000, 10):
-        controller.update(track(-0.3), step, ("level",))
+        controller.update(track(-0.3), step, (LEVEL,))
     assert controller.value == 1.0
     steps = [controller.update(track(0.05), 2000 + 10 * i, ()) for i in range(40)]
     assert steps[0] == pytest.approx(0.95)  # lets go slowly,
@@ -75,7 +78,7 @@ def test_the_integral_starts_with_the_alarm_and_does_not_wind_up():
 
 def test_it_is_closed_again_after_letting_go():
     controller = FloorController(0.01)
-    controller.update(track(-0.05), 0, ("level",))
+    controller.update(track(-0.05), 0, (LEVEL,))
     for step in range(10, 200, 10):
         controller.update(track(0.05), step, ())
     assert controller.value == 0.0
@@ -84,14 +87,17 @@ def test_it_is_closed_again_after_letting_go():
 
 def test_an_alignment_alarm_acts_before_anything_is_lost():
     controller = FloorController(0.01)
-    values = [controller.update(track(0.0), step, ("alignment",)) for step in range(0, 50, 10)]
+    values = [
+        controller.update(track(0.0), step, (AlarmKind("alignment", leading=True),))
+        for step in range(0, 50, 10)
+    ]
     assert 0 < values[0] < values[-1] < 0.4
 
 
 def test_it_resumes():
     controller = FloorController(0.01)
     for step in range(0, 60, 10):
-        controller.update(track(-0.03 + 0.001 * step), step, ("level",))
+        controller.update(track(-0.03 + 0.001 * step), step, (LEVEL,))
     other = FloorController(0.01)
     other.load_state_dict(controller.state_dict())
     later = [(track(-0.012), 70), (track(-0.02), 80)]

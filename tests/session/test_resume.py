@@ -72,8 +72,8 @@ ALIGNMENT, STATES, ALARMS = "alignment", "named states", "open alarms"
 def test_nothing_changed_takes_up_everything(tmp_path):
     guard, state = saved(tmp_path)
     other = resumed(state)
-    names = list(guard.state_dict())
-    assert len(names) > 8
+    names = [name for name in guard.state_dict() if name != "schema"]
+    assert len(names) > 9
     assert all(goes_on(guard, other, *names))
     fresh = make_guard(floor=0.99)
     assert not any(goes_on(guard, fresh, TRACK, GROUPS, ORDER, ALIGNMENT, STATES, ALARMS))
@@ -193,16 +193,6 @@ def test_what_an_action_of_ones_own_has_set_goes_on(tmp_path):
     told = "pass1_weight: 0.0 -> 0.5"
     other = resumed(guard.state_dict(), told, objective=PassKObjective(4, pass1_weight=0.5))
     assert (other.pass1_weight, other.k) == (0.5, 4)
-
-
-def test_a_state_that_cannot_be_loaded_leaves_the_guard_as_it_was(tmp_path):
-    _, state = saved(tmp_path)
-    other = make_guard(floor=0.99)
-    before = {name: part(other, name) for name in other.state_dict()}
-    state[STATES]["state"] = {"active": []}  # its other entries are gone
-    with pytest.raises(KeyError):
-        other.load_state_dict(state)
-    assert {name: part(other, name) for name in other.state_dict()} == before
 
 
 def test_pieces_are_loaded_whole_or_not_at_all():

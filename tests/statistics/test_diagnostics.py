@@ -1,6 +1,5 @@
 """Entropy, concentration, lopsided weights, named states."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -58,8 +57,7 @@ def test_hard_weight_counts_prompts_with_at_most_one_right_rollout():
 def test_pass1_training_to_the_end_is_named_exploration_collapse():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     said = []
-    guard = make_guard(policy, prompts_per_probe=48, watch="target_k", k=4)
-    guard._say = said.append
+    guard = make_guard(policy, said.append, prompts_per_probe=48, watch="target_k", k=4)
     for step in range(0, 300, 5):
         guard.probe(step)
         ascend(policy, 1, 5, lr=60.0)
@@ -81,12 +79,12 @@ def test_states_begin_and_end():
     guard = make_guard(prompts_per_probe=32)
     probe = guard.probe(0)
     watch = StateWatch()
-    silent = dataclasses.replace(probe, no_signal=0.95)
-    assert watch.update(silent) == ("vanishing signal",)
-    assert watch.update(silent) == ()
-    assert watch.update(dataclasses.replace(probe, no_signal=0.85)) == ()
+    found = probe.pass_at_k, probe.diagnostics
+    assert watch.update(0.95, *found) == ("vanishing signal",)
+    assert watch.update(0.95, *found) == ()
+    assert watch.update(0.85, *found) == ()
     assert watch.active == {"vanishing signal"}
-    watch.update(dataclasses.replace(probe, no_signal=0.5))
+    watch.update(0.5, *found)
     assert watch.active == set()
     other = StateWatch()
     other.load_state_dict(watch.state_dict())

@@ -1,42 +1,29 @@
-"""What a user is told of a run beside its alarms: what it will see, and when it sees nothing."""
+"""What a run will see, and when it sees nothing."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.errors import warn
-from passk_guard.reporting.sentences import (
-    blind_message,
-    few_probes_message,
-    plan_message,
-    short_run_message,
-)
+from passk_guard.events import Blind, Event, FewProbes, Planned, ShortRun
+from passk_guard.look import Probe
 from passk_guard.runtime.processes import decided_by_first
 from passk_guard.runtime.schedule import Schedule
 from passk_guard.runtime.short_run import plan_first_look
 
-if TYPE_CHECKING:
-    from passk_guard.look import Probe
-
-__all__ = ["Remarks"]
-
-logger = logging.getLogger("passk_guard")
+__all__ = ["Outlook"]
 
 _FEW_PROBES = 10
 _BLIND_LOOKS = 3
 
 
-class Remarks:
-    """Says each thing once, where it is first known.
+class Outlook:
+    """Tells each thing once, where it is first known.
 
     Args:
         config: settings.
         schedule: knows costs.
-        say: takes messages that are no warnings.
-        is_main: whether this process is the one that warns.
+        tell: takes events.
         rollouts: in a batch of a probe.
         rollouts_per_step: gives those that an optimizer step trains on, ``None`` where not known.
         threshold: score from which a rollout is right, where known.
@@ -50,13 +37,12 @@ class Remarks:
         config: PassKGuardConfig,
         schedule: Schedule,
         *,
-        say: Callable[[str], None] = logger.info,
-        is_main: bool = True,
+        tell: Callable[[Event], None],
         rollouts: int = 1,
         rollouts_per_step: Callable[[], int | None] = lambda: None,
         threshold: float | None = None,
     ) -> None:
-        self._config, self._schedule, self._say, self._is_main = config, schedule, say, is_main
+        self._config, self._schedule, self._tell = config, schedule, tell
         self._rollouts, self._rollouts_per_step = rollouts, rollouts_per_step
         self._threshold = threshold
         self.total_steps: int | None = None
@@ -79,14 +65,14 @@ class Remarks:
             return wanted
         shrink = self._config.reference_batches is None
         look = decided_by_first(plan_first_look(first, more, wanted, budget, may_shrink=shrink))
-        if self._is_main and (look.over or look.batches < wanted):
+        if look.over or look.batches < wanted:
             self._said_short = True
-            warn(short_run_message(look, total, self._config))
+            self._tell(ShortRun(look, total))
         return look.batches
 
     def stepped(self) -> None:
         """A step was timed: as soon as its cost is known, say that a run will hardly be seen."""
-        if self._said_short or self._planned or not self._is_main:
+        if self._said_short or self._planned:
             return
         forecast, step = self._schedule.forecast(self.total_steps), self._schedule.step_seconds
         if forecast is None or forecast.probes is None or forecast.probes >= _FEW_PROBES:
@@ -94,7 +80,7 @@ class Remarks:
         self._said_short = True
         budget = self._schedule.budget((step or 0.0) * (self.total_steps or 0))
         times = None if not budget else self._schedule.spent / budget
-        warn(few_probes_message(forecast.probes, self._config, times))
+        self._tell(FewProbes(forecast.probes, times))
 
     def plan(self, visible_loss: Callable[[int | None], float]) -> None:
         """Costs and precision are known: what to expect of this run.
@@ -106,19 +92,15 @@ class Remarks:
         forecast = None if self._planned else self._schedule.forecast(self.total_steps)
         if forecast is not None:
             self._planned = True
-            self._say(plan_message(forecast, visible_loss(forecast.probes), self._config))
+            self._tell(Planned(forecast, visible_loss(forecast.probes)))
 
     def looked(self, probe: Probe) -> None:
         """Say it where nothing could be compared for three looks in a row."""
         self._blind = self._blind + 1 if probe.blind else 0
         if self._blind == _BLIND_LOOKS:
-            self._say_blind(probe)
+            self._tell(Blind(probe, self._blind, self._threshold))
 
     def end(self, history: Sequence[Probe]) -> None:
         """The run is over: say it where it had few looks and none of them saw anything."""
         if 0 < self._blind == len(history) < _BLIND_LOOKS:
-            self._say_blind(history[-1])
-
-    def _say_blind(self, probe: Probe) -> None:
-        if self._is_main:
-            warn(blind_message(probe, self._blind, self._threshold))
+            self._tell(Blind(history[-1], self._blind, self._threshold))

@@ -1,0 +1,135 @@
+"""The door for gradient engines: from verified rollouts to the Gramian of per-prompt gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from passk_guard.errors import ProbeError
+from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
+from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.progress import Progress, silent
+from passk_guard.runtime.registry import Registry
+
+__all__ = [
+    "ENGINES",
+    "EngineFactory",
+    "EngineSettings",
+    "GramianEngine",
+    "Metric",
+    "PolicyEngine",
+    "make_engine",
+    "register_engine",
+]
+
+Named = Sequence[tuple[str, Parameter]]
+Metric = Callable[[Named], Mapping[str, Tensor]]
+"""``P^(1/2)`` by parameter name; empty while there is no metric yet."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine is told once.
+
+    Attributes:
+        parameters: which parameters to differentiate by.
+        rollouts_per_backward: micro-batch; where ``None`` as many as make 16 384 tokens.
+        memory_limit: bytes that the gradients of a batch may take.
+        prompts: in a batch.
+        metric: scales gradients, so that inner products become ``⟨ĝ, P ĝ'⟩``; Euclidean where
+            ``None``.
+        progress: told where the work stands.
+    """
+
+    parameters: ParameterFilter = None
+    rollouts_per_backward: int | None = None
+    memory_limit: float = DEFAULT_MEMORY_LIMIT
+    prompts: int = 64
+    metric: Metric | None = None
+    progress: Progress = silent
+
+
+class GramianEngine(Protocol):
+    """Takes the per-prompt gradients of pass@1, and keeps no more of them than it needs.
+
+    An engine may have an attribute ``exact_bytes``: what the gradients of a batch would take
+    unsketched. Where that exceeds the memory limit, the user is told that they are sketched.
+    """
+
+    def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
+        """Inner products ``⟨ĝ_i, ĝ_j⟩`` with ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
+
+        Called on every process, with the same groups. ``.grad``, modes and generators are to be
+        left as they are.
+
+        Args:
+            groups: ``m`` prompts with their verified rollouts. Where none or all are right, ĝ is 0.
+            seed: of whatever the engine draws.
+
+        Returns:
+            ``(m, m)`` float64 on the CPU, the same on every process; ``None`` while the metric is
+            not there yet.
+
+        Raises:
+            Exception: costs this probe.
+        """
+        ...
+
+
+EngineFactory = Callable[[Policy, EngineSettings], GramianEngine]
+ENGINES = Registry[EngineFactory]("engine")
+
+
+def register_engine(name: str, factory: EngineFactory) -> None:
+    """Make ``engine=name`` known; ``factory(policy, settings)`` is called once for each guard."""
+    ENGINES.register(name, factory)
+
+
+def make_engine(policy: Any, name: str, settings: EngineSettings) -> GramianEngine:
+    """The engine of that name, or the policy's own: one with a ``gramian(groups)`` needs none.
+
+    Raises:
+        ValueError: the policy's own Gramian knows no metric.
+    """
+    if not hasattr(policy, "gramian"):
+        return ENGINES[name](policy, settings)
+    if settings.metric is not None:
+        raise ValueError(
+            "metric='adam' reads the optimizer's state by parameter, but the policy gives its own "
+            "Gramian. Use metric='euclidean', and let the policy scale its gradients."
+        )
+    return PolicyEngine(policy)
+
+
+class PolicyEngine:
+    """For a policy whose parameters lie elsewhere: it gives its own Gramian.
+
+    Args:
+        policy: with ``gramian(groups)``, called on every process, the same result on all.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+
+    def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor:
+        """The policy's, checked.
+
+        Raises:
+            ProbeError: it has another shape.
+            FloatingPointError: it is not finite.
+        """
+        found = torch.as_tensor(self._policy.gramian(groups)).to("cpu", torch.float64)
+        if found.shape != (len(groups), len(groups)):
+            raise ProbeError(
+                f"the policy's gramian() gave shape {tuple(found.shape)} for {len(groups)} prompts"
+            )
+        if not bool(torch.isfinite(found).all()):
+            raise FloatingPointError("the policy's gramian() is not finite")
+        return found

@@ -1,0 +1,58 @@
+"""What reporting reads of the guard that took a look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.look import Failure, Probe
+from passk_guard.prompts.pool import HeldOutPool
+
+__all__ = ["Watched"]
+
+
+class Watched(Protocol):
+    """A run under guard; a :class:`~passk_guard.PassKGuard` has all of it.
+
+    Attributes:
+        config: settings.
+        pool: held-out prompts.
+        history: completed probes, oldest first.
+        failures: lost ones.
+        total_steps: of the run, where known.
+        overhead: share of the run's time that the guard took.
+        states: named states that hold now.
+        run_id: of the run, over its resumes.
+        began: when the run began.
+    """
+
+    config: PassKGuardConfig
+    pool: HeldOutPool
+    history: list[Probe]
+    failures: list[Failure]
+
+    @property
+    def total_steps(self) -> int | None:
+        """Of the run, where known."""
+        ...
+
+    @property
+    def overhead(self) -> float:
+        """Share of the run's time that the guard took."""
+        ...
+
+    @property
+    def states(self) -> Sequence[str]:
+        """Named states that hold now."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """Of the run, over its resumes."""
+        ...
+
+    @property
+    def began(self) -> str:
+        """When the run began, in UTC, as ISO 8601 has it."""
+        ...

@@ -1,0 +1,87 @@
+"""A batch of stored rollouts, live and in a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group_state import group_state, load_group
+from passk_guard.runtime.stored import Unfit, flag, items, mapping, tensor
+
+__all__ = ["PASS_AT_1", "PASS_AT_K", "StoredBatch", "batch_state", "load_batch"]
+
+PASS_AT_1, PASS_AT_K = "pass_at_1", "pass_at_k"  # what sums are kept of, beside groups
+
+
+@dataclass
+class StoredBatch:
+    """Rollouts of some prompts, as they were sampled and scored.
+
+    Attributes:
+        groups: the prompts.
+        before: their log-probs as sampled; ``None`` where there is no signal.
+        change: of each, since sampling, as of the last measurement, ``(m,)``.
+        credit: per quantity, what each prompt has put into the sum so far, ``(m,)``.
+        reference: kept for as long as it can be used.
+        latest: no newer batch has been sampled.
+    """
+
+    groups: list[RolloutGroup]
+    before: list[Tensor | None]
+    change: Tensor
+    credit: dict[str, Tensor]
+    reference: bool
+    latest: bool = True
+
+
+def batch_state(batch: StoredBatch) -> dict[str, Any]:
+    """For ``torch.save``."""
+    return {
+        "groups": [group_state(group) for group in batch.groups],
+        "before": list(batch.before),
+        "change": batch.change,
+        "credit": dict(batch.credit),
+        "reference": batch.reference,
+        "latest": batch.latest,
+    }
+
+
+def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
+    """What :func:`batch_state` gave.
+
+    Args:
+        stored: what it gave.
+        rows: in the pool, where that is known.
+
+    Raises:
+        Unfit: it is not whole, or of rows that are not in the pool.
+    """
+    groups = [load_group(group, rows) for group in items(stored, "groups")]
+    if not groups:
+        raise Unfit("a batch holds no prompts")
+    before = items(stored, "before", len(groups))
+    sums = mapping(stored, "credit")
+    of_all = (PASS_AT_1, PASS_AT_K)
+    return StoredBatch(
+        groups=groups,
+        before=[_scores(scores, group) for scores, group in zip(before, groups, strict=True)],
+        change=tensor(stored, "change", len(groups)),
+        # Of how many prompts a group consists is seen once it is known to be one:
+        # RolloutStore.check_groups.
+        credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},
+        reference=flag(stored, "reference"),
+        latest=flag(stored, "latest"),
+    )
+
+
+def _scores(stored: Any, group: RolloutGroup) -> Tensor | None:
+    """Log-probs of a group that has a signal; what they are on padding has no meaning."""
+    if stored is None and not group.has_signal:
+        return None
+    scores = tensor({"log-probs": stored}, "log-probs", *group.input_ids.shape, finite=False)
+    if not bool(scores[group.completion_mask.to(scores.device).bool()].isfinite().all()):
+        raise Unfit("log-probs must be finite, got some that are not")
+    return scores
