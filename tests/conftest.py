@@ -17,7 +17,7 @@ os.environ["PASSK_GUARD_ON_ERROR"] = "raise"
 _TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
 
-from extras import QUICK, WITHOUT, is_installed, left_out, needs
+from extras import DECLARED, QUICK, TRAINERS, WITHOUT, is_installed, left_out, needs
 from tiny import KINDS, LANGUAGE_MODELS
 
 # No tests in these, and some import an extra.
@@ -27,9 +27,16 @@ collect_ignore = ["helpers", "workers", "benchmarks"]
 def pytest_configure(config):
     """A lane that has what it says it does without would leave tests out for nothing."""
     config.addinivalue_line("markers", "needs(*packages): see tests/helpers/extras.py")
+    config.addinivalue_line("markers", "trainers: given to what needs one, by its own words")
     config.addinivalue_line("markers", "long: over a second and a half; not in `make check`")
     if found := sorted(package for package in WITHOUT if is_installed(package)):
         raise pytest.UsageError(f"PASSK_GUARD_WITHOUT names {', '.join(found)}: installed here")
+
+
+def pytest_itemcollected(item):
+    """``-m trainers``: the tests that a release of a trainer can break."""
+    if TRAINERS & DECLARED.get(str(item.path), frozenset()):
+        item.add_marker("trainers")
 
 
 def pytest_collection_finish():

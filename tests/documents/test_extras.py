@@ -111,7 +111,7 @@ for module in walk_packages(passk_guard.__path__, "passk_guard."):
 
 
 def test_the_core_imports_torch_and_numpy_only():
-    """No framework and nothing that draws: every module but the adapters and what is drawn, commands included, in one process."""
+    """Every module but the adapters and what is drawn, commands included, in one process."""
     drawn = {f"passk_guard.reporting.{name}" for name in DRAWN}
     code = CORE.replace("DRAWN", repr(drawn))
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 
 import pytest
 
 WITHOUT = frozenset(os.environ.get("PASSK_GUARD_WITHOUT", "").split())
 QUICK = os.environ.get("PASSK_GUARD_QUICK") == "1"
 TRAINERS = frozenset({"lightning", "pytorch_lightning", "transformers", "trl"})
+DECLARED: dict[str, frozenset[str]] = {}  # what each test file has said, by its path
 
 
 def left_out(what: str) -> None:
@@ -35,6 +37,7 @@ def needs(*packages: str) -> None:
     Args:
         *packages: names as they are imported.
     """
+    DECLARED[sys._getframe(1).f_globals["__file__"]] = frozenset(packages)
     if QUICK and TRAINERS & set(packages):
         left_out("starts no trainer")
     if without := sorted(WITHOUT & set(packages)):
