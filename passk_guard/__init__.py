@@ -17,6 +17,7 @@ from passk_guard.statistics.alignment import (
     estimate_alignment,
     weighted_alignment,
 )
+from passk_guard.version import __version__ as __version__
 
 __all__ = [
     "Alarm",
@@ -40,5 +41,3 @@ __all__ = [
     "weight_threshold",
     "weighted_alignment",
 ]
-
-__version__ = "0.1.0"

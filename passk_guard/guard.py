@@ -53,8 +53,7 @@ class PassKGuard:
             isolation=lambda seed: isolated(model, seed=seed),
         )
         for step in range(100):
-            task = guard.due(step)
-            if task is not None:
+            if (task := guard.due(step)) is not None:
                 guard.run(task, step)
             train_one_step()
         print(guard.history[-1].track)
@@ -112,9 +111,7 @@ class PassKGuard:
         rollouts_per_step: Callable[[], int | None] = lambda: None,
     ) -> None:
         if len(pool) < 4:
-            raise ValueError(
-                f"prompts must hold at least 4 rows, best 512 or more, got {len(pool)}."
-            )
+            raise ValueError(f"prompts must hold at least 4 rows, best 512, got {len(pool)}.")
         if config.metric == "adam" and optimizer is None:
             raise ValueError("metric='adam' needs optimizer=, a function that gives the optimizer.")
         self.policy = policy
@@ -128,7 +125,8 @@ class PassKGuard:
         self.is_main = is_main
         self._isolation = isolation
         self._sampling = dict(sampling or {})
-        self._tell = Narrator(config, say, is_main).tell
+        narrator = Narrator(config, say, is_main, pool.rows)
+        self._tell = narrator.tell
         self._progress = harmless(progress, config.strict)
         self._outlook = Outlook(
             config,
@@ -148,6 +146,7 @@ class PassKGuard:
             self._progress,
             training,
             self._outlook.references,
+            narrator.describe,
         )
         if self._prober.exact_bytes > config.memory_limit:
             self._tell(Sketched(self._prober.exact_bytes, config.memory_limit))

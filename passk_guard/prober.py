@@ -13,14 +13,12 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.detector import Detector
 from passk_guard.detection.episodes import ConflictDetector
-from passk_guard.detection.level import level_threshold
 from passk_guard.gradients.adam_metric import adam_scales
 from passk_guard.gradients.engine import EngineSettings, make_engine
 from passk_guard.look import Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.prompts.pool import HeldOutPool, row_labels
-from passk_guard.reporting.sentences import alarm_message
 from passk_guard.rollouts.group import counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
@@ -52,6 +50,7 @@ class Prober:
         training: the groups that the run trains on, where they are known.
         references: ``f(first, more)`` that gives the number of reference batches, from the seconds
             that the first look has taken so far, and those that each further batch will take.
+        describe: puts an alarm into words.
 
     Attributes:
         levels: pass@1 over the run.
@@ -70,8 +69,9 @@ class Prober:
         progress: Progress,
         training: TrainingGroups | None,
         references: Callable[[float, float], int],
+        describe: Callable[[Alarm], str],
     ) -> None:
-        self._training, self._references = training, references
+        self._training, self._references, self._describe = training, references, describe
         self._policy, self._pool, self._config = policy, pool, config
         self._micro_batch = micro_batch
         self._training_pass_at_1, self._progress = training_pass_at_1, progress
@@ -95,8 +95,6 @@ class Prober:
         self.detector = ConflictDetector(
             config.false_alarms, config.pass1_tolerance, groups, config.detectors
         )
-        share = config.false_alarms / len(config.detectors) / (1 + groups)
-        self._level_z = level_threshold(share)
         self._cosine = PooledCosine()
         self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
@@ -206,7 +204,7 @@ class Prober:
         labels = {kind.group for kind in fired}
         groups = {label: track for label, track in reading.groups.items() if label in labels}
         alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._opposing)
-        return replace(alarm, message=alarm_message(alarm, self._config, self._pool.rows))
+        return replace(alarm, message=self._describe(alarm))
 
     def visible_loss(self, drift: Drift, probes: int | None) -> float:
         """The smallest loss of pass@1 that the level alarm can be sure of.
@@ -216,7 +214,9 @@ class Prober:
             probes: in the run; the loss at its end. After ten where ``None``.
         """
         tolerance, size = self._config.pass1_tolerance, self._sampler.size
-        return self.levels.visible_loss(drift, (probes or 10) - 1, self._level_z, tolerance, size)
+        return self.levels.visible_loss(
+            drift, (probes or 10) - 1, self.detector.level_z, tolerance, size
+        )
 
     @property
     def _leading(self) -> Detector | None:

@@ -1,6 +1,8 @@
 """Shared by all tests: offline, one thread, examples importable; what a lane does without."""
 
+import gc
 import os
+import subprocess
 import tempfile
 
 import pytest
@@ -15,7 +17,7 @@ os.environ["PASSK_GUARD_ON_ERROR"] = "raise"
 _TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
 
-from extras import WITHOUT, is_installed, needs
+from extras import DECLARED, QUICK, TRAINERS, WITHOUT, is_installed, left_out, needs
 from tiny import KINDS, LANGUAGE_MODELS
 
 # No tests in these, and some import an extra.
@@ -25,8 +27,39 @@ collect_ignore = ["helpers", "workers", "benchmarks"]
 def pytest_configure(config):
     """A lane that has what it says it does without would leave tests out for nothing."""
     config.addinivalue_line("markers", "needs(*packages): see tests/helpers/extras.py")
+    config.addinivalue_line("markers", "trainers: given to what needs one, by its own words")
+    config.addinivalue_line("markers", "long: over a second and a half; not in `make check`")
     if found := sorted(package for package in WITHOUT if is_installed(package)):
         raise pytest.UsageError(f"PASSK_GUARD_WITHOUT names {', '.join(found)}: installed here")
+
+
+def pytest_itemcollected(item):
+    """``-m trainers``: the tests that a release of a trainer can break."""
+    if TRAINERS & DECLARED.get(str(item.path), frozenset()):
+        item.add_marker("trainers")
+
+
+def pytest_collection_finish():
+    """Leave what the imports made out of every later search for garbage.
+
+    A trainer searches after each run, and the trainers' modules hold more than a million objects:
+    a third of a small run's time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick():
+    """What ``make check`` leaves out is found as it starts a process, compilers included."""
+    with pytest.MonkeyPatch.context() as patch:
+        if QUICK:
+
+            def start(*arguments, **settings):
+                left_out("starts no process")
+
+            patch.setattr(subprocess.Popen, "__init__", start)
+        yield
 
 
 @pytest.fixture
@@ -41,7 +74,9 @@ def pytest_report_header():
 
 
 def pytest_runtest_setup(item):
-    """``@pytest.mark.needs``."""
+    """``@pytest.mark.needs`` and ``@pytest.mark.long``."""
+    if QUICK and item.get_closest_marker("long"):
+        left_out("leaves out what takes long")
     for mark in item.iter_markers("needs"):
         needs(*mark.args)
 

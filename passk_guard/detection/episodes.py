@@ -7,6 +7,7 @@ from typing import Any
 
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings, LookEvidence
+from passk_guard.detection.level import level_threshold
 from passk_guard.runtime.stored import texts
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.track import Track
@@ -29,6 +30,7 @@ class ConflictDetector:
     Attributes:
         detectors: by name.
         active: alarms that are open.
+        level_z: standard errors at which an alarm on the level fires, with its share of the chance.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ConflictDetector:
     ) -> None:
         settings = DetectorSettings(false_alarms / len(names), pass1_tolerance, groups)
         self.detectors: dict[str, Detector] = {name: DETECTORS[name](settings) for name in names}
+        self.level_z = level_threshold(settings.false_alarms / (1 + groups))
         self.active: set[AlarmKind] = set()
         self._raised: set[AlarmKind] = set()  # in this episode
 

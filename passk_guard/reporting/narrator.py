@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from passk_guard import events
 from passk_guard.config import PassKGuardConfig
+from passk_guard.detection.alarm import Alarm
 from passk_guard.errors import warn
 from passk_guard.reporting import sentences
 
@@ -19,12 +21,21 @@ class Narrator:
         config: settings.
         say: takes messages that are no warnings, on every process.
         is_main: whether this process is the one that warns.
+        rows: the pool, whose prompts are quoted with ``log_prompts=True`` only.
     """
 
     def __init__(
-        self, config: PassKGuardConfig, say: Callable[[str], None], is_main: bool = True
+        self,
+        config: PassKGuardConfig,
+        say: Callable[[str], None],
+        is_main: bool,
+        rows: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._config, self._say, self._is_main = config, say, is_main
+        self._config, self._say, self._is_main, self._rows = config, say, is_main, rows
+
+    def describe(self, alarm: Alarm) -> str:
+        """An alarm in words."""
+        return sentences.alarm_message(alarm, self._config, self._rows)
 
     def tell(self, event: events.Event) -> None:
         """Say or warn what has happened."""

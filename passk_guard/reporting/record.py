@@ -24,6 +24,7 @@ from passk_guard.reporting.markdown import prompt_text
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.watched import Watched
 from passk_guard.runtime.run_identity import now
+from passk_guard.version import __version__
 
 __all__ = ["end_record", "look_record", "lost_record", "start_record"]
 
@@ -32,8 +33,6 @@ Record = dict[str, Any]
 
 def start_record(guard: Watched, step: int, trainer: str) -> Record:
     """What is about to be watched, from ``step`` optimizer steps on."""
-    from passk_guard import __version__
-
     return {
         "step": step,
         "look": "start",

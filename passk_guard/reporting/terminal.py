@@ -6,10 +6,10 @@ import logging
 import sys
 from collections.abc import Callable
 
-from passk_guard.guard import PassKGuard
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.run_table import run_summary
 from passk_guard.reporting.terminal_progress import TerminalProgress
+from passk_guard.reporting.watched import Watched
 
 __all__ = ["Terminal"]
 
@@ -39,7 +39,7 @@ class Terminal:
 
         tqdm.write(text, file=sys.stderr)
 
-    def conclude(self, guard: PassKGuard, journal: Journal) -> None:
+    def conclude(self, guard: Watched, journal: Journal) -> None:
         """What the guard cost and, where progress is shown, what it saw."""
         self.say(f"passk-guard: took {100 * guard.overhead:.1f} % of the run's time.")
         if self._shows() and guard.history:

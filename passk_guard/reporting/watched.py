@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.look import Failure, Probe
+from passk_guard.look import Failure, Probe, Rescore
 from passk_guard.prompts.pool import HeldOutPool
 
 __all__ = ["Watched"]
@@ -18,6 +18,7 @@ class Watched(Protocol):
     config: PassKGuardConfig
     pool: HeldOutPool
     history: list[Probe]
+    rescores: list[Rescore]
     failures: list[Failure]
 
     @property

@@ -115,6 +115,7 @@ def test_one_probe_as_in_the_script_finds_the_truth_at_every_k():
         assert abs(a.inner - ascent(p, g, a.k) @ ascent(p, g, 1)) < 4 * a.se
 
 
+@pytest.mark.long
 def test_over_many_probes_ours_is_right_and_its_rivals_are_not():
     """Few rollouts and prompts, where it is hard; errors in standard errors of the mean."""
     prompts, n, ks, probes = 24, 9, (1, 2, 4, 8), 2000

@@ -172,6 +172,7 @@ def test_bfloat16_weights_give_the_gramian_of_float32_ones(tiny_lm, limit):
     assert cosine(whole, half[torch.randperm(8)]) < 0.9  # of other prompts: it would be seen
 
 
+@pytest.mark.long
 def test_a_compiled_model_gives_the_same(tiny_lm):
     model = tiny_lm().eval()
     whole = gramian(model)

@@ -194,6 +194,7 @@ class Nothing:
         pass
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_prompts_times_parameters():
     model = TorchLM(width=512, inner=1024).eval()  # 4.3 M parameters
     policy, groups = CausalLMPolicy(model), random_groups(16, 4, seed=1)

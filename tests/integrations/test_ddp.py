@@ -7,14 +7,14 @@ needs("trl")
 import json
 
 import pytest
-from launch import torchrun
+from forked import together
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each process saw, in one launch that goes through all runs."""
     out = tmp_path_factory.mktemp("ddp")
-    torchrun("ddp_worker.py", out)
+    together("ddp_worker.py", out)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

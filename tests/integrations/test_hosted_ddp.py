@@ -7,14 +7,14 @@ needs("trl", "lightning")
 import json
 
 import pytest
-from launch import torchrun
+from forked import together
 
 
 @pytest.fixture(scope="module", params=["lightning", "transformers"])
 def ranks(request, tmp_path_factory):
     """What each process saw, in one launch that goes through all cases."""
     out = tmp_path_factory.mktemp(request.param)
-    torchrun("hosted_ddp_worker.py", out, request.param, port=29531)
+    together("hosted_ddp_worker.py", out, request.param)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

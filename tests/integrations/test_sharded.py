@@ -8,7 +8,7 @@ import json
 from importlib.metadata import version
 
 import pytest
-from launch import torchrun
+from forked import together
 
 NEWER = tuple(map(int, version("transformers").split(".")[:2])) >= (5, 19)
 
@@ -19,7 +19,7 @@ def ranks(request, tmp_path_factory):
     if request.param != "lightning" and not NEWER:
         pytest.skip("transformers shards a model as it loads it from 5.19 on")
     out = tmp_path_factory.mktemp(request.param)
-    torchrun("sharded_worker.py", out, request.param, port=29551)
+    together("sharded_worker.py", out, request.param)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

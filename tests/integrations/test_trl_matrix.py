@@ -132,23 +132,37 @@ def guarded(tmp_path, case, pass1_weight=None, **settings):
     return trainer, callback.guard
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Weights and losses of each case's run without a guard, which is made once."""
+    found = {}
+
+    def run(case):
+        if case not in found:
+            trainer = train(make_trainer(tmp_path_factory.mktemp("alone"), steps=3, **case()))
+            found[case] = weights(trainer), losses(trainer)
+        return found[case]
+
+    return run
+
+
 @pytest.mark.parametrize("case", MATRIX.values(), ids=MATRIX)
-def test_watching_leaves_training_bit_identical(tmp_path, case):
-    alone = train(make_trainer(tmp_path, steps=3, **case()))
+def test_watching_leaves_training_bit_identical(tmp_path, case, alone):
     watched, _ = guarded(tmp_path, case, action="warn")
-    assert same_weights(weights(alone), weights(watched))
-    assert losses(alone) == losses(watched)
+    untouched, logged = alone(case)
+    assert same_weights(untouched, weights(watched))
+    assert logged == losses(watched)
 
 
 @pytest.mark.parametrize("case", {**LOSSES, **INPUTS}.values(), ids={**LOSSES, **INPUTS})
-def test_the_objective_is_in_force_and_lambda_one_is_the_trainer_untouched(tmp_path, case):
-    alone = weights(train(make_trainer(tmp_path, steps=3, **case())))
+def test_the_objective_is_in_force_and_lambda_one_is_the_trainer_untouched(tmp_path, case, alone):
+    untouched, _ = alone(case)
     changed, guard = guarded(tmp_path, case, objective="pkpo")
     assert guard.objective is not None
-    assert not same_weights(alone, weights(changed))
+    assert not same_weights(untouched, weights(changed))
     kept, guard = guarded(tmp_path, case, objective="pkpo", pass1_weight=1.0)
     assert guard.objective is not None
-    assert same_weights(alone, weights(kept))
+    assert same_weights(untouched, weights(kept))
 
 
 @pytest.mark.skipif(not TAKES_ASYNC, reason="this TRL has no async reward functions")

@@ -17,6 +17,7 @@ def bandit_loss(contexts=12, prompts=12, n=8):
     return policy, AnchorLoss(policy, HeldOutPool(rows), n, prompts, policy.isolated, None)
 
 
+@pytest.mark.long
 def test_the_gradient_is_unbiased_for_pass_at_1():
     policy, loss = bandit_loss()
     _, gradients = policy.exact_gradients()

@@ -1,41 +1,25 @@
 """Killed without warning in the middle of an intervention, resumed: as if nothing had happened."""
 
 from extras import needs
-from places import ROOT, WORKERS
 
 needs("trl", "lightning")
 
-import os
 import signal
-import subprocess
-import sys
 import warnings
 
 import killed_worker
 import pytest
 import torch
 from clockless import clockless
+from forked import run
 from hosts import HOSTS, SAVE
 from trl_runs import same_weights
 
 
 def worker(host, out, kill_at=0, resume=0):
     out.mkdir(exist_ok=True)
-    result = subprocess.run(
-        [
-            sys.executable,
-            str(WORKERS / "killed_worker.py"),
-            host,
-            str(out),
-            str(kill_at),
-            str(resume),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-    )
-    return result.returncode, result.stderr
+    [ended] = run("killed_worker.py", host, out, kill_at, resume)
+    return ended
 
 
 @pytest.mark.parametrize("host", HOSTS)

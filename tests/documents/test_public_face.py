@@ -1,0 +1,87 @@
+"""The names that users write or read, listed: one that goes, comes or changes is noticed here."""
+
+import inspect
+import re
+from importlib import import_module
+
+import pytest
+
+import passk_guard
+from passk_guard import PassKGuardConfig
+from passk_guard.cli.main import main
+from passk_guard.reporting import scalars
+
+NAMES = """
+    Alarm Alignment Failure HFPolicy HeldOutPool PassKGuard PassKGuardConfig PassKGuardWarning
+    PassKObjective Policy Probe ProbeError RolloutGroup alignment_curve estimate_alignment pass_at_k
+    prompt_weight unbiased_prompt_weight weight_threshold weighted_alignment
+"""
+CONFIG = """
+    k objective num_generations prompts_per_probe every max_overhead action pass1_tolerance floor
+    false_alarms watch metric engine detectors controller report_temperature group_by weight_by
+    reference_batches parameters memory_limit verifier_timeout log_prompts on_error seed
+"""
+# Of every callback, beside the configuration's; and what a trainer without generation needs.
+CALLBACK = "prompts reward_funcs success success_threshold temperature"
+OWN_LOSS = "policy max_completion_length anchor_prompts anchor_batch_size"
+CALLBACKS = {
+    "trl": ("trainer", CALLBACK),
+    "transformers": ("trainer", f"{CALLBACK} {OWN_LOSS}"),
+    "lightning": ("", f"{CALLBACK} {OWN_LOSS}"),
+}
+KEYS = """
+    track track_low track_high change change_low change_high drift drift_at_k alarm overhead seconds
+    track/<group> change/<group>
+    pass_at_1 pass_at_k pass_at_k_low pass_at_k_high pass_at_1_served pass_at_1_training
+    cosine cosine_low cosine_high z cosine_at_k z_at_k normalised_agreement weight_ratio hard_weight
+    entropy top1_mass k pass1_weight no_signal exploration_gap
+"""
+COMMANDS = "report doctor"
+
+
+def test_what_the_package_exports():
+    assert passk_guard.__all__ == NAMES.split()
+    assert all(hasattr(passk_guard, name) for name in NAMES.split())
+    assert re.fullmatch(r"\d+\.\d+\.\d+", passk_guard.__version__)
+
+
+def test_what_can_be_configured():
+    assert list(inspect.signature(PassKGuardConfig).parameters) == CONFIG.split()
+
+
+@pytest.mark.parametrize(
+    "trainer", [pytest.param(name, marks=pytest.mark.needs(name)) for name in CALLBACKS]
+)
+def test_what_a_callback_takes(trainer):
+    module = import_module(f"passk_guard.integrations.{trainer}")
+    assert module.__all__ == ["PassKGuardCallback"]
+    positional, keywords = CALLBACKS[trainer]
+    found = inspect.signature(module.PassKGuardCallback).parameters.values()
+    kinds = {p.name: p.kind for p in found}
+    assert {p.default is inspect.Parameter.empty for p in found} == {False}
+    assert [n for n, kind in kinds.items() if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD] == (
+        positional.split()
+    )
+    assert {n for n, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY} == {
+        *keywords.split(),
+        *CONFIG.split(),
+    }
+    assert set(kinds.values()) <= {
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    }
+
+
+def test_what_is_logged():
+    told = re.findall(r"^passk_guard/(\S+)  ", scalars.__doc__, re.MULTILINE)
+    assert told == KEYS.split()
+    assert re.findall(r"passk_guard/[\w{]\S*", inspect.getsource(scalars.scalars)) == [
+        'passk_guard/{name}":'  # no key is made elsewhere in that function
+    ]
+
+
+def test_which_commands_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["no such command"])
+    said = capsys.readouterr().err.partition("choose from")[2]
+    assert re.findall(r"\w+", said) == COMMANDS.split()
