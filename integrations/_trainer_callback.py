@@ -43,9 +43,10 @@ class GuardCallback(TrainerCallback, ABC):
         self._side = TransformersSide(config.strict)
         self._session = Session(config, self._side)
         self._host_norm = HostNorm()
+        self._model: Any = None  # that the guard was built on
         if trainer is not None:
             self._meet(trainer)
-            self._build()
+            self._build_anew()
 
     @abstractmethod
     def _check(self, trainer: Any) -> None:
@@ -54,6 +55,10 @@ class GuardCallback(TrainerCallback, ABC):
     @abstractmethod
     def _build(self) -> None:
         """Make the guard, once the trainer is known, and attach it to the session."""
+
+    def _build_anew(self) -> None:
+        self._build()
+        self._model = self._trainer.model
 
     def _meet(self, trainer: Any) -> None:
         self._session.meet(trainer)
@@ -90,8 +95,9 @@ class GuardCallback(TrainerCallback, ABC):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check, install the objective, probe the untouched policy."""
         self._meet(running_trainer())
-        if not self._session.built:
-            self._build()
+        made_anew = getattr(self._trainer, "model_init", None) is not None
+        if not self._session.built or (made_anew and self._trainer.model is not self._model):
+            self._build_anew()
         total, load = state.max_steps if state.max_steps > 0 else None, None
         if state.global_step > 0:
             folder = resumed_folder(self._trainer)

@@ -85,6 +85,30 @@ def test_a_trainer_may_train_twice(tmp_path, name):
     assert [look["step"] for look in read_run(tmp_path).looks] == [0, 2]  # of the second run
 
 
+def test_a_model_that_training_makes_anew_is_the_one_that_is_measured(tmp_path):
+    """With ``model_init``, ``train()`` trains another model than the trainer had before."""
+
+    def anew():
+        made = model()
+        made.generation_config.max_new_tokens = 2
+        return made
+
+    settings = {"disable_tqdm": True, "learning_rate": 0.01}
+    trainer = own_loss.make_trainer(anew(), str(tmp_path), steps=4, **settings)
+    trainer.model_init = anew
+    callback = for_transformers.PassKGuardCallback(
+        trainer, prompts=held_out(), **HOSTS["transformers"].settings, **GUARD
+    )
+    trainer.add_callback(callback)
+    for _ in range(2):
+        trainer.train()
+        found = callback.guard.history
+        assert [probe.step for probe in found] == [0, 2, 4]
+        measured = dict(callback.guard.policy.parameters())
+        assert all(measured[name] is p for name, p in trainer.model.named_parameters())
+        assert found[-1].drift.change != 0
+
+
 def test_signatures_hold_the_settings_of_the_config():
     command = [sys.executable, str(ROOT / ".ci" / "keywords.py"), "--check"]
     found = subprocess.run(command, capture_output=True, text=True)
