@@ -122,6 +122,14 @@ def test_one_that_collapses_is_not_hidden_by_one_that_is_healthy(tmp_path, capsy
     assert summary(read_run(tmp_path))["verdict"] == "healthy"
     assert main(["report", str(own_file(tmp_path)), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "conflict"
+
+
+@pytest.mark.needs("matplotlib")
+def test_each_has_a_page_of_its_own(tmp_path, capsys):
+    old = Pod(tmp_path, "old").begin().look(0)
+    Pod(tmp_path, "new").begin()
+    with pytest.warns(PassKGuardWarning, match=OURS):
+        old.look(5)
     assert main(["report", str(own_file(tmp_path))]) == 0
     page = own_file(tmp_path).with_suffix(".html")
     assert capsys.readouterr().out.endswith(f"{page}\n")  # beside the other run's
