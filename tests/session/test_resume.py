@@ -223,7 +223,7 @@ def test_the_fingerprint_is_of_the_content():
     assert HeldOutPool(objects).fingerprint == HeldOutPool(objects[::-1]).fingerprint
 
 
-@pytest.mark.parametrize("name", ["state_0_1_0", "state_pieces"])
+@pytest.mark.parametrize("name", ["state_0_1_0", "state_pieces", "state_schema_2"])
 def test_the_state_of_earlier_releases_is_taken_up(name):
     """A file that an earlier release wrote, and what it knew."""
     folder = DATA
