@@ -18,8 +18,8 @@ from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.prompts.rows import check_texts
 from passk_guard.rollouts.verifier import verifier_name
 from passk_guard.session.arguments import Arguments
+from passk_guard.session.guard_for_host import hosted_guard
 from passk_guard.session.held_out import held_out_rows
-from passk_guard.session.hosted_guard import hosted_guard
 from passk_guard.session.session import Session
 
 __all__ = ["advantages_guard", "monitoring_guard"]

@@ -16,7 +16,7 @@ from passk_guard.objectives.passk_objective import PassKObjective
 from passk_guard.remedies.anchors import norm
 from passk_guard.remedies.gradient_term import add_to_gradients, averaged
 from passk_guard.session.arguments import Arguments
-from passk_guard.session.hosted_guard import hosted_guard
+from passk_guard.session.guard_for_host import hosted_guard
 from passk_guard.session.session import Session
 
 if TYPE_CHECKING:

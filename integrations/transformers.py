@@ -14,7 +14,7 @@ from passk_guard.integrations._trainer_callback import GuardCallback
 from passk_guard.integrations._trainer_side import trainer_host
 from passk_guard.objectives.passk_objective import PassKObjective
 from passk_guard.session.arguments import Arguments
-from passk_guard.session.hosted_guard import hosted_guard
+from passk_guard.session.guard_for_host import hosted_guard
 
 __all__ = ["PassKGuardCallback"]
 

@@ -86,7 +86,7 @@ class Planned:
     """Costs and precision are known: what to expect of this run."""
 
     forecast: Forecast
-    visible_loss: float
+    visible_loss: float | None
 
 
 @dataclass(frozen=True)

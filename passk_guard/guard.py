@@ -24,7 +24,7 @@ from passk_guard.prober import Prober
 from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.remedies.actions import Request, run_actions
 from passk_guard.remedies.controller import CONTROLLERS
-from passk_guard.remedies.remedy import REMEDIES, Remedy
+from passk_guard.remedies.remedy import Remedy
 from passk_guard.reporting.narrator import Narrator
 from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.policy import Policy
@@ -42,7 +42,7 @@ class PassKGuard:
     """Watches pass@1 while something else is optimised. Knows no trainer::
 
         from passk_guard import HeldOutPool, HFPolicy, PassKGuard, PassKGuardConfig
-        from passk_guard.rollouts.verified_policy import VerifiedPolicy
+        from passk_guard.rollouts import VerifiedPolicy
         from passk_guard.runtime.isolation import isolated
 
         policy = VerifiedPolicy(HFPolicy(model, tokenizer, max_completion_length=2), verify)
@@ -155,7 +155,7 @@ class PassKGuard:
         self.requests: set[Request] = set()
         self._remedy = None
         if config.remedy is not None:
-            controller = CONTROLLERS[config.controller](config.pass1_tolerance)
+            controller = CONTROLLERS.make(config.controller, config.pass1_tolerance)
             self._remedy = Remedy(config.remedy, objective, controller)
         _ = self._settings  # as the user wrote them, before anything steers the objective
 
@@ -255,8 +255,7 @@ class PassKGuard:
             self._outlook.plan(partial(self._prober.visible_loss, drift))
         if found.alarm is not None:
             self._tell(Raised(found))
-            actions = [action for action in self.config.actions if action not in REMEDIES]
-            run_actions(actions, found, self, strict=self.config.strict)
+            run_actions(self.config.actions, found, self, strict=self.config.strict)
         live = self.objective is not None  # else it has failed
         change = self._remedy.update(found) if live and self._remedy is not None else None
         if change is not None:

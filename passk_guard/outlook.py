@@ -82,7 +82,7 @@ class Outlook:
         times = None if not budget else self._schedule.spent / budget
         self._tell(FewProbes(forecast.probes, times))
 
-    def plan(self, visible_loss: Callable[[int | None], float]) -> None:
+    def plan(self, visible_loss: Callable[[int | None], float | None]) -> None:
         """Costs and precision are known: what to expect of this run.
 
         Args:

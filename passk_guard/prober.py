@@ -206,26 +206,30 @@ class Prober:
         alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._opposing)
         return replace(alarm, message=self._describe(alarm))
 
-    def visible_loss(self, drift: Drift, probes: int | None) -> float:
-        """The smallest loss of pass@1 that the level alarm can be sure of.
+    def visible_loss(self, drift: Drift, probes: int | None) -> float | None:
+        """The smallest loss of pass@1 that the level alarm can be sure of; ``None`` without one.
 
         Args:
             drift: a usable increment, taken as typical.
             probes: in the run; the loss at its end. After ten where ``None``.
         """
         tolerance, size = self._config.pass1_tolerance, self._sampler.size
+        if self.detector.level_z is None:
+            return None
         return self.levels.visible_loss(
             drift, (probes or 10) - 1, self.detector.level_z, tolerance, size
         )
 
     @property
-    def _leading(self) -> Detector | None:
+    def _alignment_detector(self) -> Detector | None:
         return self.detector.detectors.get("alignment")
 
     def alignment_state(self) -> dict[str, Any]:
         """What the alignment alarm rests on, and what is shown of it."""
         return {
-            "cusum": {} if self._leading is None else self._leading.state_dict(),
+            "cusum": {}
+            if self._alignment_detector is None
+            else self._alignment_detector.state_dict(),
             "cosine": self._cosine.state_dict(),
             "carriers": list(self._opposing),
         }
@@ -238,6 +242,6 @@ class Prober:
         """
         opposing = row_ids(state, "carriers", len(self._pool))
         self._cosine.load_state_dict(mapping(state, "cosine"))
-        if self._leading is not None and (cusum := mapping(state, "cusum")):
-            self._leading.load_state_dict(cusum)
+        if self._alignment_detector is not None and (cusum := mapping(state, "cusum")):
+            self._alignment_detector.load_state_dict(cusum)
         self._opposing = tuple(opposing)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,9 +10,25 @@ from guarded_bandit import CONTEXTS, make_guard
 from places import ROOT
 from tiny import BanditPolicy
 
-from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning, PassKObjective
+from passk_guard import (
+    HeldOutPool,
+    PassKGuard,
+    PassKGuardConfig,
+    PassKGuardWarning,
+    PassKObjective,
+    detection,
+    gradients,
+    objectives,
+    remedies,
+)
+from passk_guard.detection.alarm import AlarmKind
 from passk_guard.objectives.training_weight import TrainingGroups
-from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.reporting.journal import Journal
+from passk_guard.reporting.read_run import read_run
+from passk_guard.reporting.report import begin_run, publish
+from passk_guard.reporting.summary import summary
+from passk_guard.rollouts import VerifiedPolicy
+from passk_guard.statistics.track import Track
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = {
@@ -208,3 +225,166 @@ def test_a_name_is_not_taken_twice():
     with pytest.raises(ValueError, match="must be a plain word, got 'my action'"):
         register_action("my action", print)
     assert make_guard(action="mine").probe(0).alarm is None
+
+
+# Properties of every variant, built in or from the page ---------------------------------------
+
+
+def variants(registry, kind):
+    """Names, of which the last one is registered by the page's example."""
+    own = re.search(rf"register_{kind}\(\"(\w+)\"", BLOCKS[kind])[1]
+    return [*registry, own]
+
+
+@pytest.mark.parametrize("name", variants(gradients.ENGINES, "engine"))
+def test_every_engine(name, door):
+    door("engine")
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    engine = gradients.ENGINES.make(name, policy, gradients.EngineSettings())
+    torch.manual_seed(0)
+    groups = policy.generate([{}] * 16, list(range(16)), 8)
+    policy.weight.grad = torch.ones_like(policy.weight)
+    state = torch.get_rng_state()
+    gramian = engine.gramian(groups, (0, 1))
+    assert torch.equal(policy.weight.grad, torch.ones_like(policy.weight))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert gramian.shape == (16, 16)
+    assert gramian.dtype == torch.float64
+    assert torch.allclose(gramian, gramian.T, rtol=1e-6)
+    assert float(torch.linalg.eigvalsh(gramian).min()) > -1e-6 * float(gramian.abs().max())
+    silent = [i for i, group in enumerate(groups) if not group.has_signal]
+    assert silent
+    assert not gramian[silent].any()
+    assert torch.equal(gramian, engine.gramian(groups, (0, 1)))
+
+
+@pytest.mark.parametrize("name", variants(objectives.ESTIMATORS, "estimator"))
+def test_every_estimator(name, door):
+    door("estimator")
+    estimator = objectives.ESTIMATORS[name]
+    rewards = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 0.0, torch.nan, 0.0]])
+    rewards = rewards.repeat_interleave(4, 1)
+    before = rewards.clone()
+    advantages = estimator.advantages(rewards, 2)
+    assert torch.equal(rewards.nan_to_num(7), before.nan_to_num(7))
+    assert advantages.shape == rewards.shape
+    assert bool(advantages.isfinite().all())
+    assert not advantages[rewards.isnan()].any()
+    if name != "pkpo":  # it adds what a rollout brings, with no baseline
+        assert float(advantages[1].abs().max()) == 0
+    assert estimator.least_group(2) >= 2
+
+
+@pytest.mark.parametrize("name", variants(remedies.CONTROLLERS, "controller"))
+def test_every_controller(name, door):
+    door("controller")
+    one, other = (remedies.CONTROLLERS.make(name, 0.01) for _ in range(2))
+    level = AlarmKind("level")
+    assert one.value == 0
+    for step in range(0, 50, 10):  # no alarm, no action, whatever pass@1 does
+        assert one.update(track(-0.2), step, ()) == 0
+    seen = [one.update(track(-0.1 + 0.0002 * step), step, (level,)) for step in range(50, 120, 10)]
+    assert all(0 < value <= 1 for value in seen)
+    assert seen[-1] == one.value
+    other.load_state_dict(one.state_dict())
+    later = [(track(0.02), step, ()) for step in range(120, 400, 10)]
+    values = [one.update(*look) for look in later]
+    assert values == [other.update(*look) for look in later]
+    assert values[-1] == 0  # it lets go
+
+
+@pytest.mark.parametrize("name", variants(detection.DETECTORS, "detector"))
+def test_every_detector(name, door):
+    door("detector")
+    settings = detection.DetectorSettings(1e-3, 0.01, groups=1)
+    one, other = (detection.DETECTORS.make(name, settings) for _ in range(2))
+    calm = detection.LookEvidence(None, track(0.0), {"odd": track(0.0)})
+    for _ in range(20):
+        assert True not in one.update(calm).values()
+    probe = guarded(watch="target_k").probe(0)
+    seen = detection.LookEvidence(probe.update_alignment, track(-0.2), {"odd": track(-0.2)})
+    one.update(seen)
+    other.load_state_dict(one.state_dict())
+    for evidence in (seen, calm, seen):
+        assert one.update(evidence) == other.update(evidence)
+    assert one.leading in (True, False)
+
+
+def track(change):
+    return Track(0.5 + change, 0.01, 0.48, 0.52, 0.5, change, 0.002)
+
+
+class Half:
+    """Half of each door's protocol."""
+
+    value = 0.0
+    leading = True
+
+    def __init__(self, *arguments):
+        pass
+
+    def update(self, *arguments):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("registry", "setting", "lacks"),
+    [
+        (gradients.ENGINES, "engine", "gramian"),
+        (remedies.CONTROLLERS, "controller", "state_dict, load_state_dict"),
+        (detection.DETECTORS, "detectors", "state_dict, load_state_dict"),
+    ],
+)
+def test_what_is_not_whole_is_refused_before_the_first_look(registry, setting, lacks):
+    registry.register("half", Half)
+    with pytest.raises(TypeError, match=f"{setting}='half' gave a Half without {lacks}"):
+        guarded(PassKObjective(4), action="mix", **{setting: "half"})
+
+
+def test_an_action_that_cannot_be_hashed_and_one_that_is_called_as_a_remedy():
+    seen = []
+
+    @dataclass
+    class Pager:
+        number: int = 7
+
+        def __call__(self, look, guard):
+            seen.append((self.number, look.step))
+
+    guard = guarded(action=[Pager()], floor=0.99)
+    assert guard.probe(0).alarm is not None
+    assert seen == [(7, 0)]
+    with pytest.raises(ValueError, match="action='mix' is a remedy, as built in"):
+        remedies.register_action("mix", print)
+
+
+def test_without_a_test_of_the_level_no_smallest_loss_is_promised():
+    for names, promised in (("alignment,level", True), ("alignment", False)):
+        said = []
+        policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+        pool = HeldOutPool([{"prompt": str(i)} for i in range(CONTEXTS)])
+        config = PassKGuardConfig(**SETTINGS, detectors=names)
+        guard = PassKGuard(policy, pool, config, isolation=policy.isolated, say=said.append)
+        for step in (0, 5, 10):
+            guard.probe(step)
+            guard.schedule.trained(1.0, 5)
+        (plan,) = [text for text in said if "a probe costs" in text]
+        assert ("smallest loss" in plan) == promised
+
+
+def test_a_report_elsewhere_knows_what_leads(door, tmp_path):
+    """Where the detector is not registered, too: the journal says so."""
+    door("detector")
+    guard = guarded(detectors="alignment,level,single_look", watch="target_k")
+    guard._prober.detector.detectors["single_look"].threshold = 1e9
+    journal = Journal(tmp_path)
+    begin_run(guard, journal, 0, "a loop")
+    with pytest.warns(PassKGuardWarning, match="single_look alarm"):
+        publish(guard.probe(0), guard, journal, lambda report: None)
+    del detection.DETECTORS._entries["single_look"]
+    assert summary(read_run(tmp_path))["sentence"].startswith("Training works against pass@1")
+    lines = (tmp_path / "passk_guard.jsonl").read_text()
+    (tmp_path / "passk_guard.jsonl").write_text(
+        lines.replace('"leading": ["single_look"]', '"leading": []')
+    )
+    assert summary(read_run(tmp_path))["sentence"].startswith("The alarm 'single_look' is open")

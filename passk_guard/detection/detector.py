@@ -77,7 +77,9 @@ class Detector(Protocol):
 
 
 DetectorFactory = Callable[[DetectorSettings], Detector]
-DETECTORS = Registry[DetectorFactory]("detectors")
+DETECTORS = Registry[DetectorFactory](
+    "detectors", ("leading", "update", "state_dict", "load_state_dict")
+)
 
 
 def register_detector(name: str, factory: DetectorFactory) -> None:

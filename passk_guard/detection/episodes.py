@@ -7,7 +7,6 @@ from typing import Any
 
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings, LookEvidence
-from passk_guard.detection.level import level_threshold
 from passk_guard.runtime.stored import texts
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.track import Track
@@ -30,7 +29,7 @@ class ConflictDetector:
     Attributes:
         detectors: by name.
         active: alarms that are open.
-        level_z: standard errors at which an alarm on the level fires, with its share of the chance.
+        level_z: standard errors at which an alarm on the level fires; ``None`` without one.
     """
 
     def __init__(
@@ -41,8 +40,10 @@ class ConflictDetector:
         names: Sequence[str] = DEFAULT_DETECTORS,
     ) -> None:
         settings = DetectorSettings(false_alarms / len(names), pass1_tolerance, groups)
-        self.detectors: dict[str, Detector] = {name: DETECTORS[name](settings) for name in names}
-        self.level_z = level_threshold(settings.false_alarms / (1 + groups))
+        self.detectors: dict[str, Detector] = {
+            name: DETECTORS.make(name, settings) for name in names
+        }
+        self.level_z: float | None = getattr(self.detectors.get("level"), "z", None)
         self.active: set[AlarmKind] = set()
         self._raised: set[AlarmKind] = set()  # in this episode
 

@@ -84,7 +84,7 @@ class GramianEngine(Protocol):
 
 
 EngineFactory = Callable[[Policy, EngineSettings], GramianEngine]
-ENGINES = Registry[EngineFactory]("engine")
+ENGINES = Registry[EngineFactory]("engine", ("gramian",))
 
 
 def register_engine(name: str, factory: EngineFactory) -> None:
@@ -99,7 +99,8 @@ def make_engine(policy: Any, name: str, settings: EngineSettings) -> GramianEngi
         ValueError: the policy's own Gramian knows no metric.
     """
     if not hasattr(policy, "gramian"):
-        return ENGINES[name](policy, settings)
+        engine: GramianEngine = ENGINES.make(name, policy, settings)
+        return engine
     if settings.metric is not None:
         raise ValueError(
             "metric='adam' reads the optimizer's state by parameter, but the policy gives its own "

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from passk_guard.errors import survived, warn
 from passk_guard.look import Look
 from passk_guard.objectives.live import LiveObjective
+from passk_guard.remedies.remedy import REMEDIES
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.registry import Registry
 
@@ -44,7 +45,13 @@ ACTIONS = Registry[Action]("action")
 
 
 def register_action(name: str, action: Action) -> None:
-    """Make ``action=name`` known."""
+    """Make ``action=name`` known.
+
+    Raises:
+        ValueError: the name is a remedy's, or another action's.
+    """
+    if name in REMEDIES:
+        raise ValueError(f"action={name!r} is a remedy, as built in. Choose another name.")
     ACTIONS.register(name, action)
 
 
@@ -56,12 +63,14 @@ def run_actions(
     If one raises, that is said, and training goes on.
 
     Args:
-        actions: to run, or their names.
+        actions: to run, or their names; remedies, which act at every look, are passed over.
         look: with its alarm.
         guard: that took it.
         strict: raise what an action raises.
     """
     for action in actions:
+        if isinstance(action, str) and action in REMEDIES:
+            continue
         with survived(strict, partial(_action_failed, action)):
             (ACTIONS[action] if isinstance(action, str) else action)(look, guard)
     _agree(guard)

@@ -43,7 +43,9 @@ class Controller(Protocol):
 
 
 ControllerFactory = Callable[[float], Controller]
-CONTROLLERS = Registry[ControllerFactory]("controller")
+CONTROLLERS = Registry[ControllerFactory](
+    "controller", ("value", "update", "state_dict", "load_state_dict")
+)
 
 
 def register_controller(name: str, factory: ControllerFactory) -> None:

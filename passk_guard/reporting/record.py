@@ -70,6 +70,7 @@ def look_record(
         "look": "probe" if isinstance(found, Probe) else "rescore",
         **{key.removeprefix("passk_guard/"): value for key, value in values.items()},
         "open": list(found.conflicts),
+        "leading": [kind for kind in found.conflicts if kind.leading],
         "states": list(states),
     }
     if found.alarm is not None:

@@ -161,16 +161,17 @@ def where_message(journal: Path | None, hint: str) -> str:
     return f"passk-guard: every look is written to {where}. {hint}".rstrip()
 
 
-def plan_message(forecast: Forecast, visible: float, config: PassKGuardConfig) -> str:
+def plan_message(forecast: Forecast, visible: float | None, config: PassKGuardConfig) -> str:
     """What to expect of a run, once costs and precision are known."""
     cost = f"a probe costs {forecast.probe_steps:.1f} training steps"
     if forecast.rescore_steps is not None:
         cost += f", scoring stored rollouts again {forecast.rescore_steps:.1f}"
     probes = "" if forecast.probes is None else f", {_in_all(forecast.probes, config)}"
-    return (
-        f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}. "
-        f"The smallest loss of pass@1 that it can be sure of: about {100 * visible:.1f} points."
-    )
+    said = f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}."
+    if visible is None:  # nothing tests the level
+        return said
+    points = f"about {100 * visible:.1f} points"
+    return f"{said} The smallest loss of pass@1 that it can be sure of: {points}."
 
 
 def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:

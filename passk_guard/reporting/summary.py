@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from passk_guard.detection import DETECTORS, AlarmKind
+from passk_guard.detection import AlarmKind
+from passk_guard.detection.episodes import DEFAULT_DETECTORS
 from passk_guard.detection.named_states import NamedState
 from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import Record
@@ -102,7 +103,8 @@ def _verdict(run: Run) -> tuple[str, str]:
 
 def _kinds(look: Record) -> list[AlarmKind]:
     """The alarms that are open, the most telling first."""
-    leading = {name: getattr(detector, "leading", False) for name, detector in DETECTORS.items()}
+    # What leads is written down; in older journals it could be one detector's alarm alone.
+    leading = dict.fromkeys(look.get("leading", ["alignment"]), True)
     kinds = [AlarmKind.read(text, leading) for text in look["open"]]
     return sorted(kinds, key=lambda kind: (not kind.leading, kind.group is not None))
 
@@ -111,6 +113,8 @@ def _what(kinds: Sequence[AlarmKind]) -> str:
     first = kinds[0]
     if first.leading:
         return "Training works against pass@1"
+    if first.detector not in DEFAULT_DETECTORS:
+        return f"The alarm {first!r} is open"
     if first.group is None:  # the update may have turned already
         return "Pass@1 is below its floor"
     groups = ", ".join(str(kind.group) for kind in kinds)

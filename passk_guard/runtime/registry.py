@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Registry"]
 
@@ -15,6 +15,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     Args:
         what: the setting that chooses among the entries, for messages.
+        needs: what that which an entry makes must have, by name.
 
     >>> shapes = Registry[str]("shape")
     >>> shapes.register("square", "four equal sides")
@@ -24,8 +25,8 @@ class Registry(Mapping[str, T], Generic[T]):
     KeyError: "shape='circle' is not known. Choose one of: square."
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, needs: Sequence[str] = ()) -> None:
+        self._what, self._needs = what, needs
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T) -> None:
@@ -42,6 +43,21 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"{self._what}={name!r} is registered already, as {known!r}. Choose another name."
             )
         self._entries[name] = entry
+
+    def make(self, name: str, *arguments: Any) -> Any:
+        """Call the entry of that name, a factory, and see that what it gives is whole.
+
+        Raises:
+            KeyError: there is none.
+            TypeError: something is missing, which would be found out in the middle of a run.
+        """
+        factory: Any = self[name]
+        made = factory(*arguments)
+        if missing := [need for need in self._needs if not hasattr(made, need)]:
+            raise TypeError(
+                f"{self._what}={name!r} gave a {type(made).__name__} without {', '.join(missing)}."
+            )
+        return made
 
     def __getitem__(self, name: str) -> T:
         try:

@@ -101,6 +101,17 @@ class TrainingSensor(Protocol):
 class Session(Harmless):
     """The life of a run. An adapter calls it as its trainer calls the adapter.
 
+    ====================  ====================  ===========================
+    of the session        transformers, TRL     Lightning
+    ====================  ====================  ===========================
+    ``meet``, ``attach``  ``on_init_end``       ``on_fit_start``
+    ``begin``             ``on_train_begin``    ``on_train_start``
+    ``remedy_at_work``    ``on_step_begin``     ``on_before_optimizer_step``
+    ``step_ended``        ``on_step_end``       ``on_train_batch_end``
+    ``state``             ``on_save``           ``state_dict``
+    ``end``               ``on_train_end``      ``on_train_end``
+    ====================  ====================  ===========================
+
     Args:
         config: settings.
         side: what the trainer gives.
@@ -108,6 +119,7 @@ class Session(Harmless):
     Attributes:
         terminal: shows progress where the trainer does.
         say: takes messages.
+        anchors: the pass@1 term beside a loss that the guard cannot reach into, where there is one.
     """
 
     def __init__(self, config: PassKGuardConfig, side: TrainerSide) -> None:

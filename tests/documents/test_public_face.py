@@ -45,6 +45,26 @@ def test_what_the_package_exports():
     assert re.fullmatch(r"\d+\.\d+\.\d+", passk_guard.__version__)
 
 
+FOLDERS = {  # doors, and what a new adapter or a loop of one's own needs
+    "detection": """DETECTORS Alarm AlarmKind AlignmentDetector Detector DetectorSettings
+        LevelDetector LookEvidence register_detector""",
+    "gradients": "ENGINES BackwardEngine EngineSettings GramianEngine register_engine",
+    "identity": "InconclusiveError NotIdenticalError NotRepeatableError assert_bit_identical",
+    "objectives": "ESTIMATORS Estimator PassKObjective register_estimator",
+    "remedies": """ACTIONS CONTROLLERS Action Controller FloorController Request register_action
+        register_controller""",
+    "rollouts": "HFPolicy Policy RolloutGroup VerifiedPolicy",
+    "session": "Arguments Host Session TrainerSide hosted_guard",
+}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_a_folder_exports(folder):
+    module = import_module(f"passk_guard.{folder}")
+    assert module.__all__ == FOLDERS[folder].split()
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
 def test_what_can_be_configured():
     assert list(inspect.signature(PassKGuardConfig).parameters) == CONFIG.split()
 

@@ -4,6 +4,7 @@ from extras import needs
 
 needs("trl", "lightning")
 
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from trl_runs import GUARD, held_out, make_trainer
 from passk_guard.integrations import transformers as for_transformers
 from passk_guard.integrations import trl as for_trl
 from passk_guard.reporting.read_run import read_run
+from passk_guard.session import Session
 
 ANOTHER = "guards another trainer.*Make a new PassKGuardCallback for each trainer"
 
@@ -107,6 +109,16 @@ def test_a_model_that_training_makes_anew_is_the_one_that_is_measured(tmp_path):
         measured = dict(callback.guard.policy.parameters())
         assert all(measured[name] is p for name, p in trainer.model.named_parameters())
         assert found[-1].drift.change != 0
+
+
+def test_the_table_of_events_names_methods_that_there_are():
+    rows = re.findall(r"^    ``(.*?)``  +``(\w+)`` +``(\w+)``$", Session.__doc__, re.MULTILINE)
+    assert len(rows) == 6
+    hosts = (for_trl.PassKGuardCallback, HOSTS["lightning"].callback)
+    for ours, *theirs in rows:
+        assert all(hasattr(Session, name) for name in ours.split("``, ``"))
+        for host, event in zip(hosts, theirs, strict=True):
+            assert event in {name for kind in host.__mro__[:-3] for name in vars(kind)}
 
 
 def test_signatures_hold_the_settings_of_the_config():
