@@ -62,6 +62,6 @@ class LightningLoggers:
         if not self._complained:
             self._complained = True
             warn(
-                "a logger failed, which is said only once. Training goes on. "
+                "a logger failed (this warning is shown once). Training goes on. "
                 f"{what}: {type(error).__name__}: {error}"
             )

@@ -75,7 +75,7 @@ class TrainerLoggers:
             if not self._complained:
                 self._complained = True
                 warn(
-                    "a reporter failed, which is said only once. Training goes on. "
+                    "a reporter failed (this warning is shown once). Training goes on. "
                     f"{name}: {type(error).__name__}: {error}"
                 )
 

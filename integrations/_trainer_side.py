@@ -77,7 +77,7 @@ class TransformersSide:
         self.control.should_training_stop = True
 
     def loss_scale(self) -> float:
-        """What float16 training multiplies its loss with."""
+        """What float16 training multiplies its loss by."""
         scaler = getattr(self._trainer.accelerator, "scaler", None)
         return float(scaler.get_scale()) if scaler else 1.0
 

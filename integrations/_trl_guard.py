@@ -29,7 +29,8 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
     """For a ``GRPOTrainer`` or ``RLOOTrainer``: what the session attaches.
 
     Raises:
-        ValueError, TypeError: an argument is missing or unusable; says which and the mend.
+        ValueError, TypeError: an argument is missing or unusable; the message says which, and how
+            to fix it.
     """
     config = session.config
     check_trainer(trainer, config, given.temperature)

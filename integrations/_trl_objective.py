@@ -221,7 +221,7 @@ class TRLObjective:
         return rewards.view(-1, trainer.num_generations)
 
     def _reward_scale(self, rewards: Tensor) -> tuple[Tensor, bool]:
-        """``(groups, 1)`` what centred rewards are multiplied with; whether by leave-one-out."""
+        """``(groups, 1)`` what centred rewards are multiplied by; whether by leave-one-out."""
         ones = torch.ones_like(rewards[:, :1])
         if not hasattr(self._trainer, "scale_rewards"):  # RLOO
             if not self._trainer.normalize_advantages:

@@ -40,14 +40,14 @@ def probing(trainer: Any) -> bool:
 
 
 class TRLPolicy:
-    """The policy inside a ``trl.GRPOTrainer``.
+    """The policy inside a ``trl.GRPOTrainer`` or ``RLOOTrainer``.
 
     Whatever generates for training (in-process, tools, environments, async rewards) generates for
     the probe. Rows are repeated and split over processes as the trainer does in evaluation, and
     gathered, so that every process holds every rollout.
 
     Args:
-        trainer: a ``GRPOTrainer``.
+        trainer: a ``GRPOTrainer`` or ``RLOOTrainer``.
         verifier: the reward function that decides "right": one of the trainer's, or another one,
             which is then scored beside the trainer's with weight 0.
         threshold: reward from which a rollout is right.

@@ -19,7 +19,7 @@ class TrainingRewards:
     rewards of its latest generation batch, of all processes, for its completions table.
 
     Args:
-        trainer: a ``GRPOTrainer``.
+        trainer: a ``GRPOTrainer`` or ``RLOOTrainer``.
         verifier: decides "right"; where it is none of the trainer's rewards, nothing is seen.
         threshold: reward from which a rollout is right.
     """

@@ -34,8 +34,7 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
     """Refuse a trainer that the guard cannot serve, or not with these settings.
 
     Raises:
-        ValueError: groups smaller than the objective can do with, a temperature of 0, or sampling
-            that cannot be made neutral.
+        ValueError: groups too small for the estimator, or sampling that cannot be made neutral.
         RuntimeError: this release of TRL lacks something that the guard needs.
     """
     check_needs(trainer, _NEEDS, "trl", ">=0.22.2,<2")
@@ -48,10 +47,6 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
                 f"{trainer.num_generations}: in smaller ones every advantage is 0, or undefined. "
                 f"Raise it to {least} or more in the trainer's config, or lower k."
             )
-    if temperature is not None and not temperature > 0:
-        raise ValueError(
-            f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
-        )
     if getattr(trainer, "use_vllm", False):
         _check_vllm(trainer, {temperature, config.report_temperature} - {None, trainer.temperature})
 

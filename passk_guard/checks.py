@@ -25,10 +25,10 @@ __all__ = [
 
 
 def check_whole(name: str, value: Any, least: int) -> int:
-    """A whole number, NumPy's too, no bool.
+    """A whole number. NumPy integers count; bools do not.
 
     Raises:
-        ValueError: it is none, or below ``least``.
+        ValueError: it is not one, or below ``least``.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}.")
@@ -39,7 +39,7 @@ def check_between(name: str, value: Any, low: float, high: float) -> int | float
     """A number above ``low`` and below ``high``, both left out.
 
     Raises:
-        ValueError: it is none, NaN, or outside.
+        ValueError: it is not one, is NaN, or lies outside.
     """
     if not _is_number(value) or not low < value < high:
         raise ValueError(f"{name} must lie between {max(low, 0):g} and {high:g}, got {value!r}.")
@@ -52,7 +52,7 @@ def check_one_of(
     """One of some names.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not one of them.
     """
     if not isinstance(value, str) or value not in allowed:
         choices = ", ".join(repr(a) for a in allowed) + (" or None" if or_none else "") + extra
@@ -105,8 +105,8 @@ def check_filter(name: str, value: Any) -> Any:
     """A regular expression, a callable or ``None``.
 
     Raises:
-        ValueError: it is none of these, the expression is broken, or the callable takes no two
-            arguments.
+        ValueError: it is none of these, the expression is broken, or the callable does not take
+            two arguments.
     """
     if callable(value):
         check_call(name, value, "name, parameter")
@@ -121,8 +121,8 @@ def check_filter(name: str, value: Any) -> Any:
         re.compile(value)
     except re.error as error:
         raise ValueError(
-            f"{name}={value!r} is no regular expression: {error}. Put a backslash before signs "
-            "that are meant as they are."
+            f"{name}={value!r} is not a valid regular expression: {error}. Escape special "
+            "characters with a backslash."
         ) from None
     return value
 
@@ -142,7 +142,7 @@ def check_threshold(value: Any) -> int | float:
     """``success_threshold``: a finite number.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     if not _is_number(value) or not math.isfinite(value):
         raise ValueError(
@@ -162,8 +162,8 @@ def check_sampling(temperature: Any) -> int | float | None:
         return None
     if not _is_number(temperature) or not 0 < temperature < math.inf:
         raise ValueError(
-            f"temperature must be above 0, got {temperature!r}. A gradient needs sampling: pass a "
-            "number such as 1.0, or leave it out."
+            f"temperature must be above 0, got {temperature!r}. A policy gradient needs sampled "
+            "rollouts, not greedy ones: pass a number such as 1.0, or leave it out."
         )
     return _plain(temperature)
 

@@ -70,15 +70,17 @@ _OPTIONAL = ("max_overhead", "report_temperature")
 class PassKGuardConfig:
     """Settings of a guard, the same on every trainer.
 
-    As a dataclass for ``HfArgumentParser`` and ``TrlParser``, from the command line or YAML, it
-    stands beside the trainer's own arguments; ``PassKGuardCallback(trainer, **vars(config))``. The
-    parsers take each name once, so that there ``num_generations`` and ``seed`` are the trainer's.
+    A dataclass that ``HfArgumentParser`` and ``TrlParser`` can fill, from the command line or YAML,
+    beside the trainer's own arguments; pass it on as
+    ``PassKGuardCallback(trainer, **vars(config))``. A parser takes each name once, so
+    ``num_generations`` and ``seed`` come from the trainer's arguments.
 
     Attributes:
         k: the k that the run optimises.
         objective: ``None`` leaves the trainer's advantages alone; ``"pkpo"``, ``"analytic"``,
-            ``"best_minus_second"`` or ``"maxrl"`` installs pass@k ones.
-        num_generations: rollouts per held-out prompt, more than ``k``; ``None`` means 2k.
+            ``"best_minus_second"``, ``"maxrl"`` or a registered one installs pass@k ones.
+        num_generations: rollouts per held-out prompt, more than ``k``; ``None`` means 2k, at
+            least 4.
         prompts_per_probe: fresh prompts per probe.
         every: optimizer steps between probes; ``None`` spaces them by ``max_overhead``.
         max_overhead: share of wall time that probes may take; 0.02 where ``every`` is ``None`` too.
@@ -102,14 +104,14 @@ class PassKGuardConfig:
         weight_by: column with each prompt's weight, such as its share of production traffic.
         reference_batches: probe batches that the reference is taken from, at the start; ``None``
             means 8 with a fixed ``every``, where probes are many, else 4.
-        parameters: which parameters to differentiate by: a regular expression, a callable
-            ``f(name, parameter)`` or ``None`` for all trainable ones.
+        parameters: which parameters to differentiate with respect to: a regular expression, a
+            callable ``f(name, parameter)`` or ``None`` for all trainable ones.
         memory_limit: bytes that a probe's gradients may take; above it they are sketched.
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
         log_prompts: let prompt text, not only row ids, into alarms, tables and the JSONL.
         on_error: what becomes of a fault of the guard, of the verifier or of a reporter while
-            training: ``"continue"``: it costs that probe (or entry), and is said; ``"raise"``: it
+            training: ``"continue"`` drops that probe (or log entry) with a warning; ``"raise"``
             ends the run, for tests and for development. ``None`` reads the environment variable
             ``PASSK_GUARD_ON_ERROR``, and is ``"continue"`` where that is not set.
         seed: of the guard's own draws.
@@ -175,7 +177,7 @@ class PassKGuardConfig:
         else:
             self._set("floor", check_between("floor", self.floor, 0.0, 1.0))
         if {"mix", "adjust_k"} <= {action for action in self.actions if isinstance(action, str)}:
-            raise ValueError("action names both 'mix' and 'adjust_k', two remedies: choose one.")
+            raise ValueError("action lists both 'mix' and 'adjust_k'. Choose one remedy.")
         for action in self.actions:
             if callable(action):
                 check_call("action", action, "look, guard")
@@ -216,7 +218,7 @@ class PassKGuardConfig:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Of all settings."""
+        """Names of all settings."""
         return list(inspect.signature(cls).parameters)
 
     @property

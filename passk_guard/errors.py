@@ -19,7 +19,7 @@ class ProbeError(RuntimeError):
 
 @contextmanager
 def survived(strict: bool, otherwise: Callable[[Exception], object]) -> Iterator[None]:
-    """Within, an error costs what ``otherwise`` says instead of the run.
+    """Inside the block, an error is handed to ``otherwise`` instead of ending the run.
 
     Args:
         strict: raise it, which ``on_error="raise"`` asks for.

@@ -84,7 +84,7 @@ class Probe(Look):
         alignment: the pass@k diagnostic at the target k; ``None`` without signal.
         update_alignment: of the update in force, which is what the alarm tests.
         cosine: of the update in force, pooled over probes, with interval.
-        no_signal: share of prompts with no or only right rollouts.
+        no_signal: share of prompts whose rollouts are all right or all wrong.
         diagnostics: entropy, top-1 mass, weights.
         k: that the objective uses; lower than the target while ``adjust_k`` holds it down.
         pass1_weight: λ that the objective uses.

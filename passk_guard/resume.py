@@ -220,10 +220,10 @@ def _current_form(state: Any) -> Mapping[str, Any]:
     """A state in today's form.
 
     Raises:
-        Unfit: it is none, or a later release's.
+        Unfit: it is not one, or is a later release's.
     """
     if not isinstance(state, Mapping):
-        raise Unfit(f"it is no state of a guard, but of type {type(state).__name__}")
+        raise Unfit(f"it is not the state of a guard, but of type {type(state).__name__}")
     if "schema" not in state:
         pieces = _of_first_release(state) if "prober" in state else state
         return {"_run": {"depends": {}, "state": None}, **pieces}

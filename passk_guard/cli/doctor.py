@@ -74,7 +74,7 @@ def accelerators() -> list[str]:
 
 
 def problems(versions: Sequence[Package], findings: Sequence[Finding]) -> list[str]:
-    """What is installed and does not work; what is missing or untested is no problem."""
+    """What is installed and does not work; what is missing or untested is not a problem."""
     old = [f"{p.name} {p.installed} is too old: {p.mend}" for p in versions if p.mark == "too old"]
     bad = [f"{f.trainer}: {f.reason}" for f in findings if f.verdict in ("failed", "DIFFERENT")]
     return old + bad
@@ -88,7 +88,9 @@ def conclusion(wrong: Sequence[str], findings: Sequence[Finding]) -> list[str]:
     if verdicts == {"not installed"}:
         return ["The core works; no trainer is installed."]
     if "cannot tell" in verdicts:
-        return ["Nothing is wrong; but where training is not repeatable, nothing can be told."]
+        return [
+            "No problem found, but training here is not repeatable, so the check is inconclusive."
+        ]
     if "identical" not in verdicts:
         return ["Nothing is wrong; whether training stays the same was not tried."]
     return [

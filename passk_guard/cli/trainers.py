@@ -63,7 +63,7 @@ def examine(trainer: str, identity: bool) -> Finding:
         if not identity or host.make is None:
             return Finding(trainer, "not tried")
         if not _is_installed("transformers"):
-            return Finding(trainer, "not tried", "the small model is one of transformers")
+            return Finding(trainer, "not tried", "the small model needs transformers")
         with tempfile.TemporaryDirectory() as out:
             assert_bit_identical(partial(host.make, out))
     except NotIdenticalError as error:

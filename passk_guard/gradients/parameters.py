@@ -15,7 +15,7 @@ ParameterFilter = str | Callable[[str, Parameter], bool] | None
 def select_parameters(
     named: Iterable[tuple[str, Parameter]], wanted: ParameterFilter = None
 ) -> list[tuple[str, Parameter]]:
-    """The trainable parameters to differentiate by.
+    """The trainable parameters to differentiate with respect to.
 
     Args:
         named: as ``model.named_parameters()`` gives them.

@@ -105,7 +105,7 @@ def best_minus_second_advantages(rewards: Tensor, k: int | None = None) -> Tenso
     """``n (r_best - r_second)`` for the best rollout, 0 for all others: PKPO at k = n.
 
     The only k that it serves is the group's own size: :class:`~passk_guard.PassKObjective` takes
-    ``k`` for the guard's sake, this function passes over it. verl's ``GRPO_PASSK`` is this without
+    ``k`` for the guard's sake, this function ignores it. verl's ``GRPO_PASSK`` is this without
     the factor n; a binary group with two or more right rollouts has no signal.
 
     Args:
@@ -144,7 +144,7 @@ def maxrl_advantages(rewards: Tensor, k: int | None = None) -> Tensor:
 
 
 class _Ordered:
-    """Rewards sorted upwards, unscorable ones last and counting for nothing."""
+    """Rewards in ascending order, unscorable ones last and counting for nothing."""
 
     def __init__(self, rewards: Tensor) -> None:
         self._rewards = rewards

@@ -85,7 +85,7 @@ class AnchorMix(_Scaled):
 
     @property
     def factor(self) -> float:
-        """What the gradient of ``L_1`` is multiplied with."""
+        """What the gradient of ``L_1`` is multiplied by."""
         return self._share / (1 - self._share) * self.scale
 
     def prompt_weight(

@@ -32,14 +32,15 @@ class PassKObjective:
         k: tries of the pass@k objective; may be set at any time. Between two whole numbers the
             advantages of both are mixed.
         pass1_weight: λ in [0, 1]; may be set at any time.
-        estimator: ``"pkpo"``, ``"analytic"``, ``"best_minus_second"`` or ``"maxrl"``, see
-            :mod:`passk_guard.objectives.advantages`. The last two have no k of their own.
+        estimator: ``"pkpo"``, ``"analytic"``, ``"best_minus_second"``, ``"maxrl"`` or a registered
+            one, see :mod:`passk_guard.objectives.advantages`. ``"best_minus_second"`` and
+            ``"maxrl"`` have no k of their own.
         group_size: rollouts per training group. Noted at each call; give it where the guard looks
             before the first one and the estimator is not ``"pkpo"``, whose prompt weights do not
             depend on it.
 
     Raises:
-        ValueError: an argument is unusable, or groups are smaller than the estimator can do with.
+        ValueError: an argument is unusable, or groups are too small for the estimator.
 
     >>> import torch
     >>> objective = PassKObjective(k=2)

@@ -27,13 +27,14 @@ class HeldOutPool:
     Args:
         rows: the held-out prompts.
         seed: of the order.
-        weight_by: column with each row's weight, such as its share of production traffic. A round
-            then holds a row in proportion to its weight: that of weight 3 x the mean three times,
-            that of a third of the mean in one round out of three. Estimates stay plain means.
+        weight_by: column with each row's weight, such as its share of production traffic. Rows are
+            then drawn in proportion to their weights: a row of three times the mean weight is drawn
+            three times a round, one of a third of it once in three rounds. Estimates stay plain
+            means.
         batch: rows drawn at once; a weight must not ask for a row twice in one batch.
 
     Raises:
-        ValueError: the column is missing, a weight is no number >= 0, or one is too large.
+        ValueError: the column is missing, a weight is not a number >= 0, or one is too large.
 
     >>> pool = HeldOutPool([{"prompt": c} for c in "abcde"], seed=0)
     >>> sorted(pool.draw(3) + pool.draw(2))
@@ -172,7 +173,7 @@ def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
 
 
 def _weight(value: Any) -> float:
-    """NaN where it is no finite number."""
+    """NaN where it is not a finite number."""
     try:
         weight = float(value)
     except (TypeError, ValueError):

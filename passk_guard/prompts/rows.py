@@ -104,7 +104,7 @@ def check_texts(
         if is_chat:
             _check_chat(prompt, where, tools)
         elif not prompt.strip() and not tokenizer(prompt)["input_ids"]:
-            raise ValueError(f"{where} is {prompt!r}, which has no tokens. Mend or drop that row.")
+            raise ValueError(f"{where} is {prompt!r}, which has no tokens. Fix or drop that row.")
     if not is_chat:
         return
     if chat_template is None and getattr(tokenizer, "chat_template", None) is None:
@@ -148,12 +148,12 @@ def _read_lines(path: Path, name: str) -> tuple[list[Any], list[int]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {number}, is no JSON: {error.msg} at column {error.colno}. Each "
+                f"{path}, line {number}, is not JSON: {error.msg} at column {error.colno}. Each "
                 'line is one row, such as {"prompt": "1 + 1 =", "answer": "2"}.'
             ) from None
         if not isinstance(row, (dict, str, list)):
             raise ValueError(
-                f"{path}, line {number}, holds {_short(row)}, which is no row. Each line is an "
+                f"{path}, line {number}, holds {_short(row)}, which is not a row. Each line is an "
                 'object such as {"prompt": "1 + 1 =", "answer": "2"}.'
             )
         rows.append(row)
@@ -164,7 +164,7 @@ def _read_lines(path: Path, name: str) -> tuple[list[Any], list[int]]:
 
 
 def _check_kind(prompts: Any, name: str) -> None:
-    """Rows must be countable, and there by number."""
+    """Rows must be countable, and found by index."""
     got = type(prompts).__name__
     argument = name if name.isidentifier() else "prompts"
     wanted = f"{name} must be a list or a map-style dataset, got"
@@ -179,7 +179,7 @@ def _check_kind(prompts: Any, name: str) -> None:
         hasattr(prompts, "__iter__") and not hasattr(prompts, "__len__")
     ):
         raise ValueError(
-            f"{wanted} {got}, which streams its rows, and probes draw them by number. Take some "
+            f"{wanted} {got}, which streams its rows, and probes need rows by index. Take some "
             f"into a list, best 512 or more: {argument}=list(itertools.islice(dataset, 2048))."
         )
     if isinstance(prompts, str) or not hasattr(prompts, "__getitem__"):
@@ -195,12 +195,12 @@ def _check_prompt(row: Mapping[str, Any], where: str) -> None:
             f"Each row needs its prompt under 'prompt'.{chat}"
         )
     if odd := [key for key in row if not isinstance(key, str)]:
-        raise ValueError(f"{where} has the column {odd[0]!r}. Names of columns are strings.")
+        raise ValueError(f"{where} has the column {odd[0]!r}. Column names must be strings.")
     prompt = row["prompt"]
     if not isinstance(prompt, (str, list)) or not prompt:
         raise ValueError(
             f"{where} holds {_short(prompt)} as prompt. "
-            "A prompt is a non-empty string or a list of chat messages. Mend or drop that row."
+            "A prompt is a non-empty string or a list of chat messages. Fix or drop that row."
         )
 
 
@@ -216,7 +216,7 @@ def _check_chat(prompt: list[Any], where: str, tools: bool) -> None:
     for message in prompt:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ValueError(
-                f"{where} holds {_short(message)}, which is no chat message. A message is "
+                f"{where} holds {_short(message)}, which is not a chat message. A message is "
                 "{'role': 'user', 'content': 'text'}."
             )
         content = message.get("content")
@@ -251,8 +251,7 @@ def _try_template(
             )
         except Exception as error:
             raise ValueError(
-                f"the tokenizer's chat template refuses {name}[{i}]: {error}. Mend or drop that "
-                "row."
+                f"the tokenizer's chat template refuses {name}[{i}]: {error}. Fix or drop that row."
             ) from error
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from passk_guard.reporting.snapshot import Snapshot
+from passk_guard.statistics.interval import Z95
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from passk_guard.statistics.interval import Z95
 
 __all__ = ["agreement_figure", "alignment_curve_figure", "interference_figure"]
 

@@ -138,8 +138,8 @@ class Journal:
         if not self._complained:
             self._complained = True
             warn(
-                f"{self.path} could not be written, which is said only once. Training goes on. "
-                f"{type(error).__name__}: {error}"
+                f"{self.path} could not be written (this warning is shown once). Training goes "
+                f"on. {type(error).__name__}: {error}"
             )
 
 

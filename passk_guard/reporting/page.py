@@ -22,10 +22,10 @@ from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.summary import summary
 from passk_guard.reporting.svg import Picture, picture
+from passk_guard.statistics.interval import Z95
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from passk_guard.statistics.interval import Z95
 
 __all__ = ["page"]
 

@@ -42,7 +42,7 @@ passk_guard/entropy               of the policy, nats per sampled token
 passk_guard/top1_mass             probability of a prompt's likeliest sampled rollout, mean
 passk_guard/k                     k that the objective uses
 passk_guard/pass1_weight          λ, the share of pass@1 that the objective uses
-passk_guard/no_signal             share of prompts with no or only right rollouts
+passk_guard/no_signal             share of prompts whose rollouts are all right or all wrong
 passk_guard/exploration_gap       pass@k less pass@1
 ================================  ==================================================================
 

@@ -1,4 +1,4 @@
-"""Rollouts of held-out prompts, and the protocol that anything which samples and scores follows."""
+"""Verified rollouts of held-out prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RolloutGroup:
         completion_mask: ``(n, L)``, 1 on the tokens that the policy sampled.
         success: ``(n,)`` 1.0 right, 0.0 wrong. NaN marks an unscorable rollout, or one that was
             not verified yet.
-        advantages: ``(n,)`` what the host trainer would give these rollouts, where it says.
+        advantages: ``(n,)`` what the host trainer would give these rollouts, where that is known.
         rewards: ``(n,)`` what the verifier gave, NaN where it gave none; only to tell a user why
             nothing is right, or everything.
         completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped

@@ -70,7 +70,8 @@ class HFPolicy:
             )
         if not temperature > 0:
             raise ValueError(
-                f"temperature must be above 0, got {temperature!r}. A gradient needs sampling."
+                f"temperature must be above 0, got {temperature!r}. A policy gradient needs "
+                "sampled rollouts, not greedy ones."
             )
         if max_completion_length is not None and max_completion_length < 1:
             raise ValueError(

@@ -31,7 +31,7 @@ class FitRows:
         name: of the argument that the rows came in as.
 
     Raises:
-        ValueError: of as many rows as make a batch none can be sampled.
+        ValueError: none of the first batch's rows can be sampled.
     """
 
     def __init__(self, policy: Policy, pool: HeldOutPool, batch: int, name: str) -> None:
@@ -40,8 +40,7 @@ class FitRows:
         first = self._unfit(range(min(batch, len(pool))))
         if len(first) == min(batch, len(pool)):
             raise ValueError(
-                f"{name} cannot be sampled: row 0 {first[0]}, and so it is with all of the first "
-                f"{len(first)} rows."
+                f"None of the first {len(first)} rows of {name} can be sampled. Row 0 {first[0]}."
             )
 
     def __call__(self, row_ids: Sequence[int]) -> list[int]:

@@ -24,7 +24,7 @@ def is_async(func: Any) -> bool:
 
 
 def watched(verifier: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    """The verifier, told on where it takes longer than ``seconds``.
+    """The verifier, reported where a call takes longer than ``seconds``.
 
     An async one is interrupted then, with a ``ProbeError``. A plain function cannot be: a warning
     says that it hangs, and its result still counts if it comes.

@@ -1,1 +1,1 @@
-"""What a look may touch and cost, and how processes share it."""
+"""What every layer rests on: processes, isolation, schedule, progress, registries, stored state."""

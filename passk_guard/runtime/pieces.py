@@ -68,8 +68,8 @@ class TakenUp:
                 f"{k}: {_short(a)} -> {_short(b)}" for k, (a, b) in self.changed.items()
             )
             said.append(
-                f"this run goes on with settings other than its checkpoint's ({settings}). What "
-                "you wrote holds."
+                f"this run resumes with settings that differ from its checkpoint's ({settings}). "
+                "The new settings apply."
             )
         if self.unfit:
             reasons = "; ".join(f"{_readable(name)}: {why}" for name, why in self.unfit.items())

@@ -54,7 +54,7 @@ def everywhere(work: Callable[[], T]) -> list[T]:
 def shared(items: Sequence[A], work: Callable[[A], T]) -> list[T]:
     """``work(item)`` for every item, shared out over processes; all of them get all results.
 
-    All of them do as many, some of it twice: where parameters are sharded, they wait for another.
+    Each process does the same number, repeating some: sharded processes wait for one another.
 
     Raises:
         Exception: as in :func:`everywhere`.

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Unfit(ValueError):
-    """A stored value that cannot be gone on with, and why not."""
+    """A stored value that cannot be used, and why."""
 
 
 def entry(state: Any, key: str) -> Any:
@@ -184,7 +184,7 @@ def _is_row(value: Any, rows: int | None) -> bool:
 
 
 def _outside(rows: int | None) -> str:
-    return "is none" if rows is None else f"this pool of {rows} rows has not"
+    return "is not a row id" if rows is None else f"is not in this pool of {rows} rows"
 
 
 def _shown(value: Any) -> str:

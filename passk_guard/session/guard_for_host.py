@@ -37,7 +37,8 @@ def hosted_guard(
     """Check everything, and put the guard together.
 
     Raises:
-        ValueError, TypeError: an argument is missing or unusable; says which and the mend.
+        ValueError, TypeError: an argument is missing or unusable; the message says which, and how
+            to fix it.
     """
     live = _live_objective(host, given, config)
     rank, _ = world()
@@ -147,8 +148,8 @@ def _verifier(host: Host, given: Arguments, rows: Sequence[Mapping[str, Any]]) -
     verifier = choose_verifier(_imported(funcs), success)
     if isinstance(verifier, (str, nn.Module)):
         raise ValueError(
-            f"reward_funcs={verifier!r} is no function. Pass a verifier function, or its dotted "
-            "path such as 'my_module.verify'."
+            f"reward_funcs={verifier!r} is not a function. Pass a verifier function, or its "
+            "dotted path such as 'my_module.verify'."
         )
     check_verifier(verifier, set(rows[0]))
     return verifier

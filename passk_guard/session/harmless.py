@@ -22,8 +22,8 @@ class Harmless:
         if not self._complained:
             self._complained = True
             warn(
-                "the guard failed, which is said only once. Training goes on, perhaps unwatched: "
-                f"please report it. {type(error).__name__}: {error}"
+                "the guard failed (this warning is shown once). Training goes on, possibly "
+                f"unguarded: please report it. {type(error).__name__}: {error}"
             )
 
 

@@ -54,7 +54,7 @@ def held_out_rows(
 
 
 def anchor_rows(anchors: Any, held_out: Rows, *, is_main: bool) -> Rows:
-    """The anchor prompts: to be trained on, so no held-out ones.
+    """The anchor prompts: for training, so they must not be held-out prompts.
 
     Raises:
         ValueError: there are none, they have no prompt, or they are the held-out rows.
@@ -74,9 +74,9 @@ def _say_shared(rows: Rows, training: Any, what: str) -> None:
     shared = trained_on((row["prompt"] for row in islice(rows, _MOST_COMPARED)), training)
     if shared:
         warn(
-            f"{shared} of the {len(rows)} held-out prompts are also {what}. Held-out prompts tell "
-            "what production will see only where they are not trained on: take them out of one of "
-            "the two."
+            f"{shared} of the {len(rows)} held-out prompts are also {what}. Held-out prompts "
+            "predict production only if they are not trained on. Remove them from one of the two "
+            "sets."
         )
 
 
@@ -88,8 +88,8 @@ def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
     if different < 0.99 * compared:
         warn(
             f"{size}, but only {different} different rows: the same prompt with the same answer "
-            "counts as two, and intervals come out too narrow. Drop what is double; weight_by "
-            "gives a row more weight."
+            "counts as two, and intervals come out too narrow. Drop the duplicates; use "
+            "weight_by to give a row more weight."
         )
     if config.prompts_per_probe > len(rows):
         warn(
@@ -116,8 +116,8 @@ def _remark_on_cost(config: PassKGuardConfig) -> None:
     if config.n >= _DEAR * usual:
         warn(
             f"num_generations={config.n} makes each probe about {config.n / usual:.0f} times as "
-            f"dear as the default of {usual} rollouts per prompt (2k), and sharpens little: more "
-            "prompts do. Leave it out, or raise prompts_per_probe instead."
+            f"expensive as the default of {usual} rollouts per prompt (2k), and adds little "
+            "precision; more prompts add more. Leave it out, or raise prompts_per_probe instead."
         )
 
 

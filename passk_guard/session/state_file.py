@@ -87,7 +87,7 @@ def take_up(
     with survived(guard.config.strict, unreadable):
         state = load()
         if state is not None and not isinstance(state, Mapping):
-            raise Unfit(f"it is no state of a guard, but of type {type(state).__name__}")
+            raise Unfit(f"it is not the state of a guard, but of type {type(state).__name__}")
         if not state:
             if guard.is_main:
                 warn(f"there is no guard state in this checkpoint. {afresh}")
@@ -123,7 +123,7 @@ def _take_up_anchors(state: Any, guard: PassKGuard, anchors: AnchorTerm, *, scal
 
 
 def _compare(guard: PassKGuard, journal: Journal, *, named: bool) -> None:
-    """Say where the checkpoint is of another run than the journal that lies in the run's folder.
+    """Say so where the checkpoint and the journal in the run's folder belong to different runs.
 
     Args:
         guard: has taken up the checkpoint's state.
@@ -136,8 +136,9 @@ def _compare(guard: PassKGuard, journal: Journal, *, named: bool) -> None:
         return
     ours = f"run {guard.run_id}, which began {guard.began}"
     warn(
-        f"the checkpoint is of {ours if named else 'a run that it does not name'}, and the journal "
-        f"{journal.path} of run {other}, which began {there.get('began', 'at a time unknown')}. "
+        f"the checkpoint belongs to {ours if named else 'a run that it does not name'}, but the "
+        f"journal {journal.path} belongs to run {other}, which began "
+        f"{there.get('began', 'at an unknown time')}. "
         "The guard's state belongs to the weights and is taken up; the other run's journal is kept "
         "beside the new one, as *.old. If this checkpoint is a stale one of an earlier run, "
         "resume from the right one, or empty the folder."

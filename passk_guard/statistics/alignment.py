@@ -75,7 +75,7 @@ def estimate_alignment(gramian: Any, correct: Any, n: Any, k: int) -> Alignment:
 
     Args:
         gramian: ``(m, m)`` inner products of per-prompt leave-one-out gradients ĝ. Its diagonal is
-            ignored. Rows of prompts with no or only right rollouts are zero.
+            ignored. Rows of prompts whose rollouts are all right or all wrong are zero.
         correct: ``(m,)`` right rollouts per prompt.
         n: rollouts per prompt, an int or ``(m,)``.
         k: ``1 <= k <= n-1``.

@@ -1,4 +1,4 @@
-"""From verified rollouts to evidence: counts, alignment under several weights, prompt weights."""
+"""From verified rollouts to evidence: alignment under several weights, prompt weights."""
 
 from __future__ import annotations
 

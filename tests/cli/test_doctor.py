@@ -128,7 +128,7 @@ def test_only_what_is_installed_and_does_not_work_is_a_problem(monkeypatch, caps
     ("verdicts", "said"),
     [
         (["identical", "not installed", "not tried"], "All is well"),
-        (["identical", "cannot tell"], "nothing can be told"),
+        (["identical", "cannot tell"], "the check is inconclusive"),
         (["not tried", "not installed"], "was not tried"),
     ],
 )

@@ -54,7 +54,7 @@ def test_strings_become_what_they_stand_for():
     ("flags", "message"),
     [
         ("--action warn,panic", "action='panic' is not known"),
-        ("--action mix,adjust_k", "two remedies"),
+        ("--action mix,adjust_k", "Choose one remedy"),
         ("--floor 1.5", "floor must lie between 0 and 1, got 1.5"),
         ("--floor low", "floor='low' is not known"),
         ("--floor nan", "floor must lie between 0 and 1"),

@@ -189,7 +189,7 @@ def test_a_checkpoint_of_a_guarded_run_resumes_without_the_guard(tmp_path, host)
         ({"parameters": "nope"}, ValueError, "selects no trainable parameter"),
         ({"group_by": "nope"}, ValueError, "names no column of prompts"),
         ({"verifier_timeout": 0}, ValueError, "verifier_timeout must lie between"),
-        ({"action": ["mix", "adjust_k"]}, ValueError, "two remedies: choose one"),
+        ({"action": ["mix", "adjust_k"]}, ValueError, "Choose one remedy"),
     ],
 )
 def test_bad_arguments_fail_before_the_first_step(tmp_path, host, bad, error, message):

@@ -145,7 +145,7 @@ BAD_PROMPTS = {
     ),
     "a column without a name": (
         lambda: [{**row, 3: 4} for row in rows()],
-        r"prompts\[0\] has the column 3\. Names of columns are strings",
+        r"prompts\[0\] has the column 3\. Column names must be strings",
     ),
     "nothing but space": (lambda: rows(prompt="  "), r"prompts\[3\] is '  ', which has no tokens"),
     "an odd row": (
@@ -165,11 +165,11 @@ BAD_PROMPTS = {
         r"mixes .* prompts\[0\] is plain text, prompts\[62\] a chat",
     ),
     "chat without a template": (chats, "holds chats, but the tokenizer has no chat template"),
-    "no role": (lambda: chats(content="1"), r"prompts\[0\] holds .* which is no chat message"),
+    "no role": (lambda: chats(content="1"), r"prompts\[0\] holds .* which is not a chat message"),
     "no content": (lambda: chats(role="user"), r"prompts\[0\] has a message of 'user' without"),
     "no messages": (
         lambda: [{**row, "prompt": ["1", "2"]} for row in rows()],
-        r"prompts\[0\] holds '1', which is no chat message",
+        r"prompts\[0\] holds '1', which is not a chat message",
     ),
 }
 
@@ -205,9 +205,9 @@ def test_a_chat_that_the_template_refuses_is_named(tmp_path):
     [
         (
             '{"prompt": "1 2 ="}\n\n{"prompt": \n',
-            "line 3, is no JSON: Expecting value at column 12",
+            "line 3, is not JSON: Expecting value at column 12",
         ),
-        ('{"prompt": "1 2 ="}\n7\n', "line 2, holds 7, which is no row"),
+        ('{"prompt": "1 2 ="}\n7\n', "line 2, holds 7, which is not a row"),
         ('\n{"question": "1 2 ="}\n', "line 2, has no 'prompt' key"),
         ('{"prompt": "1 2 ="}\n\n{"prompt": ""}\n', "line 3, holds '' as prompt"),
         ("\n", "is empty: the file has no rows"),

@@ -110,7 +110,7 @@ def test_a_number_as_floor():
     ("settings", "message"),
     [
         ({"action": "mixx"}, "action='mixx' is not known. Choose 'warn', 'mix'"),
-        ({"action": ["mix", "adjust_k"]}, "two remedies: choose one"),
+        ({"action": ["mix", "adjust_k"]}, "Choose one remedy"),
         ({"action": "adjust_k", "objective": None}, "Pass objective='pkpo'"),
         ({"action": "adjust_k", "objective": TrainerMix(4)}, "Pass objective='pkpo'"),
         (

@@ -52,7 +52,7 @@ def test_prompts_that_are_trained_on_are_counted_by_what_they_hold(tmp_path, nam
     made = trainer(tmp_path, name, training)
     said = remarks(name, made, rows(CLEAN))
     assert "8 of the 128 held-out prompts are also training prompts" in said
-    assert "take them out of one of the two" in said
+    assert "Remove them from one of the two sets" in said
     other = trainer(tmp_path, name, training)
     assert remarks(name, other, rows(range(500, 628))) == ""
 
@@ -167,7 +167,7 @@ def attach(host, out, **more):
     [
         (
             {"num_generations": 32},
-            "num_generations=32 makes each probe about 4 times as dear as the default of 8 .* "
+            "num_generations=32 makes each probe about 4 times as expensive as the default of 8 .* "
             "raise prompts_per_probe instead",
         ),
         (

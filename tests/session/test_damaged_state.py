@@ -245,7 +245,7 @@ def test_a_row_that_the_pool_has_not_is_seen(tmp_path):
     """Whatever the fingerprint says."""
     _, state = saved(tmp_path)
     state[TRACK]["state"]["store"]["batches"][0]["groups"][0]["row"] = CONTEXTS
-    other = resumed(state, "row 64, which this pool of 64 rows has not")
+    other = resumed(state, "row 64, which is not in this pool of 64 rows")
     assert part(other, GROUPS) == {}
     _, state = saved(tmp_path)
     state[ALIGNMENT]["state"]["carriers"] = [CONTEXTS]

@@ -103,7 +103,7 @@ def test_another_k_wins_and_keeps_track_reference_and_order(tmp_path):
     assert guard.pass1_weight > 0
     other = resumed(
         state,
-        r"k: 4 -> 2\)\. What you wrote holds\. Starts afresh: alignment, named states, remedy\. "
+        r"k: 4 -> 2\)\. The new settings apply\. Starts afresh: alignment, named states, remedy\. "
         r"Goes on: open alarms, pass@1 and its reference",
         k=2,
         objective=PassKObjective(2),

@@ -1,4 +1,4 @@
-"""What is taken up of a checkpoint is of the run that the checkpoint is of."""
+"""What is taken up of a checkpoint belongs to the checkpoint's own run."""
 
 import json
 
@@ -38,8 +38,8 @@ def test_a_stale_checkpoint_of_another_run_is_not_taken_over_silently(tmp_path):
     state = whole_state(stale, None)
     other, _ = begun(tmp_path / "b")
     told = (
-        rf"the checkpoint is of run {stale.run_id}, which began {stale.began[:10]}.* of run "
-        rf"{other.run_id}, which began {other.began[:10]}.* is taken up; .*\.old"
+        rf"the checkpoint belongs to run {stale.run_id}, which began {stale.began[:10]}.* belongs "
+        rf"to run {other.run_id}, which began {other.began[:10]}.* is taken up; .*\.old"
     )
     guard, journal = begun(tmp_path / "b", 5, state, told.replace("+", r"\+"))
     assert (guard.run_id, guard.began) == (stale.run_id, stale.began)
@@ -52,7 +52,7 @@ def test_a_third_runs_journal_is_not_written_over(tmp_path):
     first, _ = begun(tmp_path)
     state = whole_state(first, None)
     second, _ = begun(tmp_path)
-    begun(tmp_path, 5, state, "the checkpoint is of run")
+    begun(tmp_path, 5, state, "the checkpoint belongs to run")
     assert runs(tmp_path / f"{FILE_NAME}.old") == [first.run_id]
     assert runs(tmp_path / f"{FILE_NAME}.{second.run_id}.old") == [second.run_id]
 
@@ -76,7 +76,7 @@ def test_a_state_that_names_no_run_says_so(tmp_path):
     guard, _ = begun(tmp_path)
     state = {name: part for name, part in whole_state(guard, None).items() if name[0] != "_"}
     del state["schema"]
-    message = f"of a run that it does not name, and the journal .* of run {guard.run_id}"
+    message = f"to a run that it does not name, but the journal .* belongs to run {guard.run_id}"
     with pytest.warns(PassKGuardWarning, match="is missing"):
         begun(tmp_path, 5, state, message)
 
@@ -90,7 +90,7 @@ def test_where_there_is_no_state_the_old_journal_is_kept(tmp_path):
 @pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize("state", [[1], "text", torch.ones(1)])
 def test_what_is_no_state_costs_no_run(tmp_path, state):
-    begun(tmp_path, 5, state, "cannot be taken up .Unfit: it is no state of a guard")
+    begun(tmp_path, 5, state, "cannot be taken up .Unfit: it is not the state of a guard")
 
 
 def anchor_term():
