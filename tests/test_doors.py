@@ -102,7 +102,10 @@ def test_an_estimator(door):
     # In groups of 16 as in the probe's 8, hard prompts weigh more.
     weight = [objective.prompt_weight(c, 8, None, TrainingGroups(16)) for c in (1, 4, 7)]
     assert weight == sorted(weight, reverse=True)
-    assert probe.weights.max() == pytest.approx(weight[0], rel=1)
+    counted = zip(probe.correct, probe.scored, strict=True)
+    expected = [objective.prompt_weight(c, n, None, None) if 0 < c < n else 0 for c, n in counted]
+    assert probe.weights.tolist() == pytest.approx(expected)
+    assert max(expected) > 1.5 * min(weight for weight in expected if weight)  # not all alike
     with pytest.raises(ValueError, match="estimator='tilted' with k=4 needs groups of at least 2"):
         PassKObjective(4, estimator="tilted", group_size=1)
 

@@ -54,6 +54,12 @@ def hosted_guard(
         anchors = anchor_rows(given.anchor_prompts, rows, is_main=rank == 0)
     verifier = _verifier(host, given, rows)
     own = _policy(host, given)
+    if anchors is not None and not hasattr(own, "parameters"):
+        raise ValueError(
+            "action='mix' adds a gradient on anchor_prompts to the parameters, but the policy has "
+            "no parameters() here. Compute your loss with passk_guard.PassKObjective and pass that "
+            "object as objective=, or use action='warn'."
+        )
     if isinstance(own, HFPolicy):
         check_texts(rows, own._tokenizer)
         if anchors is not None:

@@ -1,11 +1,15 @@
 """Alarms: run lengths by simulation, with the rule that breaks them as negative control."""
 
+import copy
 import functools
+import json
 import math
+import pickle
 
 import numpy as np
 import pytest
 
+from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
 from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
@@ -225,3 +229,13 @@ def test_each_group_escalates_on_its_own():
     assert detector.update(None, quiet(), groups)[0] == ("level of a",)
     assert detector.update(None, quiet(), {**groups, "b": quiet(-0.2)})[0] == ("level of b",)
     assert detector.update(None, quiet(-0.2), groups)[0] == ("level",)
+
+
+def test_a_kind_of_alarm_survives_what_carries_a_probe_elsewhere():
+    kind = AlarmKind("level", "odd", leading=True)
+    for other in (pickle.loads(pickle.dumps(kind)), copy.deepcopy(kind)):
+        assert other == kind == "level of odd"
+        assert (other.detector, other.group, other.leading) == ("level", "odd", True)
+    assert json.loads(json.dumps([kind])) == ["level of odd"]
+    read = AlarmKind.read("level of odd of all", {})
+    assert (read.detector, read.group) == ("level", "odd of all")

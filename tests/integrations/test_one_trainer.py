@@ -121,6 +121,16 @@ def test_the_table_of_events_names_methods_that_there_are():
             assert event in {name for kind in host.__mro__[:-3] for name in vars(kind)}
 
 
+def test_a_policy_without_parameters_takes_no_term_on_anchors(tmp_path):
+    class Remote:
+        generate = log_probs = gramian = None
+
+    given = {**HOSTS["transformers"].settings, **GUARD, **HOSTS["transformers"].mix}
+    given |= {"prompts": held_out(), "policy": lambda model: Remote(), "action": "mix"}
+    with pytest.raises(ValueError, match=r"action='mix' .* the policy has no parameters\(\) here"):
+        for_transformers.PassKGuardCallback(plain(tmp_path), **given)
+
+
 def test_signatures_hold_the_settings_of_the_config():
     command = [sys.executable, str(ROOT / ".ci" / "keywords.py"), "--check"]
     found = subprocess.run(command, capture_output=True, text=True)
