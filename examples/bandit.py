@@ -4,7 +4,7 @@
 
 After section 3.2 of Barakat et al. 2026 (arXiv 2602.21189): many easy and few hard prompts share a
 softmax policy over features ``[1, s]``, which favours what easy prompts want. All is exact, but the
-dots of the last picture: they are what ``alignment_curve`` makes of sampled rollouts.
+dots of the last picture: they are estimates from sampled rollouts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy import ndarray
 
-from passk_guard import alignment_curve, prompt_weight
-from passk_guard.statistics.cosine import PooledCosine
+from passk_guard import prompt_weight, unbiased_prompt_weight
+from passk_guard.statistics.cosine import gradient_parts, profile_cosine
 
 GOOD, BAD, BASE, RNG = "#1b7837", "#b2182b", "#2166ac", np.random.default_rng(0)
 KS, PROMPTS, ROLLOUTS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32], 512, 64
@@ -64,12 +64,12 @@ def main() -> None:
     curve.plot([str(k) for k in KS], list(truth.values()), color=BASE)
     drawn = RNG.integers(400, size=PROMPTS)
     solved, sampled = gradients(THETA, X[drawn], RIGHT[drawn], ROLLOUTS)
-    estimates = alignment_curve(sampled @ sampled.T, (solved * ROLLOUTS).round(), ROLLOUTS, KS)
     print("  k   exact    estimate, 95 %           z")
-    for k, a in zip(KS, estimates, strict=True):
-        if c := PooledCosine().update(a):
-            curve.errorbar(str(k), c.value, [[c.value - c.low], [c.high - c.value]], fmt=".k")
-            print(f"{k:3}{truth[k]:+8.2f}{c.value:+8.2f} ({c.low:+.2f}, {c.high:+.2f}){a.z:+8.1f}")
+    for k in KS:
+        weights = unbiased_prompt_weight((solved * ROLLOUTS).round(), ROLLOUTS, k)
+        c = profile_cosine(gradient_parts(sampled @ sampled.T, weights))
+        curve.errorbar(str(k), c.value, [[c.value - c.low], [c.high - c.value]], fmt=".k")
+        print(f"{k:3}{truth[k]:+8.2f}{c.value:+8.2f} ({c.low:+.2f}, {c.high:+.2f}){c.z:+8.1f}")
     curve.set(title="The conflict grows with k (dots: estimated)", xlabel="k", ylabel="cosine")
     Path("runs/bandit").mkdir(parents=True, exist_ok=True)
     figure.savefig("runs/bandit/bandit.png", dpi=110)

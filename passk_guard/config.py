@@ -89,7 +89,8 @@ class PassKGuardConfig:
             ``"warn,mix"`` is one, too.
         pass1_tolerance: how far pass@1 may fall below its floor.
         floor: ``"start"``, ``"best"`` so far by its lower bound, or a number.
-        false_alarms: highest chance of a false alarm per probe, all alarms together.
+        false_alarms: chance of a false alarm per look (a probe, or stored rollouts scored again),
+            all alarms together.
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
         metric: inner products of gradients: ``"euclidean"``, or ``"adam"`` along the steps that
             Adam takes.

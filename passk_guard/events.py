@@ -16,6 +16,7 @@ __all__ = [
     "Cleared",
     "Event",
     "FewProbes",
+    "Foreseen",
     "Lost",
     "Planned",
     "Raised",
@@ -75,6 +76,13 @@ class Sketched:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """The reference's gradients oppose pass@1, under weights that need not be the update's."""
+
+    probe: Probe
+
+
+@dataclass(frozen=True)
 class Resumed:
     """A state was taken up, as far as it fits."""
 
@@ -131,6 +139,7 @@ Event = (
     | Lost
     | StateBegan
     | RemedyChanged
+    | Foreseen
     | Sketched
     | Resumed
     | Planned

@@ -15,7 +15,16 @@ import torch
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.named_states import NamedState, StateWatch
 from passk_guard.errors import survived
-from passk_guard.events import Cleared, Lost, Raised, RemedyChanged, Resumed, Sketched, StateBegan
+from passk_guard.events import (
+    Cleared,
+    Foreseen,
+    Lost,
+    Raised,
+    RemedyChanged,
+    Resumed,
+    Sketched,
+    StateBegan,
+)
 from passk_guard.look import Failure, Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
@@ -224,6 +233,8 @@ class PassKGuard:
             found = probe.no_signal, probe.pass_at_k, probe.diagnostics
             for state in self._states.update(*found):
                 self._tell(StateBegan(state, probe, self._states.gap_at_start))
+            if probe.first is not None and probe.first.opposed and not probe.update_seen:
+                self._tell(Foreseen(probe))
             self._outlook.looked(probe)
             self._conclude(probe)
         return probe

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from passk_guard.detection.alarm import Alarm, AlarmKind
+from passk_guard.detection.cause import Cause
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
+from passk_guard.statistics.first_test import FirstTest
 from passk_guard.statistics.levels import Reading
+from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
@@ -27,6 +30,7 @@ class Look:
         reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``.
         alarm: set where one is raised here.
         conflicts: alarms that are open.
+        cause: of them; ``None`` where none is open.
         cleared: whether the conflict ended here.
         seconds: what it took.
     """
@@ -35,6 +39,7 @@ class Look:
     reading: Reading = field(repr=False)
     alarm: Alarm | None
     conflicts: tuple[AlarmKind, ...]
+    cause: Cause | None
     cleared: bool
     seconds: float
 
@@ -57,6 +62,11 @@ class Look:
     def drift_at_k(self) -> Drift | None:
         """The same of pass@k, first order in each prompt's change."""
         return self.reading.drift_at_k
+
+    @property
+    def pace(self) -> Pace | None:
+        """Change of pass@1 per ten optimizer steps at present, with its interval."""
+        return self.reading.pace
 
     @property
     def conflict(self) -> bool:
@@ -83,7 +93,11 @@ class Probe(Look):
         curve: alignment for k = 1 to n-1; empty without signal.
         alignment: the pass@k diagnostic at the target k; ``None`` without signal.
         update_alignment: of the update in force, which is what the alarm tests.
-        cosine: of the update in force, pooled over probes, with interval.
+        cosine: of the update in force, with interval and z, from the last probes' gradients under
+            the weights of this one.
+        first: the test of the reference batches' gradients, on the probe that took them.
+        update_seen: whether ``update_alignment`` has the update's own weights; where a loss is out
+            of reach the target k's stand in.
         no_signal: share of prompts whose rollouts are all right or all wrong.
         diagnostics: entropy, top-1 mass, weights.
         k: that the objective uses; lower than the target while ``adjust_k`` holds it down.
@@ -108,6 +122,8 @@ class Probe(Look):
     alignment: Alignment | None
     update_alignment: Alignment | None
     cosine: Cosine | None
+    first: FirstTest | None
+    update_seen: bool
     no_signal: float
     diagnostics: Diagnostics = field(repr=False)
     k: float

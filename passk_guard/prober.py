@@ -11,10 +11,9 @@ import numpy as np
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm, AlarmKind
-from passk_guard.detection.detector import Detector
+from passk_guard.detection.detector import Detector, LookEvidence
 from passk_guard.detection.episodes import ConflictDetector
-from passk_guard.gradients.adam_metric import adam_scales
-from passk_guard.gradients.engine import EngineSettings, make_engine
+from passk_guard.gradients.engine import EngineSettings
 from passk_guard.look import Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
@@ -25,10 +24,18 @@ from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
 from passk_guard.runtime.progress import Progress
 from passk_guard.runtime.stored import mapping, row_ids
-from passk_guard.statistics.cosine import PooledCosine
+from passk_guard.statistics.alignment import Alignment
+from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import diagnose
-from passk_guard.statistics.evidence import alignment_evidence, sampled_pass_at_k
+from passk_guard.statistics.evidence import (
+    WeightsInForce,
+    alignment_evidence,
+    sampled_pass_at_k,
+)
+from passk_guard.statistics.first_test import FirstTest, first_test
+from passk_guard.statistics.kept_batches import KeptBatches
 from passk_guard.statistics.levels import Levels, Reading
+from passk_guard.statistics.probe_gradients import ProbeGradients
 from passk_guard.statistics.rollout_store import Drift
 
 __all__ = ["Prober"]
@@ -76,26 +83,25 @@ class Prober:
         self._micro_batch = micro_batch
         self._training_pass_at_1, self._progress = training_pass_at_1, progress
         size = min(config.prompts_per_probe, len(pool))
-        metric = None
-        if optimizer is not None and config.metric == "adam":
-            metric = lambda parameters: adam_scales(optimizer(), parameters)  # noqa: E731
-        self._engine = make_engine(
-            policy,
-            config.engine,
-            EngineSettings(
-                config.parameters, micro_batch, config.memory_limit, size, metric, progress
-            ),
+        settings = EngineSettings(
+            config.parameters, micro_batch, config.memory_limit, size, None, progress
         )
-        self.exact_bytes: int = getattr(self._engine, "exact_bytes", 0)
+        self._gradients = ProbeGradients(
+            policy, config.engine, settings, optimizer if config.metric == "adam" else None
+        )
+        self.exact_bytes = self._gradients.exact_bytes
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
-        self.levels = Levels(policy, config.k, micro_batch, label_of, config.floor, progress)
+        self.levels = Levels(
+            policy, config.k, micro_batch, label_of, config.floor, progress, pool.sizes(labels)
+        )
         groups = len(set(labels or []))
         self.detector = ConflictDetector(
             config.false_alarms, config.pass1_tolerance, groups, config.detectors
         )
-        self._cosine = PooledCosine()
+        self._kept = KeptBatches()
+        self._cosine: Cosine | None = None  # as of the last probe
         self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
     def probe(self, step: int, objective: LiveObjective | None) -> Probe:
@@ -106,21 +112,15 @@ class Prober:
             objective: the live one that the run trains on, where the guard installed one.
         """
         start = time.perf_counter()
-        k = self._config.k
+        k, seed = self._config.k, (self._config.seed, step)
+        weigh = WeightsInForce(k, objective, self._config.watch, self._training)
         self._progress(_SAMPLING, 0, 0)
         groups, drawn = self._sampler.batch()
         self._progress("scoring", 0, 0)
         scores = self.levels.score(groups)
+        batch = self._gradients.take(groups, seed)
         one_batch = time.perf_counter() - start
-        gramian = self._engine.gramian(groups, (self._config.seed, step))
-        evidence = alignment_evidence(
-            gramian,
-            groups,
-            k=k,
-            objective=objective,
-            watch=self._config.watch,
-            training=self._training,
-        )
+        evidence = alignment_evidence(batch, groups, k, weigh)
         self._progress("scoring", 0, 0)
         silent = [group for group in groups if not group.has_signal]
         unscored = iter(score_all(self._policy, silent, self._micro_batch))
@@ -133,20 +133,29 @@ class Prober:
             served = self._sampler.served(list(rows), self._config.report_temperature)
         # Where nothing can be compared yet, a reference would be costly and empty.
         began = time.perf_counter()
-        first = not self.levels.has_rollouts and enough_signal(groups)
-        count = self._references(began - start, one_batch) - 1 if first else 0
-        more = []
-        for i in range(count):
-            self._progress("reference batches", i, count)
-            more.append(self._sampler.batch()[0])
+        is_first = not self.levels.has_rollouts and enough_signal(groups)
+        more, first = [], None
+        if is_first:
+            count = self._references(began - start, one_batch) - 1
+            for i in range(count):
+                self._progress("reference batches", i, count)
+                more.append(self._sampler.batch()[0])
         self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
+        if is_first:
+            reference = self._gradients.take_reference(batches, batch, seed)
+            first = first_test(reference.gramian, weigh(reference), self._config.false_alarms)
+            batch = reference if self._gradients.euclidean else batch
         only_once = time.perf_counter() - began
         # fresh() scores before it changes anything, and nothing fails after: the filters see a
         # probe whole or not at all.
-        reading = self.levels.fresh(step, batches, scored, reference=first)
-        cosine = None if evidence.update is None else self._cosine.update(evidence.update)
-        fired, cleared = self.detector.update(evidence.update, reading.track, reading.groups)
+        reading = self.levels.fresh(step, batches, scored, reference=is_first)
+        scale = self._kept.scale(weigh, len(groups))
+        if batch is not None and evidence.update is not None:
+            self._kept.add(batch)
+        self._cosine = self._kept.cosine(weigh)
+        seen = batch is None or weigh.sees(batch)
+        fired, cleared = self._judge(reading, evidence.update, scale, first if seen else None)
         self._opposing = tuple(rows[i] for i in evidence.opposing)
         correct, n = counts(groups)
         pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
@@ -161,11 +170,14 @@ class Prober:
             curve=evidence.curve,
             alignment=evidence.target,
             update_alignment=evidence.update,
-            cosine=cosine,
+            cosine=self._cosine,
+            first=first,
+            update_seen=seen,
             no_signal=len(silent) / len(groups),
             diagnostics=diagnostics,
             alarm=self._alarm(step, fired, reading),
             conflicts=self._conflicts(),
+            cause=self.detector.cause,
             cleared=cleared,
             k=k if objective is None else objective.k,
             pass1_weight=0.0 if objective is None else objective.pass1_weight,
@@ -176,7 +188,7 @@ class Prober:
             scored=tuple(n),
             weights=evidence.weights,
             rewards=reward_range(groups),
-            gramian=None if gramian is None else gramian.float().numpy(),
+            gramian=evidence.gramian,
             seconds=time.perf_counter() - start,
             only_once=only_once,
         )
@@ -185,15 +197,34 @@ class Prober:
         """Stored rollouts again, forward passes only."""
         start = time.perf_counter()
         reading = self.levels.again(step)
-        fired, cleared = self.detector.update(None, reading.track, reading.groups)
+        fired, cleared = self._judge(reading)
         return Rescore(
             step=step,
             reading=reading,
             alarm=self._alarm(step, fired, reading),
             conflicts=self._conflicts(),
+            cause=self.detector.cause,
             cleared=cleared,
             seconds=time.perf_counter() - start,
         )
+
+    def _judge(
+        self,
+        reading: Reading,
+        update: Alignment | None = None,
+        scale: float | None = None,
+        first: FirstTest | None = None,
+    ) -> tuple[tuple[AlarmKind, ...], bool]:
+        evidence = LookEvidence(
+            update=update,
+            track=reading.track,
+            groups=reading.groups,
+            scale=scale,
+            drift=reading.drift,
+            steps=reading.steps,
+            first=first,
+        )
+        return self.detector.update(evidence, self._cosine)
 
     def _conflicts(self) -> tuple[AlarmKind, ...]:
         return tuple(sorted(self.detector.active))
@@ -203,7 +234,17 @@ class Prober:
             return None
         labels = {kind.group for kind in fired}
         groups = {label: track for label, track in reading.groups.items() if label in labels}
-        alarm = Alarm(step, fired, reading.track, groups, self._cosine.now(), self._opposing)
+        assert self.detector.cause is not None, "an alarm is open"
+        alarm = Alarm(
+            step=step,
+            fired=fired,
+            track=reading.track,
+            groups=groups,
+            cause=self.detector.cause,
+            cosine=self._cosine,
+            pace=reading.pace,
+            prompts=self._opposing,
+        )
         return replace(alarm, message=self._describe(alarm))
 
     def visible_loss(self, drift: Drift, probes: int | None) -> float | None:
@@ -230,7 +271,7 @@ class Prober:
             "cusum": {}
             if self._alignment_detector is None
             else self._alignment_detector.state_dict(),
-            "cosine": self._cosine.state_dict(),
+            "kept": self._kept.state_dict(),
             "carriers": list(self._opposing),
         }
 
@@ -241,7 +282,9 @@ class Prober:
             Unfit: it is not whole; nothing is taken over.
         """
         opposing = row_ids(state, "carriers", len(self._pool))
-        self._cosine.load_state_dict(mapping(state, "cosine"))
+        kept = KeptBatches()
+        if "kept" in state:  # earlier releases kept a cosine, no Gramians
+            kept.load_state_dict(mapping(state, "kept"))
         if self._alignment_detector is not None and (cusum := mapping(state, "cusum")):
             self._alignment_detector.load_state_dict(cusum)
-        self._opposing = tuple(opposing)
+        self._kept, self._opposing = kept, tuple(opposing)

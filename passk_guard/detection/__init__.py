@@ -1,6 +1,7 @@
 """From evidence to alarm: detectors in a registry, and the episodes that they open."""
 
 from passk_guard.detection.alarm import Alarm, AlarmKind
+from passk_guard.detection.cause import Cause
 from passk_guard.detection.cusum import AlignmentDetector
 from passk_guard.detection.detector import (
     DETECTORS,
@@ -16,6 +17,7 @@ __all__ = [
     "Alarm",
     "AlarmKind",
     "AlignmentDetector",
+    "Cause",
     "Detector",
     "DetectorSettings",
     "LevelDetector",

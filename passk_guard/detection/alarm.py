@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from passk_guard.detection.cause import Cause
 from passk_guard.statistics.cosine import Cosine
+from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.track import Track
 
 __all__ = ["Alarm", "AlarmKind"]
@@ -57,7 +59,9 @@ class Alarm:
         fired: which kinds are new, see :class:`AlarmKind`.
         track: pass@1 against its floor.
         groups: the same for each group whose alarm is new.
+        cause: whether the update opposes pass@1, or pass@1 falls although it does not.
         cosine: of the update in force with the pass@1 gradient, where it is known.
+        pace: what pass@1 changes by at present, where it is known.
         prompts: row ids that carry the conflict, most negative agreement x weight first.
         message: one paragraph with all of it, fit for a log.
     """
@@ -66,6 +70,8 @@ class Alarm:
     fired: tuple[AlarmKind, ...]
     track: Track
     groups: Mapping[str, Track]
+    cause: Cause
     cosine: Cosine | None
+    pace: Pace | None
     prompts: tuple[int, ...]
     message: str = field(default="", repr=False)

@@ -1,6 +1,13 @@
-"""The leading alarm: a one-sided CUSUM (Page 1954) on the sign of ``⟨∇J_train, ∇J_1⟩``.
+"""The leading alarm: one CUSUM (Page 1954) of the inner product and of the paired drift.
 
-It tests the update in force.
+With ``u`` the inner product ``⟨∇J_train, ∇J_1⟩`` of a fresh batch and ``d`` the paired drift of
+pass@1, each in units of an error that was known *before* the look::
+
+    S ← max(0, S - x - 1/2)      x = clip((u + 2 d) / √5)
+
+or ``u`` or ``d`` alone where only one is at hand: a re-scoring has no gradients, a look without
+signal nothing to differentiate. The drift counts double because its error is the smaller one. Where
+neither is at hand the look does not count.
 """
 
 from __future__ import annotations
@@ -10,14 +17,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from passk_guard.detection.detector import DetectorSettings, LookEvidence, register_detector
-from passk_guard.runtime.stored import Unfit, maybe, number
-from passk_guard.statistics.alignment import Alignment
+from passk_guard.detection.drift_scale import DriftScale
+from passk_guard.runtime.stored import Unfit, flag, mapping, number, whole
 
-__all__ = ["AlignmentCusum", "AlignmentDetector", "cusum_threshold"]
+__all__ = ["AlignmentDetector", "FusedCusum", "cusum_threshold"]
 
-_CLIP = 3.0
+_CLIP = 6.0
 _ALLOWANCE = 0.5
-_VARIANCE_DECAY = 0.15
+_WHILE_OPEN = 2.0  # most that S is while the alarm is open: about four looks from clearing
 
 
 def cusum_threshold(false_alarms: float) -> float:
@@ -35,49 +42,96 @@ def cusum_threshold(false_alarms: float) -> float:
     return max(b - 1.166, 0.5)
 
 
-class AlignmentCusum:
-    """``S ← max(0, S - x - 1/2)``, ``x = clip(U_t / s_{t-1}, ±3)``.
+class FusedCusum:
+    """The sum, and whether it is open: it opens above ``h`` and closes at 0.
 
-    ``s²`` is an exponential mean of *past* jackknife variances: studentising by the same probe's
-    error would tie size and error together and break the run length.
+    While it is open it stays below a ceiling, so that it clears within a few looks once there is
+    no evidence any more.
+
+    Args:
+        threshold: h.
+
+    Attributes:
+        value: S.
+        open: whether there is an alarm.
     """
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
+        # Overwhelming evidence passes at one look, whatever h is.
+        self._clip = max(_CLIP, threshold + 2 * _ALLOWANCE)
         self.value = 0.0
-        self._variance: float | None = None
+        self.open = False
+        self._opposed, self._looks = 0.0, 0  # sum of u, and its looks, since S was last at 0
 
-    def update(self, alignment: Alignment | None) -> float:
-        """Take in a probe; one without signal (``None``) leaves everything as it was."""
-        if alignment is None or alignment.jackknife_se <= 0:
-            return self.value
-        variance = alignment.jackknife_se**2
-        scale = math.sqrt(variance if self._variance is None else self._variance)
-        x = max(-_CLIP, min(_CLIP, alignment.inner / scale))
-        # The ceiling lets an alarm clear within a few probes once the conflict is over.
-        self.value = min(max(0.0, self.value - x - _ALLOWANCE), self.threshold + _CLIP)
-        past = variance if self._variance is None else self._variance
-        self._variance = past + _VARIANCE_DECAY * (variance - past)
-        return self.value
+    @property
+    def opposed_z(self) -> float | None:
+        """Inner products alone since S left 0, in standard errors; ``None`` where there are none.
+
+        It tells whether it is the update that opposes pass@1.
+        """
+        return self._opposed / math.sqrt(self._looks) if self._looks else None
+
+    def begin(self, z: float, *, opposed: bool) -> None:
+        """Take in a first look, by a test that has an error chance of its own.
+
+        Args:
+            z: of the inner product.
+            opposed: whether it was beyond its threshold, which opens the alarm.
+        """
+        self.update(z, None)
+        if opposed:
+            self.value, self.open = min(self.value, _WHILE_OPEN), True
+
+    def update(self, u: float | None, d: float | None) -> None:
+        """Take in a look: its inner product and its drift, in units of their errors."""
+        parts = [(u, 1.0), (d, 2.0)]
+        known = [(value, weight) for value, weight in parts if value is not None]
+        if not known:
+            return
+        length = math.sqrt(sum(weight**2 for _, weight in known))
+        x = sum(value * weight for value, weight in known) / length
+        x = max(-self._clip, min(self._clip, x))
+        self.value = max(0.0, self.value - x - _ALLOWANCE)
+        if self.value == 0.0:
+            self.open, self._opposed, self._looks = False, 0.0, 0
+            return
+        if u is not None:
+            self._opposed, self._looks = self._opposed + u, self._looks + 1
+        if self.value > self.threshold:
+            self.open = True
+        if self.open:
+            self.value = min(self.value, _WHILE_OPEN)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return {"value": self.value, "variance": self._variance}
+        return {
+            "value": self.value,
+            "open": self.open,
+            "opposed": self._opposed,
+            "looks": self._looks,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
 
         Raises:
-            Unfit: it is not whole.
+            Unfit: it is not whole; nothing is taken over.
         """
-        value, variance = number(state, "value", 0), maybe(number, state, "variance", 0)
-        if variance == 0:
-            raise Unfit("variance must be above 0")
-        self.value, self._variance = value, variance
+        value = number(state, "value", 0)
+        opened, opposed, looks = value > self.threshold, 0.0, 0
+        if "open" in state:  # earlier releases opened where the value was above the threshold
+            opened, opposed = flag(state, "open"), number(state, "opposed")
+            looks = whole(state, "looks")
+        if opened:
+            value = min(value, _WHILE_OPEN)
+        if opened and value == 0:
+            raise Unfit("an open alarm has a value above 0")
+        self.value, self.open, self._opposed, self._looks = value, opened, opposed, looks
 
 
 class AlignmentDetector:
-    """Opens where the CUSUM is above its threshold, closes where it is back at zero.
+    """Opens and closes with its CUSUM; on the first look by the reference batches' gradients.
 
     Args:
         settings: as for every detector.
@@ -86,20 +140,43 @@ class AlignmentDetector:
     leading = True
 
     def __init__(self, settings: DetectorSettings) -> None:
-        self.cusum = AlignmentCusum(cusum_threshold(settings.false_alarms))
+        self.cusum = FusedCusum(cusum_threshold(settings.false_alarms))
+        self._drift = DriftScale()
+
+    @property
+    def opposed_z(self) -> float | None:
+        """See :attr:`FusedCusum.opposed_z`."""
+        return self.cusum.opposed_z
 
     def update(self, evidence: LookEvidence) -> dict[str | None, bool | None]:
         """Take in a look."""
-        score = self.cusum.update(evidence.update)
-        return {None: True if score > self.cusum.threshold else False if score == 0.0 else None}
+        if (first := evidence.first) is not None:
+            self.cusum.begin(first.z, opposed=first.opposed)
+        else:
+            self.cusum.update(_inner(evidence), self._drift(evidence.drift, evidence.steps))
+        return {None: self.cusum.open}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return self.cusum.state_dict()
+        return {**self.cusum.state_dict(), "drift": self._drift.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        drift = DriftScale()
+        if "drift" in state:
+            drift.load_state_dict(mapping(state, "drift"))
         self.cusum.load_state_dict(state)
+        self._drift = drift
+
+
+def _inner(evidence: LookEvidence) -> float | None:
+    if evidence.update is None or not evidence.scale:
+        return None
+    return evidence.update.inner / evidence.scale
 
 
 register_detector("alignment", AlignmentDetector)

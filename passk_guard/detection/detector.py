@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from passk_guard.runtime.registry import Registry
 from passk_guard.statistics.alignment import Alignment
+from passk_guard.statistics.first_test import FirstTest
+from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
 __all__ = [
@@ -43,11 +45,20 @@ class LookEvidence:
         update: alignment of the update in force; ``None`` where it was not measured.
         track: pass@1 over all prompts, against its floor.
         groups: the same by group.
+        scale: standard error of ``update.inner`` as known before this look, from past probes under
+            today's weights; ``None`` where there were none.
+        drift: paired change of pass@1 since the last look; ``None`` at the first.
+        steps: optimizer steps since the last look.
+        first: the test of the reference batches' gradients, on the look that took them.
     """
 
     update: Alignment | None
     track: Track
     groups: Mapping[str, Track]
+    scale: float | None = None
+    drift: Drift | None = None
+    steps: int = 0
+    first: FirstTest | None = None
 
 
 class Detector(Protocol):

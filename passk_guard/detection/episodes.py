@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from passk_guard.detection.alarm import AlarmKind
+from passk_guard.detection.cause import Cause, find_cause
 from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings, LookEvidence
 from passk_guard.runtime.stored import texts
-from passk_guard.statistics.alignment import Alignment
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.cosine import Cosine
 
 __all__ = ["DEFAULT_DETECTORS", "ConflictDetector"]
 
@@ -29,6 +29,7 @@ class ConflictDetector:
     Attributes:
         detectors: by name.
         active: alarms that are open.
+        cause: of the conflict that is open; once the update is known to oppose pass@1 that stays.
         level_z: standard errors at which an alarm on the level fires; ``None`` without one.
     """
 
@@ -45,26 +46,22 @@ class ConflictDetector:
         }
         self.level_z: float | None = getattr(self.detectors.get("level"), "z", None)
         self.active: set[AlarmKind] = set()
+        self.cause: Cause | None = None
         self._raised: set[AlarmKind] = set()  # in this episode
 
     def update(
-        self,
-        alignment: Alignment | None,
-        track: Track,
-        groups: Mapping[str, Track] | None = None,
+        self, evidence: LookEvidence, cosine: Cosine | None = None
     ) -> tuple[tuple[AlarmKind, ...], bool]:
         """Take in a look's evidence.
 
         Args:
-            alignment: of the update in force; ``None`` where there is none.
-            track: pass@1 over all prompts.
-            groups: pass@1 by group.
+            evidence: what it found.
+            cosine: of the update in force, as far as it is known.
 
         Returns:
             Which kinds of alarm are raised with this look for the first time in the episode; and
             whether it ended the episode.
         """
-        evidence = LookEvidence(alignment, track, groups or {})
         before = bool(self.active)
         for name, detector in self.detectors.items():
             for group, opened in detector.update(evidence).items():
@@ -75,6 +72,13 @@ class ConflictDetector:
                     self.active.discard(kind)
         fired = tuple(sorted(self.active - self._raised))
         self._raised = self._raised | self.active if self.active else set()
+        if not self.active:
+            self.cause = None
+        elif self.cause is not Cause.OPPOSED:  # a remedy that works takes the evidence away
+            opposed = getattr(self.detectors.get("alignment"), "opposed_z", None)
+            # Of a group's own gradient nothing is known.
+            of_all = any(kind.group is None for kind in self.active)
+            self.cause = find_cause(opposed, cosine) if of_all else Cause.UNKNOWN
         return fired, before and not self.active
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,6 +86,7 @@ class ConflictDetector:
         return {
             "active": sorted(str(kind) for kind in self.active),
             "raised": sorted(str(kind) for kind in self._raised),
+            "cause": None if self.cause is None else str(self.cause),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,7 +96,9 @@ class ConflictDetector:
             Unfit: it is not whole.
         """
         active, raised = self._read(state, "active"), self._read(state, "raised")
+        causes = texts({"cause": [state.get("cause") or Cause.UNKNOWN]}, "cause", _is_cause)
         self.active, self._raised = active, raised
+        self.cause = Cause(causes[0]) if active else None
 
     def _read(self, state: Mapping[str, Any], key: str) -> set[AlarmKind]:
         leading = {name: detector.leading for name, detector in self.detectors.items()}
@@ -106,3 +113,8 @@ class ConflictDetector:
         """Close the alarms whose evidence is gone."""
         self.active = {kind for kind in self.active if not which(kind)}
         self._raised = {kind for kind in self._raised if not which(kind)} if self.active else set()
+        self.cause = self.cause if self.active else None
+
+
+def _is_cause(text: str) -> bool:
+    return text in set(Cause)

@@ -26,6 +26,11 @@ class LiveObjective(Protocol):
         """Whether lowering k changes what is trained on."""
         ...
 
+    @property
+    def beside_trainer(self) -> bool:
+        """Whether it is mixed into what the trainer computes, which has to be seen to be known."""
+        ...
+
     def prompt_weight(
         self, correct: int, n: int, trainer_weight: float | None, training: TrainingGroups | None
     ) -> float:

@@ -19,6 +19,7 @@ class _Scaled:
     """λ and a scale, live."""
 
     has_k = False
+    beside_trainer = True
 
     def __init__(self, k: float) -> None:
         self.k = k

@@ -49,6 +49,8 @@ class PassKObjective:
             [0.6700, 0.6700, 0.6700, 0.0000]])
     """
 
+    beside_trainer = False
+
     def __init__(
         self,
         k: int,

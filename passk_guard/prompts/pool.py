@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -59,6 +60,16 @@ class HeldOutPool:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def sizes(self, labels: Sequence[str] | None = None) -> dict[str | None, int]:
+        """Rows in all, under ``None``, and by label; empty where rows have weights.
+
+        Args:
+            labels: the group of every row.
+        """
+        if self._copies is not None:  # a row may be drawn again before all of them were
+            return {}
+        return {None: len(self.rows), **Counter(labels or [])}
 
     def draw(self, m: int) -> list[int]:
         """Ids of the next ``m`` rows, all different; of all rows where there are fewer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from passk_guard.detection.cause import Cause
 from passk_guard.look import Look
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.remedies.controller import Controller
@@ -66,7 +67,9 @@ class Remedy:
     def update(self, look: Look) -> RemedyChange | None:
         """Take in a look; returns what to say where the remedy sets in or lets go."""
         before = self.controller.value
-        now = self.controller.update(look.track, look.step, look.conflicts)
+        # Where the update does not oppose pass@1 there is nothing to mix against.
+        conflicts = () if look.cause is Cause.FALLING else look.conflicts
+        now = self.controller.update(look.track, look.step, conflicts)
         REMEDIES[self._how].steer(self._objective, self._k, now)
         if (now > 0.0) == (before > 0.0):
             return None

@@ -51,6 +51,8 @@ class Narrator:
                 self._say(sentences.state_message(state, probe, gap_at_start))
             case events.RemedyChanged(step, change):
                 self._say(sentences.remedy_message(step, change))
+            case events.Foreseen(probe):
+                self._say(sentences.foreseen_message(probe, config.k))
             case events.Sketched(needed, limit):
                 self._say(sentences.sketch_message(needed, limit))
             case events.Planned(forecast, visible_loss):

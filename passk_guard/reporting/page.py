@@ -91,7 +91,7 @@ def _courses(run: Run) -> list[Picture]:
         (lambda: course.levels_figure(looks, k), "pass@1 and pass@k over the run"),
         (lambda: course.change_figure(looks, floor), "change of pass@1 over the run"),
     ]
-    if any(look.get("cosine") is not None for look in looks):
+    if any(look.get("cosine_low") is not None for look in looks):
         drawn.append((lambda: course.cosine_figure(looks), "cosine of the update over the run"))
     if any(look.get("pass1_weight") or look.get("k", k) != k for look in looks):
         drawn.append((lambda: course.remedy_figure(looks), "λ and k of the objective"))

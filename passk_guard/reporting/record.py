@@ -75,6 +75,8 @@ def look_record(
     }
     if found.alarm is not None:
         record |= {"fired": list(found.alarm.fired), "message": found.alarm.message}
+    if found.cause is not None:
+        record["cause"] = found.cause
     if conflicts is not None:
         record["conflict"] = _conflict(conflicts, rows)
     return record | _picture(picture)

@@ -9,6 +9,9 @@ passk_guard/track_high            upper bound
 passk_guard/change                filtered change of pass@1 since the reference at the start
 passk_guard/change_low            lower bound of its 95 % interval
 passk_guard/change_high           upper bound
+passk_guard/pace                  change of pass@1 per ten optimizer steps at present
+passk_guard/pace_low              lower bound of its 95 % interval
+passk_guard/pace_high             upper bound
 passk_guard/drift                 paired change of pass@1 since the last probe or re-scoring
 passk_guard/drift_at_k            the same of pass@k
 passk_guard/alarm                 1 while a conflict is open, else 0
@@ -29,10 +32,12 @@ passk_guard/pass_at_k_low         lower bound of its 95 % interval, over prompts
 passk_guard/pass_at_k_high        upper bound
 passk_guard/pass_at_1_served      pass@1 sampled on them at ``report_temperature``
 passk_guard/pass_at_1_training    pass@1 on the training batches since the last probe
-passk_guard/cosine                of the update in force with the pass@1 gradient, pooled
+passk_guard/cosine                of the update in force with the pass@1 gradient, from the last
+                                  probes under today's weights; left out while only bounds are sure
 passk_guard/cosine_low            lower bound of its 95 % interval
 passk_guard/cosine_high           upper bound
-passk_guard/z                     of that inner product in this probe: estimate / standard error
+passk_guard/z                     of that inner product: estimate / standard error
+passk_guard/z_probe               the same from this probe alone
 passk_guard/cosine_at_k           of the pass@k with the pass@1 gradient, this probe: a diagnostic
 passk_guard/z_at_k                of that inner product
 passk_guard/normalised_agreement  E_w[a] / (E[w] ‖∇J_1‖²) under the weights in force
@@ -66,6 +71,9 @@ def scalars(found: Look) -> dict[str, float]:
         "change": found.track.change,
         "change_low": found.track.change - Z95 * found.track.change_se,
         "change_high": found.track.change + Z95 * found.track.change_se,
+        "pace": None if found.pace is None else found.pace.change,
+        "pace_low": None if found.pace is None else found.pace.low,
+        "pace_high": None if found.pace is None else found.pace.high,
         "drift": None if found.drift is None else found.drift.change,
         "drift_at_k": None if found.drift_at_k is None else found.drift_at_k.change,
         "alarm": float(found.conflict),
@@ -100,6 +108,7 @@ def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]
             "pass@1, filtered, 95 %": margin("track"),
             "pass@k, sampled, 95 %": margin("pass_at_k"),
             "change of pass@1 since the start, 95 %": margin("change"),
+            "change of pass@1 per ten steps, 95 %": margin("pace"),
             "cosine of the update with the pass@1 gradient, 95 %": margin("cosine"),
             "λ, the share of pass@1": lines("pass1_weight"),
             "k of the objective": lines("k"),
@@ -117,10 +126,11 @@ def _of_a_probe(probe: Probe) -> dict[str, float | None]:
         "pass_at_k_high": min(1.0, probe.pass_at_k + Z95 * probe.pass_at_k_se),
         "pass_at_1_served": probe.served_pass_at_1,
         "pass_at_1_training": probe.training_pass_at_1,
-        "cosine": None if cosine is None else cosine.value,
+        "cosine": None if cosine is None or not cosine.sized else cosine.value,
         "cosine_low": None if cosine is None else cosine.low,
         "cosine_high": None if cosine is None else cosine.high,
-        "z": None if update is None else update.z,
+        "z": None if cosine is None else cosine.z,
+        "z_probe": None if update is None else update.z,
         "cosine_at_k": None if target is None else target.cosine,
         "z_at_k": None if target is None else target.z,
         "normalised_agreement": found.normalised_agreement,

@@ -8,6 +8,7 @@ from typing import Any
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm
+from passk_guard.detection.cause import Cause
 from passk_guard.detection.named_states import NamedState
 from passk_guard.gradients.sketch import DEFAULT_SIZE
 from passk_guard.look import Failure, Probe
@@ -22,6 +23,7 @@ __all__ = [
     "blind_message",
     "cleared_message",
     "few_probes_message",
+    "foreseen_message",
     "lost_message",
     "plan_message",
     "remedy_message",
@@ -45,34 +47,70 @@ def alarm_message(
         rows: the pool; prompts are quoted with ``log_prompts=True`` only, else named by row id.
     """
     lines = [
-        f"step {alarm.step}: training works against pass@1 ({' and '.join(alarm.fired)} alarm).",
+        f"step {alarm.step}: {_CAUSES[alarm.cause]} ({' and '.join(alarm.fired)} alarm).",
         _levels("pass@1", alarm.track),
         *(_levels(f"pass@1 of {label!r}", track) for label, track in alarm.groups.items()),
     ]
+    if (pace := alarm.pace) is not None:
+        change, low, high = (100 * value for value in (pace.change, pace.low, pace.high))
+        lines.append(f"At present {change:+.1f} points per 10 steps [{low:+.1f}, {high:+.1f}].")
     if (cosine := alarm.cosine) is not None:
-        lines.append(
-            f"Cosine of the update with the pass@1 gradient {cosine.value:+.2f} "
-            f"[{cosine.low:+.2f}, {cosine.high:+.2f}]."
-        )
-    if alarm.prompts:
+        lines.append(f"Cosine of the update with the pass@1 gradient {cosine} (z {cosine.z:+.1f}).")
+    if alarm.prompts and alarm.cause is not Cause.FALLING:
         shown = [str(i) for i in alarm.prompts[:5]]
         if config.log_prompts:
             shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in alarm.prompts[:5]]
         lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
-    if config.remedy is not None:
-        lines.append("The guard now takes its remedy.")
-    else:
-        lines.append(
-            f"What helps: action='mix' (a pass@1 term in the objective), a k below {config.k}, or "
-            "going back to a checkpoint from before the loss."
+    return " ".join([*lines, _advice(alarm.cause, config)])
+
+
+_CAUSES = {
+    Cause.OPPOSED: "training works against pass@1",
+    Cause.FALLING: "pass@1 falls although the update does not oppose it",
+    Cause.UNKNOWN: "pass@1 falls, and whether the update opposes it is not known yet",
+}
+_STEADIER = (
+    "a lower learning rate, larger batches, and a look at what the verifier rewards that is not "
+    "right"
+)
+
+
+def _advice(cause: Cause, config: PassKGuardConfig) -> str:
+    if cause is Cause.FALLING:
+        return (
+            f"This is no conflict of objectives, and no remedy is taken. What helps: {_STEADIER}."
         )
-    return " ".join(lines)
+    if config.remedy is not None:
+        return "The guard now takes its remedy."
+    mend = (
+        f"action='mix' (a pass@1 term in the objective), a k below {config.k}, or going back to a "
+        "checkpoint from before the loss"
+    )
+    if cause is Cause.UNKNOWN:
+        return f"What helps against a conflict: {mend}. Else: {_STEADIER}."
+    return f"What helps: {mend}."
 
 
 def _levels(name: str, track: Track) -> str:
     return (
         f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
         f"± {Z95 * track.change_se:.3f} (95 %)."
+    )
+
+
+def foreseen_message(probe: Probe, k: int) -> str:
+    """The reference's gradients oppose pass@1, but whether the update has these weights is unknown.
+
+    Args:
+        probe: the first one.
+        k: that the run is said to optimise.
+    """
+    assert probe.first is not None, "else nothing was foreseen"
+    return (
+        f"passk-guard: step {probe.step}: the pass@{k} gradient works against pass@1 (z "
+        f"{probe.first.z:+.1f} on {probe.first.prompts} held-out prompts). The loss of this run is "
+        "out of sight, so this is no alarm, and nothing is done; if it optimises "
+        f"pass@{k}, expect pass@1 to fall."
     )
 
 
@@ -126,7 +164,8 @@ def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) 
     if config.every is not None and config.max_overhead is None:
         when = f"every {config.every} steps"
         if total_steps is not None:
-            when += f", {_in_all(total_steps // config.every + 1, config)}"
+            probes = total_steps // config.every + 1
+            when += f", {_in_all(probes, probes, config)}"
     else:
         share = 100 * (config.max_overhead or 0.02)
         when = f"within {share:g} % of the run's time (interval: as soon as costs are known)"
@@ -166,7 +205,9 @@ def plan_message(forecast: Forecast, visible: float | None, config: PassKGuardCo
     cost = f"a probe costs {forecast.probe_steps:.1f} training steps"
     if forecast.rescore_steps is not None:
         cost += f", scoring stored rollouts again {forecast.rescore_steps:.1f}"
-    probes = "" if forecast.probes is None else f", {_in_all(forecast.probes, config)}"
+    probes = ""
+    if forecast.probes is not None and forecast.looks is not None:
+        probes = f", {_in_all(forecast.probes, forecast.looks, config)}"
     said = f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}."
     if visible is None:  # nothing tests the level
         return said
@@ -249,9 +290,10 @@ def few_probes_message(probes: int, config: PassKGuardConfig, times: float | Non
     )
 
 
-def _in_all(probes: int, config: PassKGuardConfig) -> str:
-    chance = 1 - (1 - config.false_alarms) ** probes
-    return f"{_counted(probes)} in all, false-alarm chance {100 * chance:.1f} % per run"
+def _in_all(probes: int, looks: int, config: PassKGuardConfig) -> str:
+    chance = 1 - (1 - config.false_alarms) ** looks
+    more = f" and {looks - probes} looks at stored rollouts" if looks > probes else ""
+    return f"{_counted(probes)}{more} in all, false-alarm chance {100 * chance:.1f} % per run"
 
 
 def _counted(probes: int) -> str:

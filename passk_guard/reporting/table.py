@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from passk_guard.detection.cause import Cause
 from passk_guard.look import Look, Probe, Rescore
 from passk_guard.statistics.interval import Z95
 
@@ -15,7 +16,7 @@ _MOST = 20  # rows of a selection
 
 
 def history_table(history: Sequence[Look]) -> str:
-    """One line per look: sampled and filtered pass@1, pass@k, cosine with interval, z, alarm."""
+    """One line per look: sampled and filtered pass@1, pass@k, pace, cosine with interval, z, alarm."""
     rows = cells(history)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["─" * width for width in widths])
@@ -28,7 +29,8 @@ def cells(history: Sequence[Look]) -> list[list[str]]:
     probes = [look for look in history if isinstance(look, Probe)]
     k = probes[0].k if probes else 1
     acted = any(probe.pass1_weight or probe.k != k for probe in probes)
-    head = ["step", "pass@1", f"pass@{k}", "pass@1 change ± 95 %", "cosine [95 %]", "z"]
+    head = ["step", "pass@1", f"pass@{k}", "pass@1 change ± 95 %", "per 10 steps"]
+    head += ["cosine [95 %]", "z"]
     head += ["λ", "k"] if acted else []
     return [[*head, "alarm"], *(_row(look, acted=acted) for look in history)]
 
@@ -60,20 +62,24 @@ def selected(
 def _row(look: Look, *, acted: bool) -> list[str]:
     track = look.track
     change = f"{track.change:+.3f} ± {Z95 * track.change_se:.3f}"
+    pace = "" if look.pace is None else f"{look.pace.change:+.3f}"
     if look.alarm is not None:
         alarm = "ALARM: " + " + ".join(look.alarm.fired)
     else:
         alarm = "conflict" if look.conflict else ""
+    if look.conflict and look.cause is Cause.FALLING:
+        alarm = alarm.replace("conflict", "falling")
     if not isinstance(look, Probe):
-        return [str(look.step), "", "", change, "", "", *(["", ""] if acted else []), alarm]
-    update, cosine = look.update_alignment, look.cosine
+        return [str(look.step), "", "", change, pace, "", "", *(["", ""] if acted else []), alarm]
+    cosine = look.cosine
     return [
         str(look.step),
         f"{look.pass_at_1:.3f}",
         f"{look.pass_at_k:.3f}",
         change,
-        "–" if cosine is None else f"{cosine.value:+.2f} [{cosine.low:+.2f}, {cosine.high:+.2f}]",
-        "no signal" if update is None else f"{update.z:+.1f}",
+        pace,
+        "no signal" if look.update_alignment is None else str(cosine),
+        "" if cosine is None else f"{cosine.z:+.1f}",
         *([f"{look.pass1_weight:.2f}", f"{look.k:.1f}"] if acted else []),
         alarm,
     ]

@@ -29,12 +29,14 @@ class Forecast:
             that is never done by itself.
         interval: training steps from one probe to the next.
         probes: in the whole run, done ones included; ``None`` where its length is not known.
+        looks: the same with every time that stored rollouts are scored again between them.
     """
 
     probe_steps: float
     rescore_steps: float | None
     interval: float
     probes: int | None
+    looks: int | None
 
 
 class Schedule:
@@ -158,8 +160,13 @@ class Schedule:
                 first = (self._spent["probe"] - self._cost("probe")) / step
                 left = share * total_steps - max(first, 0.0)
                 probes = 1 + max(0, int(min(left / max(probe, 1e-9), total_steps / interval)))
-        rescored = "rescore" in self._last
-        return Forecast(probe, self._cost("rescore") / step if rescored else None, interval, probes)
+        rescore = self._cost("rescore") / step if "rescore" in self._last else None
+        looks = probes
+        if rescore is not None and probes is not None and total_steps is not None:
+            share = _RESCORING * (self._overhead or _DEFAULT_OVERHEAD)
+            closest = max(rescore / share, _CLOSEST_RESCORE)
+            looks = max(probes, 1 + int(total_steps / min(closest, interval)))
+        return Forecast(probe, rescore, interval, probes, looks)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""

@@ -1,79 +1,168 @@
-"""A pooled cosine with an interval: one probe's ratio of noisy things is too noisy to show."""
+"""Cosine of two gradients by profile likelihood, from kept batches: no ratio of noisy things.
+
+The three parts, ``⟨∇J, ∇J_1⟩``, ``‖∇J_1‖²`` and ``‖∇J‖²``, are estimated without bias and are about
+normal. Those of any two gradients are ``μ = (ρ s t, s², t²)`` with ``s, t >= 0``, so
+
+    D(ρ) = min over s, t of the Mahalanobis distance of the parts from μ
+
+is twice the drop of the log-likelihood: its smallest point is the estimate, and where it is within
+3.84 of that lies the 95 % interval. An estimated norm below zero needs no special case. A
+delta-method interval around a clipped ratio contradicts the evidence instead: it shows ``-1.00
+[-1.00, +.83]`` beside a sign that is sure.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from passk_guard.runtime.stored import matrix, number
-from passk_guard.statistics.alignment import Alignment, debiased_cosine
+from passk_guard.statistics.alignment import weighted_alignment
 from passk_guard.statistics.interval import Z95
+from passk_guard.statistics.variance import unbiased_variance
 
-__all__ = ["Cosine", "PooledCosine"]
+__all__ = ["Cosine", "Parts", "gradient_parts", "pooled_gradient_parts", "profile_cosine"]
 
-_DECAY = 0.85  # an effective memory of about seven probes
+_DROP = 3.84  # of twice the log-likelihood: the 95 % point of χ² with one degree of freedom
+_ANGLES, _FINER, _COSINES = 181, 33, 201
+_RIDGE = 1e-6  # parts that hang together exactly, such as those of constant weights
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Cosine of two gradients with its 95 % interval, both within [-1, 1]."""
+    """Cosine of the update in force with the pass@1 gradient, and how sure its sign is.
+
+    Attributes:
+        value: likeliest one, in [-1, 1].
+        low, high: 95 % interval, within [-1, 1]; it ends at 0 where ``z`` is beyond 1.96.
+        z: of the inner product, from the same batches: estimate / standard error.
+        sized: whether both gradients are surely longer than nothing; if not, the data bound the
+            cosine and say little of where in the interval it lies.
+    """
 
     value: float
     low: float
     high: float
+    z: float
+    sized: bool
+
+    def __str__(self) -> str:
+        """As far as it is known: value and interval, a bound, or neither.
+
+        >>> str(Cosine(-0.81, -1.0, -0.34, z=-4.0, sized=False))
+        'below -0.34'
+        """
+        if self.sized:
+            return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        if self.z < -Z95:
+            return f"below {self.high:+.2f}"
+        return f"above {self.low:+.2f}" if self.z > Z95 else "not known"
 
 
-class PooledCosine:
-    """Numerator and both squared norms, pooled over probes with exponential weights.
+@dataclass(frozen=True)
+class Parts:
+    """What a cosine is made of, from one batch or pooled.
 
-    The ratio is taken of the pooled parts; its standard error is the delta method's on their
-    pooled jackknife covariance. While the norms are noisy the value's size is overstated; the
-    interval then is wide.
+    Attributes:
+        values: ``(3,)`` inner product, ``‖∇J_1‖²``, ``‖∇J‖²``, unbiased.
+        variances: ``(3,)`` of them, unbiased; one batch's may be negative.
+        jackknife: ``(3, 3)`` conservative covariance, for the correlations and as a bound.
     """
 
-    def __init__(self) -> None:
-        self._parts = np.zeros(3)
-        self._cov = np.zeros((3, 3))
-        self._weight = 0.0
+    values: np.ndarray
+    variances: np.ndarray
+    jackknife: np.ndarray
 
-    def update(self, alignment: Alignment) -> Cosine | None:
-        """Pool one more probe; ``None`` while a pooled squared norm is not positive."""
-        parts = [alignment.inner, alignment.pass1_norm2, alignment.passk_norm2]
-        self._parts = _DECAY * self._parts + np.array(parts)
-        self._cov = _DECAY**2 * self._cov + alignment.jackknife_cov
-        self._weight = _DECAY * self._weight + 1.0
-        return self.now()
+    @property
+    def covariance(self) -> np.ndarray:
+        """``(3, 3)``: unbiased variances, at least half the jackknife's, and its correlations."""
+        diagonal = np.diag(self.jackknife)
+        sd = np.sqrt(np.maximum(self.variances, diagonal / 2))
+        root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        scaled: np.ndarray = self.jackknife / np.outer(root, root) * np.outer(sd, sd)
+        return scaled
 
-    def now(self) -> Cosine | None:
-        """The pooled cosine as of the last probe."""
-        if not self._weight:
-            return None
-        inner, norm1, normk = (float(part) for part in self._parts / self._weight)
-        value = debiased_cosine(inner, norm1, normk)
-        if value is None:
-            return None
-        scale = math.sqrt(norm1 * normk)
-        slope = np.array([1.0, -inner / (2 * norm1), -inner / (2 * normk)]) / scale
-        half = Z95 * math.sqrt(max(float(slope @ self._cov @ slope), 0.0)) / self._weight
-        return Cosine(value, max(-1.0, value - half), min(1.0, value + half))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            "parts": self._parts.tolist(),
-            "cov": self._cov.tolist(),
-            "weight": self._weight,
-        }
+def gradient_parts(gramian: np.ndarray, weights: np.ndarray) -> Parts:
+    """The parts from one batch.
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
+    Args:
+        gramian: ``(m, m)`` of per-prompt gradients; its diagonal is ignored.
+        weights: ``(m,)`` prompt weights of the update.
+    """
+    found = weighted_alignment(gramian, weights)
+    K = np.asarray(gramian, dtype=float)
+    K = K - np.diag(np.diag(K))
+    kernels = (0.5 * (weights[:, None] + weights) * K, K, np.outer(weights, weights) * K)
+    return Parts(
+        np.array([found.inner, found.pass1_norm2, found.passk_norm2]),
+        np.array([unbiased_variance(kernel, kernel.sum(1)) for kernel in kernels]),
+        found.jackknife_cov,
+    )
 
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        parts, cov = matrix(state, "parts", 3), matrix(state, "cov", 3, 3)
-        self._parts, self._cov, self._weight = parts, cov, number(state, "weight", 0)
+
+def pooled_gradient_parts(batches: Sequence[Parts], shares: np.ndarray) -> Parts:
+    """A weighted mean over independent batches.
+
+    Args:
+        batches: one at least.
+        shares: of each; they need not sum to 1.
+    """
+    share = shares / shares.sum()
+    return Parts(
+        np.tensordot(share, [part.values for part in batches], 1),
+        np.tensordot(share**2, [part.variances for part in batches], 1),
+        np.tensordot(share**2, [part.jackknife for part in batches], 1),
+    )
+
+
+def profile_cosine(parts: Parts) -> Cosine:
+    """The cosine that the parts speak for, with its interval."""
+    covariance = parts.covariance
+    sd = np.sqrt(np.diag(covariance))
+    if not (sd > 0).all():  # no noise to speak of: fewer than two prompts have a gradient
+        return Cosine(0.0, -1.0, 1.0, 0.0, sized=False)
+    z = parts.values / sd
+    correlation = covariance / np.outer(sd, sd) + _RIDGE * np.eye(3)
+    rho = np.linspace(-1.0, 1.0, _COSINES)
+    distance = _profile(z, sd, np.linalg.inv(correlation), rho)
+    best = float(distance.min())
+    inside = rho[distance <= best + _DROP]
+    low, high = float(inside.min()), float(inside.max())
+    value = float(rho[distance <= best + 1e-9].mean())
+    if z[0] < -Z95:
+        high = min(high, 0.0)
+    elif z[0] > Z95:
+        low = max(low, 0.0)
+    value = min(max(value, low), high)
+    return Cosine(value, low, high, float(z[0]), sized=bool((z[1:] > Z95).all()))
+
+
+def _profile(z: np.ndarray, sd: np.ndarray, precision: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """``D`` for each cosine, with all parts in units of their standard errors.
+
+    With ``s² = a σ_s sin²φ`` and ``t² = a σ_t cos²φ``, σ being the norms' standard errors, μ is
+    ``a v(ρ, φ)`` with ``a >= 0``, the best of which leaves ``zᵀPz - max(0, vᵀPz)² / vᵀPv``. φ is
+    searched, and then once more, finely.
+    """
+    cross = math.sqrt(sd[1] * sd[2]) / sd[0]
+
+    def distance(angle: np.ndarray) -> np.ndarray:
+        sine, cosine = np.sin(angle), np.cos(angle)
+        direction = np.stack(
+            [cross * rho[:, None] * sine * cosine, sine**2, cosine**2], -1
+        )  # (cosines, angles, 3)
+        along = np.maximum(direction @ (precision @ z), 0)
+        found: np.ndarray = z @ precision @ z - along**2 / (direction @ precision * direction).sum(
+            -1
+        )
+        return found
+
+    coarse = np.linspace(0.0, math.pi / 2, _ANGLES)
+    near = coarse[distance(np.broadcast_to(coarse, (len(rho), _ANGLES))).argmin(1)]
+    step = coarse[1] * np.linspace(-1.0, 1.0, _FINER)
+    fine = np.clip(near[:, None] + step, 0.0, math.pi / 2)
+    smallest: np.ndarray = distance(fine).min(1)
+    return smallest

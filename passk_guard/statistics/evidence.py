@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from passk_guard.objectives.live import LiveObjective
@@ -13,12 +15,90 @@ from passk_guard.objectives.training_weight import TrainingGroups, trainer_promp
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts.group import RolloutGroup, counts, enough_signal
 from passk_guard.statistics.alignment import Alignment, alignment_curve, weighted_alignment
+from passk_guard.statistics.kept_batches import KeptBatch
 
 __all__ = [
     "AlignmentEvidence",
+    "WeightsInForce",
     "alignment_evidence",
+    "kept_batch",
     "sampled_pass_at_k",
 ]
+
+
+class WeightsInForce:
+    """What the update in force weighs the prompts of a batch by, as the objective stands now.
+
+    Args:
+        k: the target.
+        objective: the live one that the guard installed, if any.
+        watch: ``"update"`` or ``"target_k"``.
+        training: the groups that the run trains on, where they are known.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        objective: LiveObjective | None,
+        watch: str,
+        training: TrainingGroups | None = None,
+    ) -> None:
+        self._k, self._objective = k, objective
+        self._watch, self._training = watch, training
+
+    def sees(self, batch: KeptBatch) -> bool:
+        """Whether these are the update's own weights, or those that the user asked to watch.
+
+        If not, as where a loss is out of reach, the target k's stand in for what is not seen.
+        """
+        if self._watch == "target_k" or self._stands_alone:
+            return True
+        return not bool(np.isnan(batch.trainer_weights).any())
+
+    @property
+    def _stands_alone(self) -> bool:
+        return self._objective is not None and not self._objective.beside_trainer
+
+    def __call__(self, batch: KeptBatch) -> np.ndarray:
+        """``(m,)`` prompt weights."""
+        seen = not bool(np.isnan(batch.trainer_weights).any())
+        if self._watch == "target_k" or (self._objective is None and not seen):
+            return np.asarray(unbiased_prompt_weight(batch.correct, batch.n, self._k))
+        in_force = cache(self._of_prompt)  # most prompts share their counts with others
+        columns = (batch.correct, batch.n, batch.trainer_weights)
+        # NaN is no key: it is not equal to itself.
+        return np.array(
+            [
+                in_force(int(c), int(n), None if np.isnan(weight) else float(weight))
+                for c, n, weight in zip(*columns, strict=True)
+            ]
+        )
+
+    def _of_prompt(self, correct: int, n: int, trainer_weight: float | None) -> float:
+        """Without a signal a prompt's gradient is zero and it has no weight."""
+        if not 0 < correct < n:
+            return 0.0
+        if self._objective is not None:
+            return self._objective.prompt_weight(correct, n, trainer_weight, self._training)
+        assert trainer_weight is not None, "else the target k's weights were taken"
+        return trainer_prompt_weight(trainer_weight, self._training, correct, n)
+
+
+def kept_batch(gramian: Tensor, groups: Sequence[RolloutGroup]) -> KeptBatch:
+    """What of a batch is worth keeping.
+
+    Args:
+        gramian: ``(m, m)`` of per-prompt gradients.
+        groups: the ``m`` prompts.
+    """
+    correct, n = counts(groups)
+    weights = [_trainer_weight(group) for group in groups]
+    return KeptBatch(
+        gramian.float().numpy(),
+        np.array(correct),
+        np.array(n),
+        np.array([np.nan if weight is None else weight for weight in weights]),
+    )
 
 
 @dataclass(frozen=True)
@@ -30,12 +110,14 @@ class AlignmentEvidence:
         target: at the k that the run optimises.
         update: under the weights in force.
         weights: ``(m,)`` those weights.
+        gramian: ``(m, m)`` of per-prompt gradients, where they were taken.
     """
 
     curve: list[Alignment]
     target: Alignment | None
     update: Alignment | None
     weights: np.ndarray = field(repr=False)
+    gramian: np.ndarray | None = field(repr=False)
 
     @property
     def opposing(self) -> list[int]:
@@ -47,53 +129,25 @@ class AlignmentEvidence:
 
 
 def alignment_evidence(
-    gramian: Tensor | None,
-    groups: Sequence[RolloutGroup],
-    *,
-    k: int,
-    objective: LiveObjective | None,
-    watch: str,
-    training: TrainingGroups | None = None,
+    batch: KeptBatch | None, groups: Sequence[RolloutGroup], k: int, weigh: WeightsInForce
 ) -> AlignmentEvidence:
     """Alignment for every k and for the update in force.
 
     Args:
-        gramian: ``(m, m)`` of per-prompt gradients; ``None`` where they were not taken.
+        batch: gradients and counts; ``None`` where gradients were not taken.
         groups: the ``m`` prompts.
         k: the target.
-        objective: the live one that the guard installed, if any.
-        watch: ``"update"`` or ``"target_k"``.
-        training: the groups that the run trains on, where they are known.
+        weigh: gives the weights in force.
     """
-    correct, n = counts(groups)
-    weights = np.asarray(unbiased_prompt_weight(correct, n, k))
-    if watch == "update":
-        seen = [_trainer_weight(group) for group in groups]
-        if objective is not None or all(trainer_weight is not None for trainer_weight in seen):
-            pairs = zip(groups, seen, strict=True)
-            weights = np.array([_in_force(*pair, objective, training) for pair in pairs])
-    if gramian is None or not enough_signal(groups):
-        return AlignmentEvidence([], None, None, weights)
-    curve = alignment_curve(gramian, correct, n)
-    return AlignmentEvidence(
-        curve, curve[k - 1], weighted_alignment(gramian, weights, k=k), weights
-    )
-
-
-def _in_force(
-    group: RolloutGroup,
-    trainer_weight: float | None,
-    objective: LiveObjective | None,
-    training: TrainingGroups | None,
-) -> float:
-    """Weight of a prompt in training; without a signal its gradient is zero and it has none."""
-    if not group.has_signal:
-        return 0.0
-    if objective is None:
-        if trainer_weight is None:
-            return 0.0
-        return trainer_prompt_weight(trainer_weight, training, group.correct, group.n)
-    return objective.prompt_weight(group.correct, group.n, trainer_weight, training)
+    if batch is None:
+        counted = kept_batch(torch.zeros(len(groups), len(groups)), groups)
+        return AlignmentEvidence([], None, None, weigh(counted), None)
+    weights = weigh(batch)
+    if not enough_signal(groups):
+        return AlignmentEvidence([], None, None, weights, batch.gramian)
+    curve = alignment_curve(batch.gramian, batch.correct, batch.n)
+    update = weighted_alignment(batch.gramian, weights, k=k)
+    return AlignmentEvidence(curve, curve[k - 1], update, weights, batch.gramian)
 
 
 def _trainer_weight(group: RolloutGroup) -> float | None:

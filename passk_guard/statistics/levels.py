@@ -14,8 +14,9 @@ from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
 from passk_guard.runtime.stored import Unfit, items, mapping, whole
 from passk_guard.statistics.floor import Floor
+from passk_guard.statistics.pace import Pace, PaceKeeper
 from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
-from passk_guard.statistics.track import Pass1Track, Track, sampled_level
+from passk_guard.statistics.track import Level, Pass1Track, Track, sampled_level
 
 __all__ = ["Levels", "Reading"]
 
@@ -29,12 +30,16 @@ class Reading:
         groups: by label, with ``group_by``; those seen so far.
         drift: paired change of pass@1 since the last reading; ``None`` at the first.
         drift_at_k: the same of pass@k.
+        pace: change of pass@1 per ten steps at present, where it is known.
+        steps: optimizer steps since the last reading.
     """
 
     track: Track
     groups: Mapping[str, Track]
     drift: Drift | None
     drift_at_k: Drift | None
+    pace: Pace | None = None
+    steps: int = 0
 
 
 class Levels:
@@ -48,6 +53,8 @@ class Levels:
         floor: under pass@1 of all prompts, see
             :class:`~passk_guard.statistics.floor.Floor`; each group's is where it began.
         progress: told where scoring again stands.
+        pool: prompts that batches are drawn from without replacement, by group and, under ``None``,
+            in all; empty where there is no such number.
 
     Attributes:
         floor: under pass@1 of all prompts.
@@ -61,11 +68,14 @@ class Levels:
         label_of: Callable[[int], str] | None = None,
         floor: str | float = "start",
         progress: Progress = silent,
+        pool: Mapping[str | None, int] | None = None,
     ) -> None:
         self._policy, self._micro_batch, self._label_of = policy, micro_batch, label_of
         self._progress = progress
-        self._store = RolloutStore(k, label_of)
+        self._pool = pool or {}
+        self._store = RolloutStore(k, label_of, self._pool.get(None))
         self._track = Pass1Track()
+        self._pace = PaceKeeper()
         self.floor = Floor(floor)
         self._groups: dict[str, Pass1Track] = {}
         self._last_step = 0
@@ -110,7 +120,7 @@ class Levels:
     ) -> Reading:
         steps, self._last_step = step - self._last_step, step
         drift = drifts.get(PASS_AT_1)
-        track = self._track.update(_level(fresh), drift, steps)
+        track = self._track.update(self._level(fresh), drift, steps)
         assert track is not None, "a fresh batch comes first"
         by_label: dict[str, list[RolloutGroup]] = {}
         if self._label_of is not None:
@@ -122,9 +132,20 @@ class Levels:
             own = drifts.get(label)
             if own is None and drift is not None and not drift.usable:
                 own = drift  # it says why there is none
-            if (now := filter_.update(_level(by_label.get(label, [])), own, steps)) is not None:
+            level = self._level(by_label.get(label, []), label)
+            if (now := filter_.update(level, own, steps)) is not None:
                 tracks[label] = now
-        return Reading(self.floor.under(track), tracks, drift, drifts.get(PASS_AT_K))
+        return Reading(
+            track=self.floor.under(track),
+            groups=tracks,
+            drift=drift,
+            drift_at_k=drifts.get(PASS_AT_K),
+            pace=self._pace.update(drift, steps),
+            steps=steps,
+        )
+
+    def _level(self, groups: Sequence[RolloutGroup], label: str | None = None) -> Level | None:
+        return sampled_level(*counts(groups), self._pool.get(label)) if groups else None
 
     def visible_loss(
         self, drift: Drift, updates: int, z: float, tolerance: float, prompts: int
@@ -138,7 +159,9 @@ class Levels:
             tolerance: loss that is no alarm.
             prompts: per probe.
         """
-        se = self._track.forecast(drift.added_variance, prompts, max(updates, 1))
+        se = self._track.forecast(
+            drift.added_variance, prompts, max(updates, 1), self._pool.get(None)
+        )
         return tolerance + z * se
 
     def state_dict(self) -> dict[str, Any]:
@@ -146,6 +169,7 @@ class Levels:
         return {
             "store": self._store.state_dict(),
             "track": self._track.state_dict(),
+            "pace": self._pace.state_dict(),
             "last_step": self._last_step,
         }
 
@@ -159,13 +183,15 @@ class Levels:
         Raises:
             Unfit: it is not whole; nothing is taken over.
         """
-        track, last_step = Pass1Track(), whole(state, "last_step")
+        track, last_step, pace = Pass1Track(), whole(state, "last_step"), PaceKeeper()
+        if "pace" in state:  # earlier releases kept none
+            pace.load_state_dict(mapping(state, "pace"))
         track.load_state_dict(mapping(state, "track"))
         store = mapping(state, "store")
         if bool(items(store, "batches")) is not (track.now() is not None):
             raise Unfit("its track and its rollouts do not belong together")
         self._store.load_state_dict(store, rows)
-        self._track, self._last_step = track, last_step
+        self._track, self._last_step, self._pace = track, last_step, pace
 
     def groups_state(self) -> dict[str, Any]:
         """The tracks of the groups."""
@@ -198,7 +224,3 @@ class Levels:
     def forget_pass_at_k(self) -> None:
         """Another k than before."""
         self._store.forget(lambda name: name != PASS_AT_K)
-
-
-def _level(groups: Sequence[RolloutGroup]) -> Any:
-    return sampled_level(*counts(groups)) if groups else None

@@ -30,6 +30,8 @@ class PairedChange:
         change: estimate of ``J_1(now) - J_1(then)``.
         se: its standard error, from the spread over prompts.
         per_prompt: ``(m,)`` contributions, whose mean is ``change``.
+        within: share of their variance that is sampling noise within prompts; the rest is that
+            prompts change by different amounts.
         exact: whether the sequence ratio was used (else the estimate is first order in weights).
         effective_sample_size: of the sequence ratios, as a share of the rollouts.
         extreme: share of tokens whose ratio left [1/5, 5].
@@ -40,6 +42,7 @@ class PairedChange:
     change: float
     se: float
     per_prompt: Tensor = field(repr=False)
+    within: float
     exact: bool
     effective_sample_size: float
     extreme: float
@@ -65,6 +68,7 @@ def paired_change(
     """
     exact = torch.zeros(len(groups), dtype=torch.float64)
     first_order = torch.zeros(len(groups), dtype=torch.float64)
+    noise = torch.zeros(2, len(groups), dtype=torch.float64)
     ratios = []
     tokens = extreme = 0
     for i, (group, old, new) in enumerate(zip(groups, before, after, strict=True)):
@@ -74,22 +78,26 @@ def paired_change(
         shift = (new - old).double() * mask
         baseline = group.centred_success().double().cpu()
         sequence = shift.sum(-1).exp()
-        exact[i] = (baseline * (sequence - 1)).mean()
-        first_order[i] = (baseline * shift.expm1().sum(-1)).mean()
+        for j, gain in enumerate((sequence - 1, shift.expm1().sum(-1))):
+            terms = baseline * gain
+            (exact, first_order)[j][i], noise[j, i] = terms.mean(), terms.var() / group.n
         ratios.append(sequence)
         tokens += int(mask.sum())
         extreme += int((shift.abs() > math.log(_EXTREME_RATIO)).sum())
     if not ratios:
-        return PairedChange(0.0, 0.0, exact, True, 1.0, 0.0, usable=False)
+        return PairedChange(0.0, 0.0, exact, 1.0, True, 1.0, 0.0, usable=False)
     ratio = torch.cat(ratios)
     ess = float(ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum()))
     use_exact = ess > _EXACT_ABOVE
     values = exact if use_exact else first_order
+    spread = float(values.var())
+    within = float(noise[0 if use_exact else 1].mean()) / spread if spread > 0 else 1.0
     share = extreme / max(tokens, 1)
     return PairedChange(
         change=float(values.mean()),
         se=float(values.std() / math.sqrt(len(values))),
         per_prompt=values,
+        within=min(within, 1.0),
         exact=use_exact,
         effective_sample_size=ess,
         extreme=share,

@@ -14,7 +14,7 @@ from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
-from passk_guard.runtime.stored import Unfit, items, mapping, number, tensor
+from passk_guard.runtime.stored import Unfit, items, mapping, number, tensor, whole
 from passk_guard.statistics.paired_drift import PairedChange, paired_change
 from passk_guard.statistics.stored_batch import (
     PASS_AT_1,
@@ -22,6 +22,7 @@ from passk_guard.statistics.stored_batch import (
     StoredBatch,
     batch_state,
     load_batch,
+    variance_of_mean,
 )
 
 __all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
@@ -50,13 +51,12 @@ class Drift:
 
 
 class RolloutStore:
-    """The latest batch, and those of the reference while the exact estimate still holds on them.
+    """The reference, and later batches in its room as the exact estimate no longer holds on it.
 
     Every prompt's increments enter the pooled increment with the weight of its batch, and are
     summed up per prompt, so that the variance of the *sum* over the run is known although the same
-    prompts serve several increments. Keeping more than the latest and the reference would not pay:
-    in the long run that variance depends on how many prompts were ever drawn, not on how often
-    each is scored.
+    prompts serve several increments. Of a finite pool only what is noise within prompts, and what
+    prompts that are not stored may do, is left of it: ``within + (1 - within)(1 - stored / pool)``.
 
     One forward pass serves several quantities: pass@1, pass@k (``ŵ_k(c)`` times the change of a
     prompt's success probability: unbiased for ``w_k(p) Δp``, first order in Δp), and pass@1 within
@@ -65,11 +65,19 @@ class RolloutStore:
     Args:
         k: of pass@k.
         label_of: the group that a row belongs to; ``None`` where there are no groups.
+        pool: prompts that batches are drawn from without replacement; ``None`` for any number.
     """
 
-    def __init__(self, k: int = 1, label_of: Callable[[int], str] | None = None) -> None:
+    def __init__(
+        self,
+        k: int = 1,
+        label_of: Callable[[int], str] | None = None,
+        pool: int | None = None,
+    ) -> None:
         self._k = k
         self._label_of = label_of
+        self._pool = pool
+        self._room = 0  # prompts
         self._batches: list[StoredBatch] = []
         self._settled: dict[str, float] = {}  # variance left by batches that have gone
         self._variance: dict[str, float] = {}
@@ -92,11 +100,19 @@ class RolloutStore:
         """
         for batch in self._batches:
             batch.latest = False
-            if not reference and not batch.reference:
-                self._drop(batch)
         for groups, log_probs in batches:
             zeros = torch.zeros(len(groups), dtype=torch.float64)
             self._batches.append(StoredBatch(list(groups), list(log_probs), zeros, {}, reference))
+        latest = self._prompts(self._batches[-len(batches) :])
+        if reference:
+            self._room = self._prompts(self._batches) + latest // len(batches)
+        for batch in [b for b in self._batches if not (b.reference or b.latest)]:
+            if self._prompts(self._batches) > self._room:
+                self._drop(batch)
+
+    @staticmethod
+    def _prompts(batches: Sequence[StoredBatch]) -> int:
+        return sum(len(batch.groups) for batch in batches)
 
     def measure(
         self,
@@ -130,6 +146,10 @@ class RolloutStore:
         if not used:
             nothing = Drift(0.0, 0.0, 0.0, 0, latest.extreme, usable=False)
             return {PASS_AT_1: nothing, PASS_AT_K: nothing}
+        rows = {group.row for batch, _ in used for group in batch.groups}
+        outside = 1.0 if self._pool is None else max(1 - len(rows) / self._pool, 0.0)
+        for batch, change in used:
+            batch.left = change.within + (1 - change.within) * outside
         quantities = [self._quantities(batch.groups) for batch, _ in used]
         names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
         drifts = {}
@@ -173,10 +193,10 @@ class RolloutStore:
         for batch, step in parts:
             share = len(step) / total
             increment += share * float(step.mean())
-            variance += share**2 * _variance_of_mean(step)
+            variance += share**2 * batch.left * variance_of_mean(step)
             batch.credit[name] = batch.credit.get(name, torch.zeros_like(step)) + share * step
         before = self._variance.get(name, 0.0)
-        live = sum(_variance_of_mean(b.credit[name]) for b in self._batches if name in b.credit)
+        live = sum(b.variance(name) for b in self._batches if name in b.credit)
         self._variance[name] = self._settled.get(name, 0.0) + live
         return Drift(
             change=increment,
@@ -188,8 +208,8 @@ class RolloutStore:
         )
 
     def _drop(self, batch: StoredBatch) -> None:
-        for name, credit in batch.credit.items():
-            self._settled[name] = self._settled.get(name, 0.0) + _variance_of_mean(credit)
+        for name in batch.credit:
+            self._settled[name] = self._settled.get(name, 0.0) + batch.variance(name)
         self._batches = [b for b in self._batches if b is not batch]
 
     def forget(self, kept: Callable[[str], bool]) -> None:
@@ -207,6 +227,7 @@ class RolloutStore:
         """Everything needed to go on after a resume, for ``torch.save``."""
         return {
             "batches": [batch_state(batch) for batch in self._batches],
+            "room": self._room,
             "settled": dict(self._settled),
             "variance": dict(self._variance),
         }
@@ -228,7 +249,10 @@ class RolloutStore:
             {name: number(stored, name, 0) for name in stored}
             for stored in (mapping(state, "settled"), mapping(state, "variance"))
         )
+        # Earlier releases kept the reference and the latest batch.
+        room = whole(state, "room") if "room" in state else self._prompts(batches)
         self._batches, self._settled, self._variance = batches, settled, variance
+        self._room = room
 
     def check_groups(self) -> None:
         """See that the sums of each group are over as many prompts as it has.
@@ -240,9 +264,3 @@ class RolloutStore:
             for name, (members, _) in self._quantities(batch.groups).items():
                 if name in batch.credit:
                     tensor(batch.credit, name, len(members))
-
-
-def _variance_of_mean(values: Tensor) -> float:
-    if len(values) > 1:
-        return float(values.var() / len(values))
-    return float(values.square().sum()) + 0.02**2  # one prompt: its change, taken as mean zero

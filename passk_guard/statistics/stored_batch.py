@@ -9,9 +9,9 @@ from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.group_state import group_state, load_group
-from passk_guard.runtime.stored import Unfit, flag, items, mapping, tensor
+from passk_guard.runtime.stored import Unfit, flag, items, mapping, number, tensor
 
-__all__ = ["PASS_AT_1", "PASS_AT_K", "StoredBatch", "batch_state", "load_batch"]
+__all__ = ["PASS_AT_1", "PASS_AT_K", "StoredBatch", "batch_state", "load_batch", "variance_of_mean"]
 
 PASS_AT_1, PASS_AT_K = "pass_at_1", "pass_at_k"  # what sums are kept of, beside groups
 
@@ -27,6 +27,7 @@ class StoredBatch:
         credit: per quantity, what each prompt has put into the sum so far, ``(m,)``.
         reference: kept for as long as it can be used.
         latest: no newer batch has been sampled.
+        left: of the variance of its sums, the share that a finite pool leaves.
     """
 
     groups: list[RolloutGroup]
@@ -35,6 +36,18 @@ class StoredBatch:
     credit: dict[str, Tensor]
     reference: bool
     latest: bool = True
+    left: float = 1.0
+
+    def variance(self, name: str) -> float:
+        """Of the mean of what its prompts have put into a sum."""
+        return self.left * variance_of_mean(self.credit[name])
+
+
+def variance_of_mean(values: Tensor) -> float:
+    """Of one prompt's value alone: its square, taken as mean zero, and a little more."""
+    if len(values) > 1:
+        return float(values.var() / len(values))
+    return float(values.square().sum()) + 0.02**2
 
 
 def batch_state(batch: StoredBatch) -> dict[str, Any]:
@@ -46,6 +59,7 @@ def batch_state(batch: StoredBatch) -> dict[str, Any]:
         "credit": dict(batch.credit),
         "reference": batch.reference,
         "latest": batch.latest,
+        "left": batch.left,
     }
 
 
@@ -74,6 +88,7 @@ def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
         credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},
         reference=flag(stored, "reference"),
         latest=flag(stored, "latest"),
+        left=number(stored, "left", 0, 1) if "left" in stored else 1.0,
     )
 
 

@@ -30,11 +30,16 @@ class Level:
         mean: over prompts.
         spread: variance of one prompt's success rate around it.
         prompts: in the batch.
+        within: how much of it is sampling noise, which a whole pool would have, too; all of it
+            where not known.
+        pool: prompts that the batch was drawn from without replacement, where they are that few.
     """
 
     mean: float
     spread: float
     prompts: int
+    within: float | None = None
+    pool: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,31 @@ class Track:
     change_se: float
 
 
-def sampled_level(correct: Sequence[int], n: Sequence[int]) -> Level:
+def sampled_level(correct: Sequence[int], n: Sequence[int], pool: int | None = None) -> Level:
     """Mean success rate over prompts, one at least, and their spread.
 
     The spread has a floor of the binomial kind, so that a batch in which nothing is solved does not
     count as certain.
+
+    Args:
+        correct: right rollouts per prompt.
+        n: rollouts per prompt.
+        pool: prompts that the batch was drawn from without replacement; ``None`` for any number.
     """
     c, total = np.asarray(correct, float), np.asarray(n, float)
     rates = c / total
     smoothed = (c.sum() + 0.5) / (total.sum() + 1.0)
     floor = smoothed * (1 - smoothed) / total.mean()
     spread = float(rates.var(ddof=1)) if len(rates) > 1 else 0.25
-    return Level(float(rates.mean()), max(spread, float(floor)), len(rates))
+    spread = max(spread, float(floor))
+    # c(n-c) / (n²(n-1)) is unbiased for p(1-p)/n; smoothed, or certainty is taken for knowledge.
+    noise = rates * (1 - rates) / np.maximum(total - 1, 1)
+    within = min(max(float(noise.mean()), float(floor) / len(rates)), spread)
+    return Level(float(rates.mean()), spread, len(rates), within, pool)
+
+
+def _within(level: Level) -> float:
+    return level.spread if level.within is None else level.within
 
 
 class Pass1Track:
@@ -83,7 +101,7 @@ class Pass1Track:
     """
 
     def __init__(self) -> None:
-        self._spread = 0.0
+        self._spread = self._within = 0.0
         self._mean: np.ndarray | None = None
         self._cov = np.zeros((2, 2))
 
@@ -102,8 +120,8 @@ class Pass1Track:
         if self._mean is None:
             if level is not None:
                 self._mean = np.array([level.mean, level.mean])
-                self._cov = np.full((2, 2), level.spread / level.prompts)
-                self._spread = level.spread
+                self._spread, self._within = level.spread, _within(level)
+                self._cov = np.full((2, 2), self._error(level))
             return self.now()
         if drift is not None and drift.usable:
             self._mean = self._mean + np.array([0.0, drift.change])
@@ -113,8 +131,9 @@ class Pass1Track:
         else:
             self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
         if level is not None:
-            gain = self._cov[:, 1] / (self._cov[1, 1] + self._spread / level.prompts)
+            gain = self._cov[:, 1] / (self._cov[1, 1] + self._error(level))
             self._spread += _SPREAD_DECAY * (level.spread - self._spread)
+            self._within += _SPREAD_DECAY * (_within(level) - self._within)
             self._mean = self._mean + gain * (level.mean - self._mean[1])
             self._cov = self._cov - np.outer(gain, self._cov[1])
         return self.now()
@@ -137,13 +156,21 @@ class Pass1Track:
             change_se=math.sqrt(max(float(change_var), 0.0)),
         )
 
-    def forecast(self, added_variance: float, prompts: int, updates: int) -> float:
+    def _error(self, level: Level) -> float:
+        """Variance of a level's mean: what differs between prompts is known once all were drawn."""
+        left = 1.0 if level.pool is None else max(1 - level.prompts / level.pool, 0.0)
+        return ((self._spread - self._within) * left + self._within) / level.prompts
+
+    def forecast(
+        self, added_variance: float, prompts: int, updates: int, pool: int | None = None
+    ) -> float:
         """Standard error of the change after more updates like the ones so far.
 
         Args:
             added_variance: of each increment.
             prompts: in each sampled level.
             updates: how many.
+            pool: prompts that they are drawn from.
         """
         ahead = Pass1Track()
         ahead.load_state_dict(self.state_dict())
@@ -151,13 +178,19 @@ class Pass1Track:
         now = self.now()
         assert now is not None, "update() comes first"
         for _ in range(updates):
-            now = ahead.update(Level(now.pass_at_1, self._spread, prompts), drift, 1) or now
+            level = Level(now.pass_at_1, self._spread, prompts, self._within, pool)
+            now = ahead.update(level, drift, 1) or now
         return now.change_se
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
         mean = None if self._mean is None else self._mean.tolist()
-        return {"mean": mean, "cov": self._cov.tolist(), "spread": self._spread}
+        return {
+            "mean": mean,
+            "cov": self._cov.tolist(),
+            "spread": self._spread,
+            "within": self._within,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
@@ -166,4 +199,7 @@ class Pass1Track:
             Unfit: it is not whole; nothing is taken over.
         """
         mean, cov = maybe(matrix, state, "mean", 2), matrix(state, "cov", 2, 2)
-        self._mean, self._cov, self._spread = mean, cov, number(state, "spread", 0)
+        spread = number(state, "spread", 0)
+        # Earlier releases did not tell them apart.
+        within = number(state, "within", 0, spread) if "within" in state else spread
+        self._mean, self._cov, self._spread, self._within = mean, cov, spread, within

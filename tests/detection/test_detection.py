@@ -1,93 +1,26 @@
-"""Alarms: run lengths by simulation, with the rule that breaks them as negative control."""
+"""Episodes of alarms, and the level alarm by simulation beside a rule that fails."""
 
 import copy
-import functools
 import json
-import math
 import pickle
 
 import numpy as np
 import pytest
 
 from passk_guard.detection.alarm import AlarmKind
-from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
+from passk_guard.detection.cause import Cause, find_cause
+from passk_guard.detection.detector import LookEvidence
 from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
-from passk_guard.statistics.alignment import Alignment, weighted_alignment
+from passk_guard.statistics.alignment import Alignment
+from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Level, Pass1Track, Track, sampled_level
 
 
-def null_alignments(rng, probes, rank, m=16):
-    """No conflict: gradients of a given rank with mean zero, so the true inner product is 0."""
-    for _ in range(probes):
-        g = rng.normal(size=(m, rank))
-        yield weighted_alignment(g @ g.T, np.ones(m))
-
-
-def conflict_alignments(rng, probes, m=24):
-    """Weights on prompts that disagree with the rest."""
-    for _ in range(probes):
-        hard = rng.random(m) < 0.3
-        direction = np.where(hard, -1.0, 1.0)[:, None]
-        g = direction + 2.0 * rng.normal(size=(m, 1))
-        yield weighted_alignment(g @ g.T, np.where(hard, 5.0, 0.1))
-
-
-PROBES, NOMINAL = 5000, 1e-2
-
-
-def alarm_rate(scores, threshold):
-    """Alarms per probe of a CUSUM that restarts after each."""
-    value, alarms = 0.0, 0
-    for score in scores:
-        value = score(value)
-        if value > threshold:
-            alarms, value = alarms + 1, 0.0
-    return alarms / PROBES
-
-
-@pytest.mark.parametrize("rank", [1, 3, 100])
-def test_false_alarms_stay_at_or_below_nominal(rank):
-    cusum = AlignmentCusum(cusum_threshold(NOMINAL))
-
-    def step(alignment, value):
-        cusum.value = value
-        return cusum.update(alignment)
-
-    nulls = null_alignments(np.random.default_rng(0), PROBES, rank)
-    rate = alarm_rate((functools.partial(step, a) for a in nulls), cusum.threshold)
-    assert rate < NOMINAL + 3 * math.sqrt(NOMINAL / PROBES)
-
-
-@pytest.mark.parametrize("rank", [1, 100])
-def test_studentising_by_the_same_probe_fails_the_same_test(rank):
-    def step(alignment, value):
-        x = np.clip(alignment.inner / alignment.se, -3, 3)
-        return max(0.0, value - x - 0.5)
-
-    nulls = null_alignments(np.random.default_rng(0), PROBES, rank)
-    rate = alarm_rate((functools.partial(step, a) for a in nulls), cusum_threshold(NOMINAL))
-    assert rate > NOMINAL + 3 * math.sqrt(NOMINAL / PROBES)
-
-
-def test_siegmund_run_length():
-    """Standard normal evidence: the mean run length is the one asked for."""
-    rng = np.random.default_rng(0)
-    h, s, alarms = cusum_threshold(1e-2), 0.0, 0
-    for x in rng.normal(size=200_000):
-        s = max(0.0, s - x - 0.5)
-        if s > h:
-            alarms, s = alarms + 1, 0.0
-    assert alarms / 200_000 == pytest.approx(1e-2, rel=0.1)
-
-
-def test_a_conflict_is_found_and_a_probe_without_signal_changes_nothing():
-    rng = np.random.default_rng(0)
-    cusum = AlignmentCusum(cusum_threshold(5e-4))
-    values = [cusum.update(a) for a in conflict_alignments(rng, 12)]
-    assert values[-1] > cusum.threshold
-    assert cusum.update(None) == values[-1]
+def level_only(track, groups=None):
+    """A look that found no gradient and no drift."""
+    return LookEvidence(update=None, track=track, groups=groups or {})
 
 
 def wandering_run(rng, probes, *, sd_wander, sd_increment, loss_per_probe=0.0):
@@ -115,7 +48,7 @@ def test_track_covers_and_level_alarm_keeps_quiet_on_a_wandering_run():
         for truth, track in wandering_run(rng, 100, sd_wander=0.002, sd_increment=0.004):
             if track.change_se > 0:
                 covered.append(abs(track.change - truth) < 1.96 * track.change_se)
-            alarms += bool(detector.update(None, track)[0])
+            alarms += bool(detector.update(level_only(track))[0])
     assert 0.92 < np.mean(covered) < 0.985
     assert alarms <= 2  # 4000 probes at 5e-4 for this alarm alone
 
@@ -137,7 +70,7 @@ def test_a_real_loss_fires_the_level_alarm_within_a_few_points():
         detector = ConflictDetector(1e-3, 0.01)
         run = wandering_run(rng, 40, sd_wander=0.001, sd_increment=0.004, loss_per_probe=0.01)
         for truth, track in run:
-            if detector.update(None, track)[0]:
+            if detector.update(level_only(track))[0]:
                 lost.append(-truth)
                 break
     assert len(lost) == 20
@@ -190,45 +123,44 @@ def quiet(change=0.0):
 
 def test_one_alarm_per_episode_and_clearing_is_said():
     detector = ConflictDetector(1e-3, 0.01)
-    assert detector.update(None, quiet(-0.05)) == (("level",), False)
-    assert detector.update(None, quiet(-0.06)) == ((), False)
-    assert detector.update(None, quiet(-0.02)) == ((), False)  # still beyond the tolerance
-    assert detector.update(None, quiet(0.0)) == ((), True)
-    assert detector.update(None, quiet(-0.05)) == (("level",), False)  # a new episode
+    assert detector.update(level_only(quiet(-0.05))) == (("level",), False)
+    assert detector.update(level_only(quiet(-0.06))) == ((), False)
+    assert detector.update(level_only(quiet(-0.02))) == ((), False)  # still beyond the tolerance
+    assert detector.update(level_only(quiet(0.0))) == ((), True)
+    assert detector.update(level_only(quiet(-0.05))) == (("level",), False)  # a new episode
 
 
 def test_thresholds():
     assert level_threshold(5e-4) == pytest.approx(3.29, abs=0.01)
-    assert cusum_threshold(1e-3) > cusum_threshold(1e-2)
 
 
-def opposing(se=0.1, z=-9.0):
-    inner, cov = z * se, np.diag([se**2] * 3)
-    return Alignment(
-        4, inner, se, inner - se, inner + se, z, -0.5, 1.0, 1.0, np.zeros(4), 0.0, se, cov
-    )
+def opposing(track, z=-9.0):
+    """A look whose inner product is that many standard errors below 0."""
+    cov = np.eye(3)
+    found = Alignment(4, z, 1.0, z - 2, z + 2, z, -0.5, 1.0, 1.0, np.zeros(4), 0.0, 1.0, cov)
+    return LookEvidence(update=found, track=track, groups={}, scale=1.0)
 
 
 def test_a_sure_loss_escalates_an_open_leading_alarm_once():
     detector = ConflictDetector(1e-3, 0.01)
-    fired = [detector.update(opposing(), quiet())[0] for _ in range(4)]
+    fired = [detector.update(opposing(quiet()))[0] for _ in range(4)]
     assert [kinds for kinds in fired if kinds] == [("alignment",)]
-    assert detector.update(opposing(), quiet(-0.2)) == (("level",), False)
-    assert detector.update(opposing(), quiet(-0.2)) == ((), False)
-    assert detector.update(opposing(), quiet(0.0)) == ((), False)  # the leading one is open still
-    assert detector.update(opposing(), quiet(-0.2)) == ((), False)  # the same episode
+    assert detector.update(opposing(quiet(-0.2))) == (("level",), False)
+    assert detector.update(opposing(quiet(-0.2))) == ((), False)
+    assert detector.update(opposing(quiet(0.0))) == ((), False)  # the leading one is open still
+    assert detector.update(opposing(quiet(-0.2))) == ((), False)  # the same episode
     assert detector.active == {"alignment", "level"}
     other = ConflictDetector(1e-3, 0.01)
     other.load_state_dict(detector.state_dict())
-    assert other.update(None, quiet(-0.2)) == ((), False)
+    assert other.update(level_only(quiet(-0.2))) == ((), False)
 
 
 def test_each_group_escalates_on_its_own():
     detector = ConflictDetector(1e-3, 0.01, groups=2)
     groups = {"a": quiet(-0.2), "b": quiet()}
-    assert detector.update(None, quiet(), groups)[0] == ("level of a",)
-    assert detector.update(None, quiet(), {**groups, "b": quiet(-0.2)})[0] == ("level of b",)
-    assert detector.update(None, quiet(-0.2), groups)[0] == ("level",)
+    assert detector.update(level_only(quiet(), groups))[0] == ("level of a",)
+    assert detector.update(level_only(quiet(), {**groups, "b": quiet(-0.2)}))[0] == ("level of b",)
+    assert detector.update(level_only(quiet(-0.2), groups))[0] == ("level",)
 
 
 def test_a_kind_of_alarm_survives_what_carries_a_probe_elsewhere():
@@ -239,3 +171,54 @@ def test_a_kind_of_alarm_survives_what_carries_a_probe_elsewhere():
     assert json.loads(json.dumps([kind])) == ["level of odd"]
     read = AlarmKind.read("level of odd of all", {})
     assert (read.detector, read.group) == ("level", "odd of all")
+
+
+def cosine(z):
+    return Cosine(np.sign(z) * 0.5, -1.0, 1.0, z, sized=True)
+
+
+@pytest.mark.parametrize(
+    ("opposed_z", "shown_z", "cause"),
+    [
+        (-2.0, -3.0, Cause.OPPOSED),
+        (None, 3.0, Cause.FALLING),
+        (-2.0, 3.0, Cause.FALLING),  # text and figure never contradict each other
+        (-2.0, -0.5, Cause.OPPOSED),
+        (2.0, 0.5, Cause.FALLING),
+        (-0.5, 0.5, Cause.UNKNOWN),
+        (None, None, Cause.UNKNOWN),
+        (None, -1.0, Cause.UNKNOWN),
+    ],
+)
+def test_the_cause_is_what_the_inner_products_say(opposed_z, shown_z, cause):
+    assert find_cause(opposed_z, None if shown_z is None else cosine(shown_z)) is cause
+
+
+def test_a_known_conflict_stays_one_while_the_remedy_takes_its_evidence_away():
+    detector = ConflictDetector(1e-3, 0.01)
+    detector.update(opposing(quiet()), cosine(-3.0))
+    assert detector.cause is Cause.OPPOSED
+    detector.update(level_only(quiet(-0.05)), cosine(2.5))
+    assert detector.cause is Cause.OPPOSED
+    for _ in range(20):
+        _, cleared = detector.update(opposing(quiet(), z=0.0), cosine(0.0))
+        if cleared:
+            break
+    assert (cleared, detector.cause) == (True, None)
+
+
+def test_a_loss_beside_an_update_that_helps_is_no_conflict_until_it_turns_out_to_be_one():
+    detector = ConflictDetector(1e-3, 0.01)
+    detector.update(level_only(quiet(-0.05)), cosine(4.0))
+    assert detector.cause is Cause.FALLING
+    detector.update(opposing(quiet(-0.05)), cosine(-2.5))
+    assert detector.cause is Cause.OPPOSED
+    other = ConflictDetector(1e-3, 0.01)
+    other.load_state_dict(detector.state_dict())
+    assert other.cause is Cause.OPPOSED
+
+
+def test_of_a_group_alone_the_cause_is_not_known():
+    detector = ConflictDetector(1e-3, 0.01, groups=2)
+    detector.update(level_only(quiet(), {"a": quiet(-0.2)}), cosine(4.0))
+    assert detector.cause is Cause.UNKNOWN

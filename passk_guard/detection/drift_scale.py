@@ -1,0 +1,67 @@
+"""The paired drift in units of what it varies by where nothing is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from passk_guard.runtime.stored import matrix, maybe, number
+from passk_guard.statistics.rollout_store import Drift
+
+__all__ = ["DriftScale"]
+
+# Variance per ten steps of a healthy run's true change, at least; what is shown to be more is more.
+_WANDER = 0.002**2
+_PRIOR_LOOKS = 2.0
+_DECAY = 0.85
+
+
+class DriftScale:
+    """``d = drift / √(its error's variance + the wander's)``.
+
+    The wander is what increments vary by beyond their errors. Half the squared difference of two
+    neighbours tells it, whatever the trend: a steady loss must not pass for wandering. Only past
+    looks count.
+    """
+
+    def __init__(self) -> None:
+        self._wander, self._looks = _PRIOR_LOOKS * _WANDER, _PRIOR_LOOKS
+        self._before: tuple[float, float, float] | None = None  # change, variance, in ten steps
+
+    def __call__(self, drift: Drift | None, steps: int) -> float | None:
+        """The increment in units of its scale; ``None`` without a usable one.
+
+        Args:
+            drift: since the last look.
+            steps: that it took.
+        """
+        if drift is None or not drift.usable or steps <= 0:
+            return None
+        tens = steps / 10
+        wander = max(_WANDER, self._wander / self._looks)
+        d = drift.change / math.sqrt(drift.added_variance + wander * tens)
+        now = (drift.change / tens, drift.added_variance / tens**2, tens)
+        if self._before is not None:
+            change, variance, earlier = self._before
+            excess = (now[0] - change) ** 2 - now[1] - variance
+            self._wander = _DECAY * self._wander + excess / (1 / tens + 1 / earlier)
+            self._looks = _DECAY * self._looks + 1
+        self._before = now
+        return d
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        before = None if self._before is None else list(self._before)
+        return {"wander": self._wander, "looks": self._looks, "before": before}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        wander, looks = number(state, "wander"), number(state, "looks", 1)
+        before = maybe(matrix, state, "before", 3)
+        self._wander, self._looks = wander, looks
+        self._before = None if before is None else (before[0], before[1], before[2])

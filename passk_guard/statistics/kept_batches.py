@@ -1,0 +1,127 @@
+"""The last probes' Gramians, kept so that each can be weighed as training weighs prompts *today*.
+
+Pooling each probe's inner product as it was mixes different updates: λ, k and the trainer's scale
+move during a run. With the Gramian and the counts at hand, everything that depends on weights is
+computed anew at each look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from passk_guard.runtime.stored import Unfit, items, tensor
+from passk_guard.statistics.cosine import (
+    Cosine,
+    gradient_parts,
+    pooled_gradient_parts,
+    profile_cosine,
+)
+from passk_guard.statistics.variance import pooled_parts, variance_parts
+
+__all__ = ["KeptBatch", "KeptBatches", "Weigh"]
+
+_MOST = 12
+_DECAY = 0.85  # an effective memory of about seven probes
+
+
+@dataclass(frozen=True)
+class KeptBatch:
+    """What weights are computed from, and what they weigh.
+
+    Attributes:
+        gramian: ``(m, m)`` inner products of per-prompt gradients.
+        correct: ``(m,)`` right rollouts.
+        n: ``(m,)`` rollouts.
+        trainer_weights: ``(m,)`` what the trainer's own advantages weigh, NaN where not seen.
+    """
+
+    gramian: np.ndarray
+    correct: np.ndarray
+    n: np.ndarray
+    trainer_weights: np.ndarray
+
+
+Weigh = Callable[[KeptBatch], np.ndarray]
+"""``(m,)`` prompt weights of the update in force, for any batch."""
+
+
+class KeptBatches:
+    """The last dozen, oldest first. A batch counts for its prompts, and less with age."""
+
+    def __init__(self) -> None:
+        self._batches: list[KeptBatch] = []
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(self, batch: KeptBatch) -> None:
+        """Keep one more."""
+        self._batches = [*self._batches, batch][-_MOST:]
+
+    @property
+    def _fresh(self) -> np.ndarray:
+        return _DECAY ** np.arange(len(self._batches))[::-1]
+
+    def cosine(self, weigh: Weigh) -> Cosine | None:
+        """Of the update in force with the pass@1 gradient; ``None`` where nothing is kept."""
+        if not self._batches:
+            return None
+        parts = [gradient_parts(batch.gramian, weigh(batch)) for batch in self._batches]
+        prompts = np.array([len(batch.n) for batch in self._batches])
+        return profile_cosine(pooled_gradient_parts(parts, self._fresh * prompts))
+
+    def scale(self, weigh: Weigh, prompts: int) -> float | None:
+        """Standard error that the inner product of the update in force has in a batch of that size.
+
+        From the unbiased parts of the variance, pooled: by what is kept, never by the batch that is
+        judged, whose error is small where its value is. ``None`` where nothing is kept, or without
+        signal.
+
+        Args:
+            weigh: gives the weights in force.
+            prompts: in the batch.
+        """
+        if not self._batches:
+            return None
+        found = []
+        for batch in self._batches:
+            W, K = weigh(batch), batch.gramian
+            H = 0.5 * (W[:, None] + W) * K
+            found.append(variance_parts(H - np.diag(np.diag(H))))
+        variance = pooled_parts(found, self._fresh.tolist()).kept_at(prompts)
+        return math.sqrt(variance) if variance > 0 else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume, for ``torch.save``."""
+        return {
+            "batches": [
+                {name: torch.from_numpy(value) for name, value in vars(batch).items()}
+                for batch in self._batches
+            ]
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        self._batches = [_load(stored) for stored in items(state, "batches")][-_MOST:]
+
+
+def _load(stored: Any) -> KeptBatch:
+    m = len(tensor(stored, "n", None))
+    if m < 4:
+        raise Unfit(f"a kept batch has {m} prompts, and needs 4")
+    return KeptBatch(
+        tensor(stored, "gramian", m, m).numpy(),
+        tensor(stored, "correct", m, least=0).numpy(),
+        tensor(stored, "n", m, least=2).numpy(),
+        tensor(stored, "trainer_weights", m, finite=False).numpy(),
+    )

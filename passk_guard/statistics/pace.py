@@ -1,0 +1,63 @@
+"""How fast pass@1 changes at present: what the update does, in a unit that one can feel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from passk_guard.runtime.stored import number
+from passk_guard.statistics.interval import Z95
+from passk_guard.statistics.rollout_store import Drift
+
+__all__ = ["Pace", "PaceKeeper"]
+
+_DECAY = 0.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Change of pass@1 per ten optimizer steps, with its 95 % interval."""
+
+    change: float
+    low: float
+    high: float
+
+
+class PaceKeeper:
+    """Paired increments, the last one and half as much of each one before."""
+
+    def __init__(self) -> None:
+        self._change = self._variance = self._steps = 0.0
+
+    def update(self, drift: Drift | None, steps: int) -> Pace | None:
+        """Take in a look; ``None`` while no increment could be used.
+
+        Args:
+            drift: paired change since the last look.
+            steps: optimizer steps that it took.
+        """
+        if drift is not None and drift.usable and steps > 0:
+            self._change = _DECAY * self._change + drift.change
+            error = max(drift.se**2, drift.added_variance)  # neighbours share prompts
+            self._variance = _DECAY**2 * self._variance + error
+            self._steps = _DECAY * self._steps + steps
+        if not self._steps:
+            return None
+        tens = self._steps / 10
+        change, half = self._change / tens, Z95 * math.sqrt(self._variance) / tens
+        return Pace(change, change - half, change + half)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {"change": self._change, "variance": self._variance, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        change, variance = number(state, "change"), number(state, "variance", 0)
+        self._change, self._variance, self._steps = change, variance, number(state, "steps", 0)
