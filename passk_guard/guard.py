@@ -28,6 +28,7 @@ from passk_guard.remedies.remedy import Remedy
 from passk_guard.reporting.narrator import Narrator
 from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.effort import EffortMeter
 from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
 from passk_guard.runtime.run_identity import RunIdentity
@@ -71,7 +72,8 @@ class PassKGuard:
             ``action="mix"`` and ``"adjust_k"``.
         micro_batch: rollouts per forward and backward; where ``None`` as many of one prompt as make
             16 384 tokens.
-        optimizer: gives the run's optimizer, for ``metric="adam"``.
+        optimizer: gives the run's optimizer, for ``metric="adam"``; and its learning rate, which
+            remedies reckon with.
         training_pass_at_1: gives pass@1 on the training batches since it was last asked, or
             ``None``; only logged.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
@@ -156,7 +158,8 @@ class PassKGuard:
         self._remedy = None
         if config.remedy is not None:
             controller = CONTROLLERS.make(config.controller, config.pass1_tolerance)
-            self._remedy = Remedy(config.remedy, objective, controller)
+            effort = EffortMeter(optimizer)
+            self._remedy = Remedy(config.remedy, objective, controller, config.controller, effort)
         _ = self._settings  # as the user wrote them, before anything steers the objective
 
     @property
@@ -201,6 +204,8 @@ class PassKGuard:
     def due(self, step: int) -> Task | None:
         """What should be done now that ``step`` optimizer steps are done, if anything."""
         self._outlook.stepped()
+        if self._remedy is not None:
+            self._remedy.stepped(step)
         task = self.schedule.due(step)
         return None if task == "rescore" and not self._prober.levels.has_rollouts else task
 

@@ -89,9 +89,9 @@ def damaged(state):
 # run that had fewer or more; a setting that was not known is no change; a group may be one that was
 # not drawn yet.
 HARMLESS = {
-    "shorter": ("left", "carriers", "active", "raised", "probe", "batches"),
-    "longer": ("active", "raised", "carriers", "probe", "rescore", "batches"),
-    "deleted": ("schema", "probe", "scale"),
+    "shorter": ("left", "carriers", "active", "raised", "probe", "batches", "counts"),
+    "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
+    "deleted": ("schema", "probe", "scale", "steering"),
 }
 
 
