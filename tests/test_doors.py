@@ -23,12 +23,12 @@ from passk_guard import (
 )
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.objectives.training_weight import TrainingGroups
+from passk_guard.remedies import ControlReading
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.read_run import read_run
 from passk_guard.reporting.report import begin_run, publish
 from passk_guard.reporting.summary import summary
 from passk_guard.rollouts import VerifiedPolicy
-from passk_guard.remedies import ControlReading
 from passk_guard.runtime.effort import Effort
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from passk_guard.look import Look, Probe
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.remedies.controller import Controller, ControlReading
-from passk_guard.remedies.nearest_k import NearestK
+from passk_guard.remedies.share_of_k import Counts, ShareOfK
 from passk_guard.runtime.effort import EffortMeter
-from passk_guard.runtime.stored import Unfit, items, mapping, number, texts, whole
+from passk_guard.runtime.stored import Unfit, entry, items, mapping, number, whole
 
 __all__ = ["REMEDIES", "Remedy", "RemedyChange", "Steering"]
-
-Counts = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class RemedyChange:
 class Remedy:
     """Turns a controller's λ into the live objective's settings, at every look.
 
-    ``"mix"`` makes λ the share of the pass@1 advantages; ``"adjust_k"`` lowers k to where its
-    prompt weights come nearest to such a mix. Both let go again when the conflict clears.
+    ``"mix"`` makes λ the share of the pass@1 advantages; ``"adjust_k"`` lowers k to the one
+    whose prompt weights amount to such a mix. Both let go again when the conflict clears.
 
     Args:
         how: its name, as in :data:`REMEDIES`.
@@ -121,7 +119,7 @@ class Remedy:
         return {
             "controller": self.controller.state_dict(),
             "steering": {
-                "named": [self._named],
+                "named": self._named,
                 "share": self._share,
                 "counts": [{"right": c, "all": n} for c, n in self._counts],
                 "effort": self._effort.state_dict(),
@@ -145,11 +143,13 @@ class Remedy:
             self._share = self.controller.value
             return
         steering = mapping(state, "steering")
-        share, named = number(steering, "share", 0, 1), texts(steering, "named", lambda name: True)
+        share, named = number(steering, "share", 0, 1), entry(steering, "named")
+        if not isinstance(named, str):
+            raise Unfit("named must be a text")
         pairs = items(steering, "counts")
         counts = tuple((whole(pair, "right"), whole(pair, "all", 1)) for pair in pairs)
         self._effort.load_state_dict(mapping(steering, "effort"))
-        if named == [self._named]:
+        if named == self._named:
             self.controller.load_state_dict(kept)
         else:
             self._take_over(share)
@@ -179,12 +179,12 @@ def _can_adjust_k(objective: LiveObjective | None) -> None:
 
 
 def _adjust_k(objective: LiveObjective, k: float, share: float, counts: Counts) -> float:
-    nearest = NearestK.over(objective, k, counts) if share > 0 else None
-    if nearest is None:  # nothing probed yet, or nothing to choose by
+    known = ShareOfK.over(objective, k, counts) if share > 0 else None
+    if known is None:  # nothing probed yet, or nothing to choose by
         objective.k = k ** (1 - share)
         return share
-    objective.k = nearest.k(share)
-    return nearest.share(objective.k)
+    objective.k = known.k(share)
+    return known.share(objective.k)
 
 
 REMEDIES = {
