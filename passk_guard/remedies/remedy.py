@@ -148,6 +148,8 @@ class Remedy:
             raise Unfit("named must be a text")
         pairs = items(steering, "counts")
         counts = tuple((whole(pair, "right"), whole(pair, "all", 1)) for pair in pairs)
+        if any(right > rollouts for right, rollouts in counts):
+            raise Unfit("counts has more right rollouts than there were")
         self._effort.load_state_dict(mapping(steering, "effort"))
         if named == self._named:
             self.controller.load_state_dict(kept)

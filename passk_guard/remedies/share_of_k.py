@@ -47,7 +47,8 @@ class ShareOfK:
             counts: of the prompts.
 
         Returns:
-            ``None`` where no two prompts differ in how w_K weighs them: all k are the same then.
+            ``None`` where no two prompts differ in how w_K weighs them (all k are the same then),
+            or where the objective gives a weight that is no number.
         """
         seen = Counter((c, n) for c, n in counts if 0 < c < n)
         size = np.sqrt([times * c * (n - c) / n**2 for (c, n), times in seen.items()])
@@ -62,7 +63,9 @@ class ShareOfK:
         finally:
             objective.k, objective.pass1_weight = before
         found = np.array(rows, float)
-        if found.shape[1] < 2 or np.ptp(found[-1]) <= 1e-9 * np.abs(found).max():
+        if found.shape[1] < 2 or not np.isfinite(found).all():
+            return None
+        if np.ptp(found[-1]) <= 1e-9 * np.abs(found).max():
             return None
         return cls(found * size, ks)
 

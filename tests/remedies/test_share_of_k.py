@@ -84,6 +84,14 @@ def test_counts_that_tell_nothing(counts):
     assert ShareOfK.over(PassKObjective(8), 8, counts) is None
 
 
+def test_weights_that_are_no_numbers():
+    class Odd(PassKObjective):
+        def prompt_weight(self, correct, n, trainer_weight, training):
+            return np.inf if self.k == 1 else super().prompt_weight(correct, n, None, None)
+
+    assert ShareOfK.over(Odd(8), 8, HARD) is None
+
+
 def test_a_fractional_k_of_the_users_own():
     found = ShareOfK.over(PassKObjective(2.5), 2.5, HARD)
     assert found.k(0.0) == 2.5
