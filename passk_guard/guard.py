@@ -28,7 +28,6 @@ from passk_guard.remedies.remedy import Remedy
 from passk_guard.reporting.narrator import Narrator
 from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.policy import Policy
-from passk_guard.runtime.effort import EffortMeter
 from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
 from passk_guard.runtime.run_identity import RunIdentity
@@ -72,10 +71,8 @@ class PassKGuard:
             ``action="mix"`` and ``"adjust_k"``.
         micro_batch: rollouts per forward and backward; where ``None`` as many of one prompt as make
             16 384 tokens.
-        optimizer: gives the run's optimizer, for ``metric="adam"``; and its learning rate, which
-            remedies reckon with.
-        training_pass_at_1: gives pass@1 on the training batches since it was last asked, or
-            ``None``; only logged.
+        optimizer: gives the run's optimizer, for ``metric="adam"`` and remedies.
+        training_pass_at_1: gives pass@1 on training batches since last asked, or ``None``; logged.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
         is_main: whether this process is the one that warns.
         progress: told where a look stands, see :data:`~passk_guard.runtime.progress.Progress`.
@@ -157,9 +154,8 @@ class PassKGuard:
         self.requests: set[Request] = set()
         self._remedy = None
         if config.remedy is not None:
-            controller = CONTROLLERS.make(config.controller, config.pass1_tolerance)
-            effort = EffortMeter(optimizer)
-            self._remedy = Remedy(config.remedy, objective, controller, config.controller, effort)
+            made = CONTROLLERS.make(config.controller, config.pass1_tolerance)
+            self._remedy = Remedy(config.remedy, objective, made, config.controller, optimizer)
         _ = self._settings  # as the user wrote them, before anything steers the objective
 
     @property

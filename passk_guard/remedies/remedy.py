@@ -61,7 +61,8 @@ class Remedy:
         objective: live.
         controller: decides on λ.
         named: what the controller is registered under.
-        effort: of training; counts steps where left out.
+        optimizer: gives the run's optimizer, whose learning rate tells how far training goes
+            between looks; where left out, steps do.
 
     Raises:
         ValueError: the objective cannot be steered like this.
@@ -73,13 +74,13 @@ class Remedy:
         objective: LiveObjective | None,
         controller: Controller,
         named: str = "",
-        effort: EffortMeter | None = None,
+        optimizer: Callable[[], Any] | None = None,
     ) -> None:
         REMEDIES[how].check(objective)
         assert objective is not None, "every check refuses that"
         self._how, self._objective, self._k = how, objective, objective.k
         self.controller, self._named = controller, named
-        self._effort = EffortMeter() if effort is None else effort
+        self._effort = EffortMeter(optimizer)
         self._share = 0.0  # in force
         self._counts: Counts = ()
 
