@@ -114,7 +114,7 @@ class PassKGuardCallback(Callback):
         metric: str = "euclidean",
         engine: str = "backward",
         detectors: Names = "alignment,level",
-        controller: str = "integral",
+        controller: str = "mpc",
         report_temperature: float | None = None,
         group_by: str | None = None,
         weight_by: str | None = None,

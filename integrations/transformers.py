@@ -87,7 +87,7 @@ class PassKGuardCallback(GuardCallback):
         metric: str = "euclidean",
         engine: str = "backward",
         detectors: Names = "alignment,level",
-        controller: str = "integral",
+        controller: str = "mpc",
         report_temperature: float | None = None,
         group_by: str | None = None,
         weight_by: str | None = None,

@@ -97,8 +97,8 @@ class PassKGuardConfig:
         engine: what takes per-prompt gradients, see :mod:`passk_guard.gradients.engine`.
         detectors: what raises alarms, a list or ``"alignment,level"``; they share
             ``false_alarms``. See :mod:`passk_guard.detection.detector`.
-        controller: what decides how strongly a remedy acts, see
-            :mod:`passk_guard.remedies.controller`.
+        controller: what decides how strongly a remedy acts: ``"mpc"`` on where pass@1 is going,
+            ``"integral"`` on what is lost; see :mod:`passk_guard.remedies.controller`.
         report_temperature: also measure pass@1 at this temperature, the one that production
             serves; 0 is greedy.
         group_by: column; each of its values has a pass@1, a floor and a verdict of its own.
@@ -132,7 +132,7 @@ class PassKGuardConfig:
     metric: str = "euclidean"
     engine: str = "backward"
     detectors: _Names = "alignment,level"
-    controller: str = "integral"
+    controller: str = "mpc"
     report_temperature: float | None = None
     group_by: str | None = None
     weight_by: str | None = None

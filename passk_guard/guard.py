@@ -80,9 +80,8 @@ class PassKGuard:
             ``action="mix"`` and ``"adjust_k"``.
         micro_batch: rollouts per forward and backward; where ``None`` as many of one prompt as make
             16 384 tokens.
-        optimizer: gives the run's optimizer, for ``metric="adam"``.
-        training_pass_at_1: gives pass@1 on the training batches since it was last asked, or
-            ``None``; only logged.
+        optimizer: gives the run's optimizer, for ``metric="adam"`` and remedies.
+        training_pass_at_1: gives pass@1 on training batches since last asked, or ``None``; logged.
         say: takes messages that are no warnings: no signal, a conflict that has cleared.
         is_main: whether this process is the one that warns.
         progress: told where a look stands, see :data:`~passk_guard.runtime.progress.Progress`.
@@ -164,8 +163,8 @@ class PassKGuard:
         self.requests: set[Request] = set()
         self._remedy = None
         if config.remedy is not None:
-            controller = CONTROLLERS.make(config.controller, config.pass1_tolerance)
-            self._remedy = Remedy(config.remedy, objective, controller)
+            made = CONTROLLERS.make(config.controller, config.pass1_tolerance)
+            self._remedy = Remedy(config.remedy, objective, made, config.controller, optimizer)
         _ = self._settings  # as the user wrote them, before anything steers the objective
 
     @property
@@ -210,6 +209,8 @@ class PassKGuard:
     def due(self, step: int) -> Task | None:
         """What should be done now that ``step`` optimizer steps are done, if anything."""
         self._outlook.stepped()
+        if self._remedy is not None:
+            self._remedy.stepped(step)
         task = self.schedule.due(step)
         return None if task == "rescore" and not self._prober.levels.has_rollouts else task
 

@@ -185,10 +185,8 @@ def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Pi
 
 def _remedy_state(objective: LiveObjective | None, remedy: Remedy | None) -> dict[str, Any]:
     """k, λ and what the controller knows."""
-    return {
-        "objective": None if objective is None else objective.state_dict(),
-        "controller": None if remedy is None else remedy.controller.state_dict(),
-    }
+    own = {"controller": None} if remedy is None else remedy.state_dict()
+    return {"objective": None if objective is None else objective.state_dict(), **own}
 
 
 def _load_remedy(
@@ -199,7 +197,7 @@ def _load_remedy(
     if objective is not None and live is not None:
         objective.load_state_dict(live)
     if remedy is not None and controller is not None:
-        remedy.controller.load_state_dict(controller)
+        remedy.load_state_dict(state)
 
 
 def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, Any]:

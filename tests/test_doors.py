@@ -23,11 +23,14 @@ from passk_guard import (
 )
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.objectives.training_weight import TrainingGroups
+from passk_guard.remedies import ControlReading
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.read_run import read_run
 from passk_guard.reporting.report import begin_run, publish
 from passk_guard.reporting.summary import summary
 from passk_guard.rollouts import VerifiedPolicy
+from passk_guard.runtime.effort import Effort
+from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
@@ -284,15 +287,25 @@ def test_every_controller(name, door):
     one, other = (remedies.CONTROLLERS.make(name, 0.01) for _ in range(2))
     level = AlarmKind("level")
     assert one.value == 0
+
+    def reading(step, change, *conflicts):
+        """The objective alone would gain as much as pass@1 alone."""
+        paired = Drift(0.01, 0.002, 4e-6, 64, 0.0, True) if step else None
+        share, effort = one.value, Effort(10.0 * (step > 0))
+        return ControlReading(step, track(change), conflicts, paired, share=share, effort=effort)
+
     for step in range(0, 50, 10):  # no alarm, no action, whatever pass@1 does
-        assert one.update(track(-0.2), step, ()) == 0
-    seen = [one.update(track(-0.1 + 0.0002 * step), step, (level,)) for step in range(50, 120, 10)]
+        assert one.update(reading(step, -0.2)) == 0
+    looks = [(step, -0.1 + 0.0002 * step, level) for step in range(50, 120, 10)]
+    seen = [one.update(reading(*look)) for look in looks]
     assert all(0 < value <= 1 for value in seen)
     assert seen[-1] == one.value
     other.load_state_dict(one.state_dict())
-    later = [(track(0.02), step, ()) for step in range(120, 400, 10)]
-    values = [one.update(*look) for look in later]
-    assert values == [other.update(*look) for look in later]
+    values = []
+    for step in range(120, 400, 10):
+        told = reading(step, 0.02)
+        values.append(one.update(told))
+        assert values[-1] == other.update(told)
     assert values[-1] == 0  # it lets go
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from passk_guard.detection.alarm import AlarmKind
-from passk_guard.remedies.controller import register_controller
+from passk_guard.remedies.controller import ControlReading, register_controller
 from passk_guard.runtime.stored import flag, maybe, number, whole
-from passk_guard.statistics.track import Track
 
 __all__ = ["FloorController"]
 
@@ -51,17 +49,14 @@ class FloorController:
         """λ."""
         return self._value
 
-    def update(self, track: Track, step: int, conflicts: Sequence[AlarmKind]) -> float:
-        """Take in a reading.
+    def take_over(self, share: float) -> None:
+        """Start at a λ that another controller left behind."""
+        self._value = self._integral = share
+        self._engaged = share > 0
 
-        Args:
-            track: pass@1 against its floor.
-            step: optimizer steps done.
-            conflicts: alarms that are open.
-
-        Returns:
-            The λ to use from here on.
-        """
+    def update(self, reading: ControlReading) -> float:
+        """Take in a look; returns the λ to use from here on. Of groups it knows nothing."""
+        track, step, conflicts = reading.track, reading.step, reading.conflicts
         # Training that begins anew on the same trainer counts from 0 again.
         steps = 0 if self._step is None else max(step - self._step, 0)
         self._step = step

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.cause import Cause
-from passk_guard.look import Look
+from passk_guard.look import Look, Probe
 from passk_guard.objectives.live import LiveObjective
-from passk_guard.remedies.controller import Controller
+from passk_guard.remedies.controller import Controller, ControlReading
+from passk_guard.remedies.share_of_k import Counts, ShareOfK
+from passk_guard.runtime.effort import EffortMeter
+from passk_guard.runtime.stored import Unfit, entry, items, mapping, number, whole
 
 __all__ = ["REMEDIES", "Remedy", "RemedyChange", "Steering"]
 
@@ -19,11 +24,13 @@ class Steering:
 
     Attributes:
         check: refuses, with a ``ValueError``, an objective that cannot be steered like this.
-        steer: ``f(objective, k, λ)``, with k as the user chose it. λ = 1 must be pass@1.
+        steer: ``f(objective, k, λ, counts)``, with k as the user chose it, and right and all
+            rollouts of the prompts last probed; returns the λ that is truly in force then. λ = 1
+            must be pass@1.
     """
 
     check: Callable[[LiveObjective | None], None]
-    steer: Callable[[LiveObjective, float, float], None]
+    steer: Callable[[LiveObjective, float, float, Counts], float]
 
 
 @dataclass(frozen=True)
@@ -35,46 +42,137 @@ class RemedyChange:
         on: whether it sets in.
         pass1_weight: λ of the objective from here on.
         k: of the objective from here on.
+        in_vain: whether it lets go because it was found not to help.
     """
 
     how: str
     on: bool
     pass1_weight: float
     k: float
+    in_vain: bool = False
 
 
 class Remedy:
     """Turns a controller's λ into the live objective's settings, at every look.
 
-    ``"mix"`` makes λ the share of the pass@1 advantages; ``"adjust_k"`` lowers k to ``k^(1-λ)``.
-    Both let go again when the conflict clears.
+    ``"mix"`` makes λ the share of the pass@1 advantages; ``"adjust_k"`` lowers k to the one
+    whose prompt weights amount to such a mix. Both let go again when the conflict clears.
 
     Args:
         how: its name, as in :data:`REMEDIES`.
         objective: live.
         controller: decides on λ.
+        named: what the controller is registered under.
+        optimizer: gives the run's optimizer, whose learning rate tells how far training goes
+            between looks; where left out, steps do.
 
     Raises:
         ValueError: the objective cannot be steered like this.
     """
 
-    def __init__(self, how: str, objective: LiveObjective | None, controller: Controller) -> None:
+    def __init__(
+        self,
+        how: str,
+        objective: LiveObjective | None,
+        controller: Controller,
+        named: str = "",
+        optimizer: Callable[[], Any] | None = None,
+    ) -> None:
         REMEDIES[how].check(objective)
         assert objective is not None, "every check refuses that"
         self._how, self._objective, self._k = how, objective, objective.k
-        self.controller = controller
+        self.controller, self._named = controller, named
+        self._effort = EffortMeter(optimizer)
+        self._share = 0.0  # in force
+        self._counts: Counts = ()
+
+    def stepped(self, step: int) -> None:
+        """``step`` optimizer steps are done."""
+        self._effort.stepped(step)
 
     def update(self, look: Look) -> RemedyChange | None:
         """Take in a look; returns what to say where the remedy sets in or lets go."""
-        before = self.controller.value
-        # Where the update does not oppose pass@1 there is nothing to mix against.
-        conflicts = () if look.cause is Cause.FALLING else look.conflicts
-        now = self.controller.update(look.track, look.step, conflicts)
-        REMEDIES[self._how].steer(self._objective, self._k, now)
-        if (now > 0.0) == (before > 0.0):
+        if isinstance(look, Probe):
+            self._counts = tuple(zip(look.correct, look.scored, strict=True))
+        before, in_vain_before = self.controller.value, self._in_vain
+        reading = ControlReading(
+            step=look.step,
+            track=look.track,
+            conflicts=_called_for(look),
+            drift=look.drift,
+            groups=look.groups,
+            group_drifts=look.reading.group_drifts,
+            share=self._share,
+            effort=self._effort.taken(look.step),
+        )
+        now = self.controller.update(reading)
+        self._share = REMEDIES[self._how].steer(self._objective, self._k, now, self._counts)
+        gave_up = self._in_vain and not in_vain_before
+        if (now > 0.0) == (before > 0.0) and not gave_up:
             return None
-        live = self._objective
-        return RemedyChange(self._how, now > 0.0, live.pass1_weight, live.k)
+        live, on = self._objective, now > 0.0 and not gave_up
+        return RemedyChange(self._how, on, live.pass1_weight, live.k, gave_up)
+
+    @property
+    def _in_vain(self) -> bool:
+        return bool(getattr(self.controller, "in_vain", False))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the controller knows, and what it has to be told at the next look."""
+        return {
+            "controller": self.controller.state_dict(),
+            "steering": {
+                "named": self._named,
+                "share": self._share,
+                "counts": [{"right": c, "all": n} for c, n in self._counts],
+                "effort": self._effort.state_dict(),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Where another controller wrote it, this one starts at the λ that was in force, if it can.
+
+        Raises:
+            Unfit: it is not whole.
+        """
+        kept = mapping(state, "controller")
+        if "steering" not in state:  # the first states did not say by which controller they are
+            try:
+                self.controller.load_state_dict(kept)
+            except Unfit:
+                self._take_over(number(kept, "value", 0, 1))
+            self._share = self.controller.value
+            return
+        steering = mapping(state, "steering")
+        share, named = number(steering, "share", 0, 1), entry(steering, "named")
+        if not isinstance(named, str):
+            raise Unfit("named must be a text")
+        pairs = items(steering, "counts")
+        counts = tuple((whole(pair, "right"), whole(pair, "all", 1)) for pair in pairs)
+        if any(right > rollouts for right, rollouts in counts):
+            raise Unfit("counts has more right rollouts than there were")
+        self._effort.load_state_dict(mapping(steering, "effort"))
+        if named == self._named:
+            self.controller.load_state_dict(kept)
+        else:
+            self._take_over(share)
+        self._share, self._counts = share, counts
+
+    def _take_over(self, share: float) -> None:
+        if (take_over := getattr(self.controller, "take_over", None)) is not None:
+            take_over(share)
+
+
+def _called_for(look: Look) -> tuple[AlarmKind, ...]:
+    """The alarms that a remedy helps against: not where the update does not oppose pass@1.
+
+    Of a group's own gradient nothing is known, so its alarms count all the same.
+    """
+    if look.cause is not Cause.FALLING:
+        return look.conflicts
+    return tuple(kind for kind in look.conflicts if kind.group is not None)
 
 
 def _can_mix(objective: LiveObjective | None) -> None:
@@ -82,8 +180,9 @@ def _can_mix(objective: LiveObjective | None) -> None:
         raise ValueError("action='mix' needs objective=: the live objective that it is mixed into.")
 
 
-def _mix(objective: LiveObjective, k: float, share: float) -> None:
+def _mix(objective: LiveObjective, k: float, share: float, counts: Counts) -> float:
     objective.pass1_weight = share
+    return share
 
 
 def _can_adjust_k(objective: LiveObjective | None) -> None:
@@ -94,8 +193,13 @@ def _can_adjust_k(objective: LiveObjective | None) -> None:
         )
 
 
-def _adjust_k(objective: LiveObjective, k: float, share: float) -> None:
-    objective.k = k ** (1 - share)
+def _adjust_k(objective: LiveObjective, k: float, share: float, counts: Counts) -> float:
+    known = ShareOfK.over(objective, k, counts) if share > 0 else None
+    if known is None:  # nothing probed yet, or nothing to choose by
+        objective.k = k ** (1 - share)
+        return share
+    objective.k = known.k(share)
+    return known.share(objective.k)
 
 
 REMEDIES = {

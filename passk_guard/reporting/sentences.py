@@ -130,7 +130,13 @@ def lost_message(failure: Failure, count: int) -> str:
 def remedy_message(step: int, change: RemedyChange) -> str:
     """A remedy sets in, or lets go."""
     what = "the remedy is off again"
-    if change.on and change.how == "mix":
+    if change.in_vain:
+        helps = "a lower k" if change.how == "adjust_k" else "mixing pass@1 in"
+        what = (
+            f"{helps} does not help here: pass@1 falls as it did without. The remedy lets go until "
+            "the next alarm. What may help: a lower learning rate, or action='stop'"
+        )
+    elif change.on and change.how == "mix":
         what = f"mixing pass@1 back in, λ = {change.pass1_weight:.2f}"
     elif change.on:
         what = f"lowering k to {change.k:.2f}"

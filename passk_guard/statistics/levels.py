@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +30,7 @@ class Reading:
         groups: by label, with ``group_by``; those seen so far.
         drift: paired change of pass@1 since the last reading; ``None`` at the first.
         drift_at_k: the same of pass@k.
+        group_drifts: paired changes by label, with ``group_by``; of those that were measured.
         pace: change of pass@1 per ten steps at present, where it is known.
         steps: optimizer steps since the last reading.
     """
@@ -38,6 +39,7 @@ class Reading:
     groups: Mapping[str, Track]
     drift: Drift | None
     drift_at_k: Drift | None
+    group_drifts: Mapping[str, Drift] = field(default_factory=dict)
     pace: Pace | None = None
     steps: int = 0
 
@@ -126,12 +128,14 @@ class Levels:
         if self._label_of is not None:
             for group in fresh:
                 by_label.setdefault(self._label_of(group.row), []).append(group)
-        tracks = {}
+        tracks, own_drifts = {}, {}
         for label in sorted({*self._groups, *by_label}):
             filter_ = self._groups.setdefault(label, Pass1Track())
             own = drifts.get(label)
             if own is None and drift is not None and not drift.usable:
                 own = drift  # it says why there is none
+            if own is not None:
+                own_drifts[label] = own
             level = self._level(by_label.get(label, []), label)
             if (now := filter_.update(level, own, steps)) is not None:
                 tracks[label] = now
@@ -140,6 +144,7 @@ class Levels:
             groups=tracks,
             drift=drift,
             drift_at_k=drifts.get(PASS_AT_K),
+            group_drifts=own_drifts,
             pace=self._pace.update(drift, steps),
             steps=steps,
         )

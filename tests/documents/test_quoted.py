@@ -310,6 +310,15 @@ def test_shares_and_releases_of_the_code():
     assert f"FSDP2 (`transformers` from {least}," in PRODUCTION
 
 
+def test_constants_of_the_controller():
+    from passk_guard.remedies.guarded_floor import _AIM, _TRIED
+    from passk_guard.remedies.mpc_controller import _RELEASE
+
+    assert f"stand at {_AIM} `pass1_tolerance` below its floor" in CONTROL
+    assert f"falls by at most {_RELEASE} per ten steps" in CONTROL
+    assert f"Where four looks at λ > {_TRIED} do not show" in CONTROL
+
+
 def test_the_table_of_settings_has_every_setting_with_its_default():
     from passk_guard.config import PassKGuardConfig
 

@@ -35,7 +35,7 @@ def test_mix_raises_lambda_after_the_alarm_and_not_before():
     after = [p.pass1_weight for p in guard.history if p.step > alarm]
     assert not any(before)  # the probe that raises the alarm still sees the objective as it was
     assert after == sorted(after)
-    assert 0 < after[0] <= 0.2
+    assert 0 < after[0] <= 1
     assert guard.objective.pass1_weight > 0.5
     assert any("mixing pass@1 back in" in text for text in said)
     assert any("training works against pass@1" in text for text in said)  # no "warn": still said

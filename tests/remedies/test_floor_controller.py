@@ -5,6 +5,7 @@ import pytest
 
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.episodes import ConflictDetector
+from passk_guard.remedies.controller import ControlReading
 from passk_guard.remedies.floor_controller import FloorController
 from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.track import Track
@@ -17,6 +18,10 @@ def track(change, se=0.004, reference=0.64):
     return Track(level, se, level - 2 * se, level + 2 * se, reference, change, se)
 
 
+def update(controller, now, step, conflicts):
+    return controller.update(ControlReading(step, now, conflicts))
+
+
 def plant(steps=300, every=10, needed=0.6, speed=0.008, noise=0.0, seed=0, controller=None):
     """Pass@1 falls unless λ is ``needed``: per ten steps by ``speed`` at λ = 0."""
     rng = np.random.default_rng(seed)
@@ -26,7 +31,7 @@ def plant(steps=300, every=10, needed=0.6, speed=0.008, noise=0.0, seed=0, contr
     for step in range(0, steps + 1, every):
         reading = track(change + noise * rng.normal())
         detector.update(None, reading)
-        weight = controller.update(reading, step, tuple(detector.active))
+        weight = update(controller, reading, step, tuple(detector.active))
         seen.append((change, weight))
         change = min(change - speed * (1 - weight / needed) * every / 10, 0.02)
     return np.array(seen)
@@ -59,36 +64,36 @@ def test_a_healthy_run_is_untouched():
     controller = FloorController(0.01)
     rng = np.random.default_rng(0)
     for step in range(0, 2000, 10):
-        assert controller.update(track(0.02 * rng.normal()), step, ()) == 0.0
-    assert controller.update(track(-0.05), 2000, ()) == 0.0  # no alarm, no action
+        assert update(controller, track(0.02 * rng.normal()), step, ()) == 0.0
+    assert update(controller, track(-0.05), 2000, ()) == 0.0  # no alarm, no action
 
 
 def test_the_integral_starts_with_the_alarm_and_does_not_wind_up():
     controller = FloorController(0.01)
-    controller.update(track(-0.05), 0, ())
-    first = controller.update(track(-0.05), 1000, (LEVEL,))
+    update(controller, track(-0.05), 0, ())
+    first = update(controller, track(-0.05), 1000, (LEVEL,))
     assert first == pytest.approx(0.2)  # rate limit; nothing from the thousand steps before
     for step in range(1010, 2000, 10):
-        controller.update(track(-0.3), step, (LEVEL,))
+        update(controller, track(-0.3), step, (LEVEL,))
     assert controller.value == 1.0
-    steps = [controller.update(track(0.05), 2000 + 10 * i, ()) for i in range(40)]
+    steps = [update(controller, track(0.05), 2000 + 10 * i, ()) for i in range(40)]
     assert steps[0] == pytest.approx(0.95)  # lets go slowly,
     assert steps[-1] == 0.0  # but does let go
 
 
 def test_it_is_closed_again_after_letting_go():
     controller = FloorController(0.01)
-    controller.update(track(-0.05), 0, (LEVEL,))
+    update(controller, track(-0.05), 0, (LEVEL,))
     for step in range(10, 200, 10):
-        controller.update(track(0.05), step, ())
+        update(controller, track(0.05), step, ())
     assert controller.value == 0.0
-    assert controller.update(track(-0.02), 210, ()) == 0.0
+    assert update(controller, track(-0.02), 210, ()) == 0.0
 
 
 def test_an_alignment_alarm_acts_before_anything_is_lost():
     controller = FloorController(0.01)
     values = [
-        controller.update(track(0.0), step, (AlarmKind("alignment", leading=True),))
+        update(controller, track(0.0), step, (AlarmKind("alignment", leading=True),))
         for step in range(0, 50, 10)
     ]
     assert 0 < values[0] < values[-1] < 0.4
@@ -97,12 +102,12 @@ def test_an_alignment_alarm_acts_before_anything_is_lost():
 def test_it_resumes():
     controller = FloorController(0.01)
     for step in range(0, 60, 10):
-        controller.update(track(-0.03 + 0.001 * step), step, (LEVEL,))
+        update(controller, track(-0.03 + 0.001 * step), step, (LEVEL,))
     other = FloorController(0.01)
     other.load_state_dict(controller.state_dict())
     later = [(track(-0.012), 70), (track(-0.02), 80)]
-    assert [controller.update(t, s, ()) for t, s in later] == [
-        other.update(t, s, ()) for t, s in later
+    assert [update(controller, t, s, ()) for t, s in later] == [
+        update(other, t, s, ()) for t, s in later
     ]
 
 

@@ -87,11 +87,12 @@ def damaged(state):
 
 # Any list of rows of the pool is one that could have been left; a batch less, or one twice, is a
 # run that had fewer or more; a setting that was not known is no change; a group may be one that was
-# not drawn yet.
+# not drawn yet; any text may be the name of another controller.
 HARMLESS = {
-    "shorter": ("left", "carriers", "active", "raised", "probe", "batches"),
-    "longer": ("active", "raised", "carriers", "probe", "rescore", "batches"),
-    "deleted": ("schema", "probe", "scale"),
+    "text": ("named",),
+    "shorter": ("left", "carriers", "active", "raised", "probe", "batches", "counts"),
+    "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
+    "deleted": ("schema", "probe", "scale", "steering"),
 }
 
 
@@ -103,7 +104,8 @@ def may_pass(path, what):
     if what == "deleted":
         named = {"depends", "settled", "variance", "credit"} & set(path[:-1])
         optional = path[-1] in ("advantages", "rewards", "group_size")
-        return optional or path[:-1] == (GROUPS, "state") or (named and path[-1] != "prompts")
+        of_groups = path[:-1] == (GROUPS, "state") or path[-3:-1] == ("controller", "groups")
+        return optional or of_groups or (named and path[-1] != "prompts")
     return False
 
 

@@ -105,7 +105,10 @@ def test_against_a_plain_search():
         low, high = (low, min(high, 0.0)) if cosine.z < -1.96 else (low, high)
         assert (cosine.low, cosine.high) == pytest.approx((low, high), abs=0.06)
         at_value = slow_profile(parts, cosine.value)
-        assert at_value == pytest.approx(best, abs=0.05) or cosine.value in (cosine.low, cosine.high)
+        assert at_value == pytest.approx(best, abs=0.05) or cosine.value in (
+            cosine.low,
+            cosine.high,
+        )
 
 
 def test_parts_are_those_of_the_alignment():

@@ -1,0 +1,94 @@
+"""One floor under pass@1, of all prompts or of a group, and the λ that it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from passk_guard.remedies.drift_model import DriftModel
+from passk_guard.runtime.effort import Effort
+from passk_guard.runtime.stored import flag, mapping, whole
+from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Track
+
+__all__ = ["GuardedFloor"]
+
+_LEAST_TYPICAL = 0.005  # drift per ten steps
+_AIM = 0.8  # of the tolerance, below the floor
+_HORIZON = 4  # looks, and tens of steps, whichever is longer
+_LEAST_GAP = 0.1  # of the typical drift: what b - a counts for at least while nothing is sure
+_TRIED, _LOOKS, _SURE = 0.3, 4, 1.645  # λ, looks above it, standard errors
+
+
+class GuardedFloor:
+    """From an alarm until the model wants λ = 0 after it has cleared, this floor binds.
+
+    Args:
+        tolerance: how far pass@1 may fall below the floor.
+
+    Attributes:
+        binds: whether it asks for anything.
+        in_vain: whether mixing was found not to help; until the conflict has cleared.
+        model: of the drift.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        typical = max(tolerance, _LEAST_TYPICAL)
+        self._aim, self._least_gap = -_AIM * tolerance, _LEAST_GAP * typical
+        self.model = DriftModel(typical)
+        self.binds = self.in_vain = False
+        self._tried = 0  # looks in this episode that tell what a good share of λ does
+
+    def learn(self, drift: Drift | None, effort: Effort, share: float) -> None:
+        """Take in what pass@1 did under ``share`` since the last look."""
+        self.model.scaled(effort.growth)
+        if drift is None or not drift.usable or effort.steps <= 0:
+            return
+        self.model.learn(share, effort.steps / 10, drift.change, drift.se**2)
+        self._tried += self.binds and share > _TRIED
+
+    def wanted(self, track: Track, spacing: float, conflict: bool) -> float:
+        """The λ with which pass@1 gets to the aim in time; 0 while the floor does not bind.
+
+        Args:
+            track: pass@1 against the floor.
+            spacing: steps of effort between looks.
+            conflict: whether an alarm of its own is open.
+        """
+        if not conflict:
+            self.in_vain = False
+        if conflict and not self.binds and not self.in_vain:
+            self.binds, self._tried = True, 0
+        if not self.binds:
+            return 0.0
+        a, b = self.model.drifts
+        needed = (self._aim - track.change) / (_HORIZON * max(spacing / 10, 1.0))
+        best = b + _SURE * self.model.b_se
+        if self._tried >= _LOOKS and needed > max(a, best) and self.model.z < _SURE:
+            self.binds, self.in_vain = False, True
+            return 0.0
+        return min(max((needed - a) / max(b - a, self._least_gap), 0.0), 1.0)
+
+    def rest(self) -> None:
+        """Bind no more, until the next alarm."""
+        self.binds = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on after a resume."""
+        return {
+            "binds": self.binds,
+            "in_vain": self.in_vain,
+            "tried": self._tried,
+            "model": self.model.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            Unfit: it is not whole; nothing is taken over.
+        """
+        binds, in_vain = flag(state, "binds"), flag(state, "in_vain")
+        tried, model = whole(state, "tried"), mapping(state, "model")
+        self.model.load_state_dict(model)
+        self.binds, self.in_vain, self._tried = binds, in_vain, tried

@@ -1,0 +1,177 @@
+"""From λ to a live objective and back: what a controller is told, and what a checkpoint keeps."""
+
+import json
+
+import pytest
+import torch
+from guarded_bandit import CONTEXTS, ascend
+from tiny import BanditPolicy
+
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
+from passk_guard.remedies import CONTROLLERS, ControlReading, register_controller
+from passk_guard.remedies.remedy import RemedyChange
+from passk_guard.reporting.sentences import remedy_message
+from passk_guard.runtime.effort import Effort
+from passk_guard.runtime.stored import Unfit
+
+pytestmark = pytest.mark.filterwarnings("ignore:passk-guard")
+
+
+class Recorder:
+    """λ = 0.6 from the first alarm on; keeps what it is told."""
+
+    def __init__(self, tolerance):
+        self.value, self.told = 0.0, []
+        self.in_vain, self.gives_up_at = False, 1000
+
+    def update(self, reading):
+        self.told.append(reading)
+        self.value = 0.6 if reading.conflicts else self.value
+        self.in_vain = reading.step >= self.gives_up_at
+        return self.value
+
+    def state_dict(self):
+        return {"mine": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["mine"]
+
+
+@pytest.fixture(autouse=True)
+def recorder():
+    register_controller("recorder", Recorder)
+    yield
+    del CONTROLLERS._entries["recorder"]
+
+
+def make_guard(action="mix", controller="recorder", optimizer=None, **settings):
+    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
+    rows = [{"prompt": str(i), "kind": "even" if i % 2 == 0 else "odd"} for i in range(CONTEXTS)]
+    config = PassKGuardConfig(
+        **{"k": 4, "prompts_per_probe": 32, "every": 5, "action": action, "floor": 0.99},
+        controller=controller,
+        **settings,
+    )
+    return PassKGuard(
+        policy,
+        HeldOutPool(rows),
+        config,
+        isolation=policy.isolated,
+        objective=PassKObjective(4),
+        optimizer=optimizer,
+    )
+
+
+def told(guard):
+    return guard._remedy.controller.told
+
+
+def test_what_a_controller_is_told():
+    guard = make_guard(group_by="kind")
+    guard.probe(0)
+    ascend(guard.policy, 1, 2)
+    guard.rescore(5)
+    first, second = told(guard)
+    assert isinstance(first, ControlReading)
+    assert (first.step, second.step) == (0, 5)
+    assert (first.drift, first.share, first.effort) == (None, 0.0, Effort(0.0))
+    assert first.conflicts
+    assert second.share == 0.6
+    assert second.effort == Effort(5.0)
+    assert second.drift is guard.rescores[0].drift
+    assert second.track is guard.rescores[0].track
+    assert set(second.groups) == set(second.group_drifts) == {"even", "odd"}
+    parts = [second.group_drifts[label] for label in ("even", "odd")]
+    weighed = sum(part.change * part.prompts for part in parts)
+    assert weighed / second.drift.prompts == pytest.approx(second.drift.change)
+
+
+def test_the_effort_is_that_of_the_optimizer_between_looks():
+    opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    guard = make_guard(optimizer=lambda: opt)
+    for step in range(11):
+        if guard.due(step):
+            guard.probe(step)
+        opt.param_groups[0]["lr"] = 0.5 if step < 7 else 0.05
+    assert [reading.effort.steps for reading in told(guard)] == pytest.approx([0, 5, 3.2])
+
+
+def test_adjust_k_tells_the_share_that_is_in_force():
+    guard = make_guard("adjust_k")
+    guard.probe(0)
+    k = guard.objective.k
+    assert 1 < k < 4
+    assert k != pytest.approx(4**0.4)  # what it is where nothing was probed
+    guard.rescore(5)
+    assert told(guard)[-1].share == pytest.approx(0.6)
+    assert guard.objective.k == pytest.approx(k)  # the same counts as at the probe
+
+
+def test_a_remedy_that_does_not_help_is_said_once():
+    guard, said = make_guard(), []
+    guard._tell = said.append
+    guard.probe(0)
+    guard._remedy.controller.gives_up_at = 5
+    guard.rescore(5)
+    guard.rescore(6)
+    changes = [event.change for event in said if hasattr(event, "change")]
+    assert [(change.on, change.in_vain) for change in changes] == [(True, False), (False, True)]
+    assert "mixing pass@1 in does not help here" in remedy_message(5, changes[-1])
+    lowered = RemedyChange("adjust_k", False, 0.0, 8, in_vain=True)
+    assert "a lower k does not help here" in remedy_message(5, lowered)
+    assert "off again" in remedy_message(5, RemedyChange("mix", False, 0.0, 8))
+
+
+@pytest.mark.parametrize("action", ["mix", "adjust_k"])
+def test_another_controller_starts_at_the_share_that_was_in_force(action):
+    for written, by in (("integral", "mpc"), ("mpc", "integral"), ("recorder", "mpc")):
+        one, other = make_guard(action, written), make_guard(action, by)
+        one.probe(0)
+        state = one.state_dict()
+        before = one.objective.k, one.objective.pass1_weight
+        assert before != (4, 0.0)
+        taken = other.load_state_dict(state)
+        assert "remedy" in taken.kept
+        assert (other.objective.k, other.objective.pass1_weight) == before
+        share = one._remedy._share
+        assert other._remedy.controller.value == pytest.approx(share)
+        # It lets go slowly, even though the alarms that were open are not its own.
+        other._prober.detector.active.clear()
+        other.rescore(5)
+        assert other._remedy.controller.value > 0
+
+
+def test_a_controller_that_cannot_take_over_starts_at_0():
+    one, other = make_guard(controller="mpc"), make_guard()
+    one.probe(0)
+    taken = other.load_state_dict(one.state_dict())
+    assert "remedy" in taken.kept
+    assert other.objective.pass1_weight == one.objective.pass1_weight > 0
+    assert other._remedy.controller.value == 0
+
+
+def test_a_state_from_before_controllers_were_named():
+    one, same, other = (
+        make_guard(controller="integral"),
+        *(make_guard(controller=c) for c in ("integral", "mpc")),
+    )
+    one.probe(0)
+    state = one.state_dict()
+    del state["remedy"]["state"]["steering"]
+    for guard in (same, other):
+        assert "remedy" in guard.load_state_dict(state).kept
+        assert guard._remedy.controller.value == one._remedy.controller.value > 0
+    assert same._remedy.controller.state_dict() == one._remedy.controller.state_dict()
+
+
+def test_what_is_kept_is_plain_and_whole():
+    guard, other = make_guard("adjust_k", "mpc"), make_guard("adjust_k", "mpc")
+    guard.probe(0)
+    ascend(guard.policy, 1, 2)
+    guard.rescore(5)
+    kept = json.loads(json.dumps(guard._remedy.state_dict()))
+    other._remedy.load_state_dict(kept)
+    assert other._remedy.state_dict() == guard._remedy.state_dict()
+    kept["steering"]["counts"][0] = {"right": 9, "all": 8}
+    with pytest.raises(Unfit, match="more right rollouts"):
+        other._remedy.load_state_dict(kept)
