@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from passk_guard.passk import binomial_ratio, unbiased_prompt_weight
-from passk_guard.statistics.interval import interval, unbiased_variance
+from passk_guard.statistics.interval import interval
+from passk_guard.statistics.variance import unbiased_variance
 
 __all__ = [
     "Alignment",
