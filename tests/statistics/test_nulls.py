@@ -72,4 +72,4 @@ def test_batches_in_pieces_are_as_many_as_asked_for():
     rng = np.random.default_rng(0)
     pieces = list(simulated(VANISHING["rare hard prompts"], rng, 25, 8, at_once=400))
     assert len(pieces) == 5  # six kernels of 8 x 8 fit
-    assert sum(len(piece.inner) for piece in pieces) == 25
+    assert sum(len(weights) for _, weights in pieces) == 25
