@@ -53,9 +53,7 @@ MEMORY = 0.15  # weight of the latest increment in the estimate of that variance
 
 @dataclass(frozen=True)
 class Probes:
-    """``(looks, runs)`` inner products and ``(looks, runs, 3)`` parts of their variance; the first
-    entry of ``parts`` belongs to the reference.
-    """
+    """``(looks, runs)`` inner products, ``(1 + looks, runs, 3)`` parts, the reference's first."""
 
     inner: np.ndarray
     own: np.ndarray
