@@ -23,12 +23,14 @@ import numpy as np
 import torch
 
 from passk_guard.passk import binomial_ratio, unbiased_prompt_weight
-from passk_guard.statistics.interval import interval, unbiased_variance
+from passk_guard.statistics.interval import interval
+from passk_guard.statistics.variance import unbiased_variance
 
 __all__ = [
     "Alignment",
     "alignment_curve",
     "estimate_alignment",
+    "symmetric_kernel",
     "weighted_alignment",
 ]
 
@@ -123,6 +125,23 @@ def weighted_alignment(gramian: Any, weights: Any, k: int | None = None) -> Alig
     matrix = _square(gramian)
     vector = _vector(weights, len(matrix), "weights")
     return _estimate(matrix, vector, k, float(np.mean(vector)))
+
+
+def symmetric_kernel(gramian: Any, weights: Any) -> np.ndarray:
+    """``H_ij = (W_i + W_j) K_ij / 2``, zero diagonal: the mean over pairs is ``⟨∇J, ∇J_1⟩``.
+
+    Args:
+        gramian: ``(m, m)`` as in :func:`estimate_alignment`.
+        weights: ``(m,)`` prompt weights ``W_i``.
+
+    Raises:
+        ValueError: shapes do not match, or fewer than 4 prompts.
+    """
+    matrix = _square(gramian)
+    vector = _vector(weights, len(matrix), "weights")
+    H = 0.5 * (vector[:, None] + vector[None, :]) * matrix
+    np.fill_diagonal(H, 0.0)
+    return np.asarray(H)
 
 
 def _estimate(K: np.ndarray, W: np.ndarray, k: int | None, mean_weight: float) -> Alignment:

@@ -1,0 +1,70 @@
+"""The simulation of the fused alarm: its parts, and its quick form within bounds."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from places import TESTS
+
+from passk_guard.statistics.variance import VarianceParts, pooled_parts
+
+sys.path.insert(0, str(TESTS / "benchmarks"))
+
+import fused_calibration as simulation
+
+
+@pytest.mark.long
+def test_quick_form():
+    script = TESTS / "benchmarks" / "fused_calibration.py"
+    run = subprocess.run(
+        [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "| rollouts, strong | 0.01 |" in run.stdout
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_s_is_foretold_by_the_pooled_parts_of_past_probes(window):
+    found = simulation.probes("rollouts, strong", 2, 0)
+    s = simulation.foretold(found, window)
+    for t, run in ((0, 0), (2, 1), (40, 0)):
+        ages = range(min(window, t + 1))
+        past = [
+            VarianceParts(
+                *found.parts[t - a, run],
+                m=simulation.REFERENCE if a == t else simulation.PROMPTS,
+            )
+            for a in ages
+        ]
+        pooled = pooled_parts(past, [0.85**a for a in ages])
+        assert s[t, run] ** 2 == pytest.approx(pooled.kept_at(simulation.PROMPTS))
+
+
+@pytest.mark.parametrize("kind", simulation.DRIFTS)
+def test_drift_has_no_trend_and_its_sum_the_spread_that_is_said(kind):
+    change, added = simulation.DRIFTS[kind](np.random.default_rng(0), 250)
+    mean, se = change.mean(), change.mean(0).std() / np.sqrt(250)
+    assert abs(mean) < 4 * se
+    assert (added > 0).all()
+    if kind in ("still, 64 prompts", "rare gains", "rare losses"):
+        spread = change.sum(0).std() / np.sqrt(added.sum(0).mean())
+        assert spread == pytest.approx(1.0, abs=0.12)
+
+
+def test_of_independent_normal_x_the_rate_is_the_nominal_one():
+    x = np.random.default_rng(0).normal(size=(4000, 200))
+    assert simulation.alarms(x, 1e-2) == pytest.approx(1.0, abs=0.1)
+    assert simulation.alarms(x - 0.2, 1e-2) > 2  # negative control: a conflict
+
+
+def test_overwhelming_evidence_fires_at_the_first_look():
+    x = np.full((1, 1), -20.0)
+    assert simulation.alarms(x, 1e-3) > 0
+    assert simulation.alarms(x, 1e-3, clip=3.0) == 0
+
+
+def test_a_higher_ceiling_clears_later():
+    looks = [simulation.looks_to_clear(q, 0.0, runs=2000).mean() for q in (1.0, 2.0, 4.0)]
+    assert looks[0] < looks[1] < looks[2]
+    assert 3 < looks[1] < 5
