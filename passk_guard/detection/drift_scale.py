@@ -14,7 +14,7 @@ __all__ = ["DriftScale"]
 # Variance per ten steps of a healthy run's true change, at least; what is shown to be more is more.
 _WANDER = 0.002**2
 _PRIOR_LOOKS = 2.0
-_DECAY = 0.85
+_DECAY = 0.95
 
 
 class DriftScale:

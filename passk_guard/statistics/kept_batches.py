@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from passk_guard.runtime.stored import Unfit, items, tensor
+from passk_guard.statistics.alignment import symmetric_kernel
 from passk_guard.statistics.cosine import (
     Cosine,
     gradient_parts,
@@ -26,7 +27,7 @@ from passk_guard.statistics.variance import pooled_parts, variance_parts
 
 __all__ = ["KeptBatch", "KeptBatches", "Weigh"]
 
-_MOST = 12
+_MOST = 20
 _DECAY = 0.85  # an effective memory of about seven probes
 
 
@@ -52,7 +53,7 @@ Weigh = Callable[[KeptBatch], np.ndarray]
 
 
 class KeptBatches:
-    """The last dozen, oldest first. A batch counts for its prompts, and less with age."""
+    """The last twenty, oldest first. A batch counts for its prompts, and less with age."""
 
     def __init__(self) -> None:
         self._batches: list[KeptBatch] = []
@@ -89,11 +90,8 @@ class KeptBatches:
         """
         if not self._batches:
             return None
-        found = []
-        for batch in self._batches:
-            W, K = weigh(batch), batch.gramian
-            H = 0.5 * (W[:, None] + W) * K
-            found.append(variance_parts(H - np.diag(np.diag(H))))
+        kernels = (symmetric_kernel(batch.gramian, weigh(batch)) for batch in self._batches)
+        found = [variance_parts(kernel) for kernel in kernels]
         variance = pooled_parts(found, self._fresh.tolist()).kept_at(prompts)
         return math.sqrt(variance) if variance > 0 else None
 

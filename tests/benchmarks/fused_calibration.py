@@ -45,7 +45,7 @@ MOST = 20  # past probes that s rests on
 ALONE = 2.6  # with a few hard prompts alone to tell, s itself is uncertain by a third
 U_CLIP = 4.0  # heavy-tailed gradients: by itself the inner product takes two looks
 WANDER = 0.002**2  # least variance of pass@1's own wandering in ten steps
-MEMORY = 0.15  # weight of the latest increment in the estimate of that variance
+PRIOR, FADES = 2.0, 0.95  # looks that this counts for at first; what a look keeps at the next
 
 
 # Inner products ---------------------------------------------------------------------------------
@@ -165,10 +165,13 @@ DRIFTS: dict[str, Callable[[np.random.Generator, int], Drifts]] = {
 def standardised(drift: Drifts) -> np.ndarray:
     """``(looks, runs)`` d; a look is ten steps."""
     change, added = drift
-    excess, out = np.full(change.shape[1], WANDER), np.empty_like(change)
+    total, count = np.full(change.shape[1], PRIOR * WANDER), PRIOR
+    out = np.empty_like(change)
     for t in range(len(change)):
-        out[t] = change[t] / np.sqrt(added[t] + np.maximum(WANDER, excess))
-        excess = excess + MEMORY * (change[t] ** 2 - added[t] - excess)
+        out[t] = change[t] / np.sqrt(added[t] + np.maximum(WANDER, total / count))
+        if t:  # half the squared difference of neighbours: a trend is no wandering
+            excess = ((change[t] - change[t - 1]) ** 2 - added[t] - added[t - 1]) / 2
+            total, count = FADES * total + excess, FADES * count + 1
     return out
 
 
