@@ -14,6 +14,7 @@ from passk_guard.statistics.diagnostics import Diagnostics
 from passk_guard.statistics.levels import Reading
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
+from passk_guard.statistics.turnover import Turnover
 
 __all__ = ["Failure", "Look", "Probe", "Rescore"]
 
@@ -24,7 +25,8 @@ class Look:
 
     Attributes:
         step: optimizer steps done.
-        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``.
+        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``,
+            ``turnover``.
         alarm: set where one is raised here.
         conflicts: alarms that are open.
         cleared: whether the conflict ended here.
@@ -57,6 +59,11 @@ class Look:
     def drift_at_k(self) -> Drift | None:
         """The same of pass@k, first order in each prompt's change."""
         return self.reading.drift_at_k
+
+    @property
+    def turnover(self) -> Turnover | None:
+        """Prompts lost and won; ``None`` at a re-scoring and until one is drawn again."""
+        return self.reading.turnover
 
     @property
     def conflict(self) -> bool:

@@ -68,6 +68,7 @@ def summary(run: Run) -> dict[str, Any]:
             {name: look[name] for name in ("step", "fired", "message")} for look in run.alarms
         ],
         "conflict": run.conflict,
+        "turnover": run.turnover,
         "config": config,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from passk_guard.runtime.stored import Unfit, items, mapping, whole
 from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
 from passk_guard.statistics.track import Pass1Track, Track, sampled_level
+from passk_guard.statistics.turnover import PromptCounts, Turnover
 
 __all__ = ["Levels", "Reading"]
 
@@ -29,12 +30,15 @@ class Reading:
         groups: by label, with ``group_by``; those seen so far.
         drift: paired change of pass@1 since the last reading; ``None`` at the first.
         drift_at_k: the same of pass@k.
+        turnover: prompts lost and won since they were first drawn; ``None`` where none was drawn
+            again, and at a re-scoring.
     """
 
     track: Track
     groups: Mapping[str, Track]
     drift: Drift | None
     drift_at_k: Drift | None
+    turnover: Turnover | None = None
 
 
 class Levels:
@@ -65,7 +69,7 @@ class Levels:
         self._policy, self._micro_batch, self._label_of = policy, micro_batch, label_of
         self._progress = progress
         self._store = RolloutStore(k, label_of)
-        self._track = Pass1Track()
+        self._track, self._counts = Pass1Track(), PromptCounts()
         self.floor = Floor(floor)
         self._groups: dict[str, Pass1Track] = {}
         self._last_step = 0
@@ -94,7 +98,9 @@ class Levels:
         drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
         self._store.add(list(zip(batches, scored, strict=True)), reference=reference)
-        return self._update(step, drifts, [group for batch in batches for group in batch])
+        everything = [group for batch in batches for group in batch]
+        reading = self._update(step, drifts, everything)
+        return replace(reading, turnover=self._counts.add(everything))
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[Tensor | None]:
         """Log-probs of a batch under the present weights."""
@@ -147,6 +153,7 @@ class Levels:
             "store": self._store.state_dict(),
             "track": self._track.state_dict(),
             "last_step": self._last_step,
+            "counts": self._counts.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
@@ -160,12 +167,15 @@ class Levels:
             Unfit: it is not whole; nothing is taken over.
         """
         track, last_step = Pass1Track(), whole(state, "last_step")
+        prompts = PromptCounts()
+        if "counts" in state:  # earlier releases kept none
+            prompts.load_state_dict(mapping(state, "counts"), rows)
         track.load_state_dict(mapping(state, "track"))
         store = mapping(state, "store")
         if bool(items(store, "batches")) is not (track.now() is not None):
             raise Unfit("its track and its rollouts do not belong together")
         self._store.load_state_dict(store, rows)
-        self._track, self._last_step = track, last_step
+        self._track, self._last_step, self._counts = track, last_step, prompts
 
     def groups_state(self) -> dict[str, Any]:
         """The tracks of the groups."""
