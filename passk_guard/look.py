@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from passk_guard.detection.alarm import Alarm, AlarmKind
+from passk_guard.detection.verifier_drift import VerifierDrift
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
@@ -87,6 +88,8 @@ class Probe(Look):
         served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
         training_pass_at_1: on the training batches since the last probe, where they are seen. No
             alarm rests on it.
+        verifier: whether it still gives the verdicts that it gave; ``None`` at the first probe, and
+            where it cannot be asked.
         curve: alignment for k = 1 to n-1; empty without signal.
         alignment: the pass@k diagnostic at the target k; ``None`` without signal.
         update_alignment: of the update in force, which is what the alarm tests.
@@ -111,6 +114,7 @@ class Probe(Look):
     pass_at_k_se: float
     served_pass_at_1: float | None
     training_pass_at_1: float | None
+    verifier: VerifierDrift | None = None
     curve: list[Alignment] = field(repr=False)
     alignment: Alignment | None
     update_alignment: Alignment | None

@@ -13,6 +13,7 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.detector import Detector
 from passk_guard.detection.episodes import ConflictDetector
+from passk_guard.detection.verifier_check import VerifierCheck
 from passk_guard.gradients.adam_metric import adam_scales
 from passk_guard.gradients.engine import EngineSettings, make_engine
 from passk_guard.look import Probe, Rescore
@@ -23,6 +24,7 @@ from passk_guard.rollouts.group import counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
+from passk_guard.rollouts.verified_again import without_completions
 from passk_guard.runtime.progress import Progress
 from passk_guard.runtime.stored import mapping, row_ids
 from passk_guard.statistics.cosine import PooledCosine
@@ -55,6 +57,7 @@ class Prober:
     Attributes:
         levels: pass@1 over the run.
         detector: raises alarms.
+        verifier: sees whether it is still the same.
         exact_bytes: what the gradients of a probe would take unsketched, where the engine says.
     """
 
@@ -95,6 +98,7 @@ class Prober:
         self.detector = ConflictDetector(
             config.false_alarms, config.pass1_tolerance, groups, config.detectors
         )
+        self.verifier = VerifierCheck(policy, pool.rows, config.strict)
         self._cosine = PooledCosine()
         self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
@@ -109,6 +113,7 @@ class Prober:
         k = self._config.k
         self._progress(_SAMPLING, 0, 0)
         groups, drawn = self._sampler.batch()
+        verifier, groups = self.verifier.look(step, groups), without_completions(groups)
         self._progress("scoring", 0, 0)
         scores = self.levels.score(groups)
         one_batch = time.perf_counter() - start
@@ -138,7 +143,7 @@ class Prober:
         more = []
         for i in range(count):
             self._progress("reference batches", i, count)
-            more.append(self._sampler.batch()[0])
+            more.append(without_completions(self._sampler.batch()[0]))
         self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
         only_once = time.perf_counter() - began
@@ -157,6 +162,7 @@ class Prober:
             pass_at_k_se=pass_at_k_se,
             served_pass_at_1=served,
             training_pass_at_1=self._training_pass_at_1(),
+            verifier=verifier,
             reading=reading,
             curve=evidence.curve,
             alignment=evidence.target,

@@ -124,13 +124,13 @@ def loss_p_values(n: int, later: int, margin: float) -> np.ndarray:
     return values
 
 
-def _binomial(n: int, p: float) -> np.ndarray:
+def _binomial(n: int, p: float) -> Any:
     """Chances of 0 to n right."""
     if p <= 0 or p >= 1:
         return np.eye(n + 1)[n if p >= 1 else 0]
     k = np.arange(n + 1)
-    logs = np.array([lgamma(i + 1) for i in k])
-    return np.asarray(np.exp(logs[n] - logs - logs[::-1] + k * np.log(p) + (n - k) * np.log1p(-p)))
+    logs: np.ndarray = np.array([lgamma(i + 1) for i in k])
+    return np.exp(logs[n] - logs - logs[::-1] + k * np.log(p) + (n - k) * np.log1p(-p))
 
 
 def _discoveries(p_values: Sequence[float], level: float) -> list[int]:
