@@ -3,7 +3,7 @@
 ===========  ===================================================================================
 ``start``    which run, settings, pool, trainer, time; again after each resume
 ``probe``    scalars (:mod:`passk_guard.reporting.scalars`), the alarms that are open, the
-             conflict, prompts lost and won, now and then a
+             conflict, prompts lost and won, the verifier's verdicts, now and then a
              :class:`~passk_guard.reporting.snapshot.Snapshot`
 ``rescore``  the same without what only a probe knows
 ``lost``     a probe that failed, and why
@@ -81,6 +81,8 @@ def look_record(
         record |= {"fired": list(found.alarm.fired), "message": found.alarm.message}
     if found.turnover is not None:
         record["turnover"] = _turnover(found.turnover, rows)
+    if isinstance(found, Probe) and found.verifier is not None:
+        record["verifier"] = vars(found.verifier)
     if conflicts is not None:
         record["conflict"] = _conflict(conflicts, rows)
     return record | _picture(picture)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from guarded_bandit import CONTEXTS
+from judged import Judge, make_guard
 from tiny import BanditPolicy
 
-from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
+from passk_guard import PassKGuardWarning
 from passk_guard.detection.named_states import NamedState
 from passk_guard.detection.verifier_check import VerifierCheck
 from passk_guard.detection.verifier_drift import CHANCE, Recheck, verifier_drift
@@ -59,10 +60,10 @@ def test_a_judge_that_changes_its_mind_is_named_within_a_few_probes(noise, chang
 @pytest.mark.long
 @pytest.mark.parametrize(("noise", "uneven"), [(0.0, False), (0.053, False), (0.1, True)])
 def test_a_steady_judge_is_not_named_over_hundreds_of_looks(noise, uneven):
-    """At 1 % per run, 100 runs name one on average, and 5 or more in 0.3 % of cases."""
+    """At 1 % per run, 60 runs name 4 or more in 0.3 % of cases."""
     rng = np.random.default_rng(1)
-    runs = [named_after(judge(rng, noise, looks=200, uneven=uneven)) for _ in range(100)]
-    assert sum(after is not None for after in runs) < 5
+    runs = [named_after(judge(rng, noise, looks=200, uneven=uneven)) for _ in range(60)]
+    assert sum(after is not None for after in runs) < 4
 
 
 @pytest.mark.long
@@ -74,10 +75,10 @@ def test_the_baselines_own_error_counts():
         first, *later = judge(rng, 0.02, looks=100)
         base = (first.others + 0.5) / (N + 1)
         x = np.array([look.others for look in later])
-        ratio = x * math.log(2.0) + (N - x) * math.log((1 - 2 * base) / (1 - base))
+        ratio = x * math.log(1.5) + (N - x) * math.log((1 - 1.5 * base) / (1 - base))
         total = np.maximum.accumulate(ratio.cumsum())[-1]
         wrong += total > math.log(1 / CHANCE)
-    assert wrong > 15
+    assert wrong >= 10  # one is what was promised
 
 
 def test_the_evidence_is_a_martingale_at_most():
@@ -137,49 +138,6 @@ def test_rollouts_are_spread_over_prompts_whatever_their_verdict():
 
 
 # A guard's run ----------------------------------------------------------------------------------
-
-
-class Speaks(BanditPolicy):
-    """The bandit, whose actions are text and are verified by somebody else."""
-
-    def generate(self, rows, row_ids, n, temperature=None):
-        return [
-            RolloutGroup(
-                g.row,
-                *g.tokens,
-                torch.full((n,), torch.nan),
-                completions=tuple(str(ids[-1].item()) for ids in g.input_ids),
-            )
-            for g in super().generate(rows, row_ids, n)
-        ]
-
-
-class Judge:
-    """Right is right, but for its noise, and from some call on for fixed rollouts."""
-
-    def __init__(self, noise=0.0, changed=0.0, seed=0):
-        self.rng, self.noise, self.changed = np.random.default_rng(seed), noise, changed
-        self.changes, self.calls, self.broken = False, [], False
-
-    def __call__(self, prompts, completions, answer, **_):
-        if self.broken:
-            raise ConnectionError("no judge")
-        self.calls.append(len(completions))
-        right = np.array([c == a for c, a in zip(completions, answer, strict=True)])
-        right ^= self.rng.random(len(right)) < self.noise
-        right ^= self.changes & (self.rng.random(len(right)) < self.changed)
-        return [float(v) for v in right]
-
-
-def make_guard(judge, policy=None, said=None, prompts=CONTEXTS, **settings):
-    torch.manual_seed(0)
-    policy = policy or Speaks(CONTEXTS, dim=3, seed=5)
-    rows = [{"prompt": i, "answer": str(int(policy.right[i]))} for i in range(CONTEXTS)]
-    settings = {"k": 4, "prompts_per_probe": prompts, "num_generations": 16, **settings}
-    config = PassKGuardConfig(**{"every": 5, "action": lambda *_: None, **settings})
-    verified = VerifiedPolicy(policy, judge)
-    say = (lambda text: None) if said is None else said.append
-    return PassKGuard(verified, HeldOutPool(rows), config, isolation=policy.isolated, say=say)
 
 
 def test_a_judge_that_changes_half_way_through_a_run_is_named():
