@@ -87,7 +87,8 @@ def damaged(state):
 
 # Any list of rows of the pool is one that could have been left; a batch less, or one twice, is a
 # run that had fewer or more; a setting that was not known is no change; a group may be one that was
-# not drawn yet; a prompt may not have been drawn, and earlier releases counted none, nor checked verifiers.
+# not drawn yet; a prompt may not have been drawn, and earlier releases counted none, nor checked
+# verifiers.
 HARMLESS = {
     "shorter": ("left", "carriers", "active", "raised", "probe", "batches", "first", "last"),
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches"),
