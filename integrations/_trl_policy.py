@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from passk_guard.integrations._trl_rewards import ProbeRewards
+from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
 from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
 from passk_guard.rollouts.group import RolloutGroup, packed
 from passk_guard.rollouts.token_log_probs import token_log_probs
@@ -133,6 +134,7 @@ class TRLPolicy:
     ) -> list[RolloutGroup]:
         from accelerate.utils import gather_object
 
+        self._rewards.completions = None
         # After continuous batching TRL puts the model into train mode.
         with tapped_rewards(self._trainer) as tapped, kept_modes(self._trainer.model):
             output = self._trainer._generate_and_score_completions(local)
@@ -140,11 +142,35 @@ class TRLPolicy:
         rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
         rollouts = gather_object(_unpadded(output))
+        completions = gather_object(self._rewards.completions or [])
         groups = []
         for i, row in enumerate(row_ids):
             mine = slice(i * n, (i + 1) * n)
-            groups.append(_group(row, rollouts[mine], success[mine], rewards[mine]))
+            group = _group(row, rollouts[mine], success[mine], rewards[mine])
+            if len(completions) == len(rollouts):
+                group = replace(group, completions=tuple(completions[mine]))
+            groups.append(group)
         return groups
+
+    @property
+    def verify_again(self) -> Callable[..., list[float]]:
+        """``f(rows, completions, completion_ids)``: verdicts on given rollouts, one row each.
+
+        1 is right, 0 wrong, NaN none. Processes share the work, and all get all verdicts.
+
+        Raises:
+            AttributeError: a reward model decides, which does not change by itself.
+        """
+        if isinstance(self._verifier, torch.nn.Module):
+            raise AttributeError("a reward model is not asked again")
+        func = self._rewards.before(self._verifier)
+
+        def verdicts(*rollouts: Sequence[Any]) -> list[float]:
+            found = scored_again(self._trainer, func, *rollouts)
+            self._rewards.raise_errors()
+            return [float(v) for v in decide_success(torch.tensor(found), self._threshold)]
+
+        return verdicts
 
     @contextmanager
     def isolated(self, seed: int) -> Iterator[None]:

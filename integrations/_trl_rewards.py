@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from passk_guard.rollouts.verified_again import shared_out
+from passk_guard.rollouts.verified_policy import finished
 from passk_guard.rollouts.verifier import checked_scores, copied, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
 from passk_guard.runtime.processes import everywhere
 
-__all__ = ["ProbeRewards"]
+__all__ = ["ProbeRewards", "scored_again"]
 
 
 class ProbeRewards:
@@ -24,12 +27,17 @@ class ProbeRewards:
 
     Args:
         timeout: seconds after which one that hangs is reported.
+
+    Attributes:
+        completions: of this process, as the functions got them last; ``None`` where no function
+            did, or where they are scored by the environments that gave them.
     """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._wrapped: dict[int, Callable[..., Any]] = {}
         self._error: Exception | None = None
+        self.completions: list[Any] | None = None
 
     def before(self, func: Any) -> Any:
         """The function to call instead; a reward model is left as it is."""
@@ -50,6 +58,12 @@ class ProbeRewards:
     def _wrap(self, func: Callable[..., Any]) -> Callable[..., Any]:
         told, name = watched(func, self._timeout), verifier_name(func)
 
+        def copies(arguments: dict[str, Any]) -> dict[str, Any]:
+            own: dict[str, Any] = copied(arguments)
+            kept = "completions" in own and "environments" not in own
+            self.completions = copied(own["completions"]) if kept else None
+            return own
+
         def failed(error: Exception, prompts: Any) -> list[float]:
             self._error = self._error or error
             return [0.0] * len(prompts)
@@ -59,7 +73,7 @@ class ProbeRewards:
             @functools.wraps(func, updated=())
             async def later(*, prompts: Any, **arguments: Any) -> list[float]:
                 try:
-                    found = await told(**copied({"prompts": prompts, **arguments}))
+                    found = await told(**copies({"prompts": prompts, **arguments}))
                     return checked_scores(found, len(prompts), name)
                 except Exception as error:
                     return failed(error, prompts)
@@ -69,9 +83,52 @@ class ProbeRewards:
         @functools.wraps(func, updated=())
         def now(*, prompts: Any, **arguments: Any) -> list[float]:
             try:
-                found = told(**copied({"prompts": prompts, **arguments}))
+                found = told(**copies({"prompts": prompts, **arguments}))
                 return checked_scores(found, len(prompts), name)
             except Exception as error:
                 return failed(error, prompts)
 
         return now
+
+
+def scored_again(
+    trainer: Any,
+    func: Callable[..., Any],
+    rows: Sequence[Mapping[str, Any]],
+    completions: Sequence[Any],
+    completion_ids: Sequence[list[int]],
+) -> list[float]:
+    """A reward function's scores of given rollouts, called as TRL calls it; processes share them.
+
+    Args:
+        trainer: whose reward function it is.
+        func: the function, from :meth:`ProbeRewards.before`.
+        rows: of each rollout.
+        completions: text or messages.
+        completion_ids: their tokens.
+    """
+
+    def scores(mine: list[int]) -> list[float]:
+        own = ("prompt", "completion", "completion_ids")
+        columns = {name: [rows[i][name] for i in mine] for name in rows[0] if name not in own}
+        found = func(
+            **columns,
+            prompts=[rows[i]["prompt"] for i in mine],
+            completions=[completions[i] for i in mine],
+            completion_ids=[completion_ids[i] for i in mine],
+            trainer_state=trainer.state,
+            log_extra=_nothing,
+            log_metric=_nothing,
+        )
+        if not is_async(func):
+            return list(found)
+        loop = getattr(trainer, "async_loop", None)  # where its own async functions run
+        if loop is None:
+            return list(finished(found))
+        return list(asyncio.run_coroutine_threadsafe(found, loop).result())
+
+    return shared_out(len(rows), scores)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for the trainer's loggers."""

@@ -231,7 +231,7 @@ class PassKGuard:
         self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))
         if probe is not None:
             self.history.append(probe)
-            found = probe.no_signal, probe.pass_at_k, probe.diagnostics
+            found = probe.no_signal, probe.pass_at_k, probe.diagnostics, probe.verifier
             for state in self._states.update(*found):
                 self._tell(StateBegan(state, probe, self._states.gap_at_start))
             if probe.first is not None and probe.first.opposed and not probe.update_seen:

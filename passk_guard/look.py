@@ -9,6 +9,7 @@ import numpy as np
 
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.cause import Cause
+from passk_guard.detection.verifier_drift import VerifierDrift
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
@@ -17,6 +18,7 @@ from passk_guard.statistics.levels import Reading
 from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
+from passk_guard.statistics.turnover import Turnover
 
 __all__ = ["Failure", "Look", "Probe", "Rescore"]
 
@@ -27,7 +29,8 @@ class Look:
 
     Attributes:
         step: optimizer steps done.
-        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``.
+        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``,
+            ``turnover``.
         alarm: set where one is raised here.
         conflicts: alarms that are open.
         cause: of them; ``None`` where none is open.
@@ -69,6 +72,11 @@ class Look:
         return self.reading.pace
 
     @property
+    def turnover(self) -> Turnover | None:
+        """Prompts lost and won; ``None`` at a re-scoring and until one is drawn again."""
+        return self.reading.turnover
+
+    @property
     def conflict(self) -> bool:
         """Whether a conflict is open."""
         return bool(self.conflicts)
@@ -90,6 +98,8 @@ class Probe(Look):
         served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
         training_pass_at_1: on the training batches since the last probe, where they are seen. No
             alarm rests on it.
+        verifier: whether it still gives the verdicts that it gave; ``None`` at the first probe, and
+            where it cannot be asked.
         curve: alignment for k = 1 to n-1; empty without signal.
         alignment: the pass@k diagnostic at the target k; ``None`` without signal.
         update_alignment: of the update in force, which is what the alarm tests.
@@ -118,6 +128,7 @@ class Probe(Look):
     pass_at_k_se: float
     served_pass_at_1: float | None
     training_pass_at_1: float | None
+    verifier: VerifierDrift | None = None
     curve: list[Alignment] = field(repr=False)
     alignment: Alignment | None
     update_alignment: Alignment | None

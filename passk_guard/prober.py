@@ -13,6 +13,7 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.detector import Detector, LookEvidence
 from passk_guard.detection.episodes import ConflictDetector
+from passk_guard.detection.verifier_check import VerifierCheck
 from passk_guard.gradients.engine import EngineSettings
 from passk_guard.look import Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
@@ -22,6 +23,7 @@ from passk_guard.rollouts.group import counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
+from passk_guard.rollouts.verified_again import without_completions
 from passk_guard.runtime.progress import Progress
 from passk_guard.runtime.stored import mapping, row_ids
 from passk_guard.statistics.alignment import Alignment
@@ -62,6 +64,7 @@ class Prober:
     Attributes:
         levels: pass@1 over the run.
         detector: raises alarms.
+        verifier: sees whether it is still the same.
         exact_bytes: what the gradients of a probe would take unsketched, where the engine says.
     """
 
@@ -102,6 +105,7 @@ class Prober:
         )
         self._kept = KeptBatches()
         self._cosine: Cosine | None = None  # as of the last probe
+        self.verifier = VerifierCheck(policy, pool.rows, config.strict)
         self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
     def probe(self, step: int, objective: LiveObjective | None) -> Probe:
@@ -116,6 +120,7 @@ class Prober:
         weigh = WeightsInForce(k, objective, self._config.watch, self._training)
         self._progress(_SAMPLING, 0, 0)
         groups, drawn = self._sampler.batch()
+        verifier, groups = self.verifier.look(step, groups), without_completions(groups)
         self._progress("scoring", 0, 0)
         scores = self.levels.score(groups)
         batch = self._gradients.take(groups, seed)
@@ -139,7 +144,7 @@ class Prober:
             count = self._references(began - start, one_batch) - 1
             for i in range(count):
                 self._progress("reference batches", i, count)
-                more.append(self._sampler.batch()[0])
+                more.append(without_completions(self._sampler.batch()[0]))
         self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
         if is_first:
@@ -166,6 +171,7 @@ class Prober:
             pass_at_k_se=pass_at_k_se,
             served_pass_at_1=served,
             training_pass_at_1=self._training_pass_at_1(),
+            verifier=verifier,
             reading=reading,
             curve=evidence.curve,
             alignment=evidence.target,

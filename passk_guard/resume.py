@@ -99,8 +99,8 @@ def guard_pieces(
         Piece(
             "named states",
             (*about, "k"),
-            states.state_dict,
-            states.load_state_dict,
+            lambda: {**states.state_dict(), "verifier": prober.verifier.state_dict()},
+            partial(_load_states, states, prober),
         ),
         Piece(
             "remedy",
@@ -181,6 +181,12 @@ def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Pi
             if name not in DEFAULT_DETECTORS  # the level's keeps none, the other's is above
         ),
     ]
+
+
+def _load_states(states: StateWatch, prober: Prober, state: Mapping[str, Any]) -> None:
+    states.load_state_dict(state)
+    if "verifier" in state:  # earlier releases did not check it
+        prober.verifier.load_state_dict(mapping(state, "verifier"))
 
 
 def _remedy_state(objective: LiveObjective | None, remedy: Remedy | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from passk_guard.detection.verifier_drift import VerifierDrift
 from passk_guard.runtime.stored import mapping, maybe, number, texts
 from passk_guard.statistics.diagnostics import Diagnostics
 
@@ -17,6 +18,7 @@ class NamedState(StrEnum):
 
     VANISHING_SIGNAL = "vanishing signal"
     EXPLORATION_COLLAPSE = "exploration collapse"
+    VERIFIER_DRIFT = "verifier drift"
 
 
 _VANISHED, _BACK = 0.9, 0.8  # share of prompts without signal: enter, leave
@@ -33,6 +35,8 @@ class StateWatch:
     nor pass@k has much of a gradient. *Exploration collapse*: pass@k less pass@1 is surely (3
     standard errors) below half of what it was, while the likeliest rollouts have gained
     probability and not everything is solved within k tries (Yu 2025, arXiv 2511.16231).
+    *Verifier drift*: verdicts on the same rollouts surely differ more often than they did, see
+    :func:`~passk_guard.detection.verifier_drift.verifier_drift`.
     """
 
     def __init__(self) -> None:
@@ -41,7 +45,11 @@ class StateWatch:
         self._gap = self._variance = 0.0
 
     def update(
-        self, no_signal: float, pass_at_k: float, found: Diagnostics
+        self,
+        no_signal: float,
+        pass_at_k: float,
+        found: Diagnostics,
+        verifier: VerifierDrift | None = None,
     ) -> tuple[NamedState, ...]:
         """Take in a probe; returns the states that begin with it.
 
@@ -49,10 +57,14 @@ class StateWatch:
             no_signal: share of prompts that are solved never or always.
             pass_at_k: sampled, at the target k.
             found: the probe's diagnostics.
+            verifier: whether it has changed, where that is known.
         """
         gap, gap_se, top_log_prob = found.gap, found.gap_se, found.top_log_prob
         before = set(self.active)
         self._set(NamedState.VANISHING_SIGNAL, on=no_signal >= _VANISHED, off=no_signal < _BACK)
+        if verifier is not None:
+            # It stays: what was measured before and since cannot be compared in this run.
+            self._set(NamedState.VERIFIER_DRIFT, on=verifier.surely, off=False)
         if self._start is None:
             self._start = {"gap": gap, "variance": gap_se**2, "top": top_log_prob}
             self._gap, self._variance = gap, gap_se**2

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConflict
+from passk_guard.statistics.turnover import Turnover
 
-__all__ = ["alarm_card", "conflict_table", "escaped", "prompt_text", "visible"]
+__all__ = ["alarm_card", "conflict_table", "escaped", "prompt_text", "turnover_text", "visible"]
 
 _LONGEST = 160
+_MOST_ROWS = 20
 
 
 def visible(text: str, longest: int = _LONGEST) -> str:
@@ -82,6 +84,29 @@ def conflict_table(found: Conflicts, rows: Sequence[Mapping[str, Any]] | None) -
         f"Probes at step {steps}. *Share*: of all that moves pass@1 in a probe, with its sign.\n\n"
         f"**Prompts that pull against each other**\n\n{pairs}\n\n"
         f"**Prompts on which the update lowers pass@1**\n\n{prompts}"
+    )
+
+
+def turnover_text(found: Turnover, rows: Sequence[Mapping[str, Any]] | None) -> str:
+    """Prompts surely lost and surely won, the surest first.
+
+    Args:
+        found: what to show.
+        rows: the held-out pool, to show prompts by their text; ``None``: by row id only.
+    """
+
+    def named(ids: Sequence[int]) -> str:
+        if rows is None or not ids:
+            return ", ".join(map(str, ids)) or "none"
+        cells = [[str(i), escaped(prompt_text(rows[i]))] for i in ids[:_MOST_ROWS]]
+        more = len(ids) - _MOST_ROWS
+        return _table(["row"], cells, True) + (f"\n\nand {more} more" if more > 0 else "")
+
+    return (
+        f"Of {found.prompts} prompts that were drawn again, {len(found.lost)} have surely lost "
+        f"more than {100 * found.margin:g} points of pass@1, and {len(found.won)} have won as "
+        f"much. Of each, {100 * found.false_discovery:g} % may be wrong on average.\n\n"
+        f"**Prompts lost**\n\n{named(found.lost)}\n\n**Prompts won**\n\n{named(found.won)}"
     )
 
 

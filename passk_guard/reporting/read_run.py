@@ -61,6 +61,12 @@ class Run:
         found = [look["conflict"] for look in self.looks if "conflict" in look]
         return found[-1] if found else None
 
+    @property
+    def turnover(self) -> Record | None:
+        """Prompts lost and won, with the step, as of the last probe that tells."""
+        found = [{"step": p["step"], **p["turnover"]} for p in self.probes if "turnover" in p]
+        return found[-1] if found else None
+
 
 def read_run(folder: str | Path) -> Run:
     """Read a run.

@@ -3,7 +3,8 @@
 ===========  ===================================================================================
 ``start``    which run, settings, pool, trainer, time; again after each resume
 ``probe``    scalars (:mod:`passk_guard.reporting.scalars`), the alarms that are open, the
-             conflict, now and then a :class:`~passk_guard.reporting.snapshot.Snapshot`
+             conflict, prompts lost and won, the verifier's verdicts, now and then a
+             :class:`~passk_guard.reporting.snapshot.Snapshot`
 ``rescore``  the same without what only a probe knows
 ``lost``     a probe that failed, and why
 ``end``      the run ended: what the guard cost, the last probe's picture
@@ -24,11 +25,14 @@ from passk_guard.reporting.markdown import prompt_text
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.watched import Watched
 from passk_guard.runtime.run_identity import now
+from passk_guard.statistics.turnover import Turnover
 from passk_guard.version import __version__
 
 __all__ = ["end_record", "look_record", "lost_record", "start_record"]
 
 Record = dict[str, Any]
+
+_QUOTED = 10  # of the lost, and of the won
 
 
 def start_record(guard: Watched, step: int, trainer: str) -> Record:
@@ -77,6 +81,10 @@ def look_record(
         record |= {"fired": list(found.alarm.fired), "message": found.alarm.message}
     if found.cause is not None:
         record["cause"] = found.cause
+    if found.turnover is not None:
+        record["turnover"] = _turnover(found.turnover, rows)
+    if isinstance(found, Probe) and found.verifier is not None:
+        record["verifier"] = vars(found.verifier)
     if conflicts is not None:
         record["conflict"] = _conflict(conflicts, rows)
     return record | _picture(picture)
@@ -112,6 +120,12 @@ def _conflict(conflicts: Conflicts, rows: Sequence[Mapping[str, Any]] | None) ->
             for pair in conflicts.pairs
         ],
     }
+
+
+def _turnover(found: Turnover, rows: Sequence[Mapping[str, Any]] | None) -> Record:
+    quoted = [] if rows is None else [*found.lost[:_QUOTED], *found.won[:_QUOTED]]
+    texts = {} if rows is None else {"texts": {str(i): prompt_text(rows[i]) for i in quoted}}
+    return {**vars(found), **texts}
 
 
 def _named(value: Any) -> Any:

@@ -16,7 +16,7 @@ from passk_guard.errors import survived, warn
 from passk_guard.look import Look, Probe
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.markdown import alarm_card, conflict_table
+from passk_guard.reporting.markdown import alarm_card, conflict_table, turnover_text
 from passk_guard.reporting.record import end_record, look_record, lost_record, start_record
 from passk_guard.reporting.scalars import scalars
 from passk_guard.reporting.snapshot import Snapshot
@@ -119,6 +119,9 @@ def report_of(found: Look, guard: Watched) -> Report:
     due = alarm is not None or _turn(found, guard, _TABLE_EVERY)
     if due and conflicts is not None and conflicts.steps:
         texts["passk_guard/conflicts"] = conflict_table(conflicts, rows)
+    turnover = found.turnover
+    if due and turnover is not None and (turnover.lost or turnover.won):
+        texts["passk_guard/turnover"] = turnover_text(turnover, rows)
     picture = None
     if guard.history and (alarm is not None or _turn(found, guard, _FIGURES_EVERY)):
         picture = Snapshot.of(guard.history[-1])  # an alarm between probes rests on the last

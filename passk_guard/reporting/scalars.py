@@ -49,6 +49,8 @@ passk_guard/k                     k that the objective uses
 passk_guard/pass1_weight          λ, the share of pass@1 that the objective uses
 passk_guard/no_signal             share of prompts whose rollouts are all right or all wrong
 passk_guard/exploration_gap       pass@k less pass@1
+passk_guard/lost_prompts          prompts whose pass@1 has surely fallen since they were first drawn
+passk_guard/won_prompts           prompts whose pass@1 has surely risen
 ================================  ==================================================================
 
 A key is left out where it has no value, such as ``drift`` at the first probe.
@@ -118,7 +120,7 @@ def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]
 
 def _of_a_probe(probe: Probe) -> dict[str, float | None]:
     update, target, found = probe.update_alignment, probe.alignment, probe.diagnostics
-    cosine = probe.cosine
+    cosine, turnover = probe.cosine, probe.turnover
     return {
         "pass_at_1": probe.pass_at_1,
         "pass_at_k": probe.pass_at_k,
@@ -142,4 +144,6 @@ def _of_a_probe(probe: Probe) -> dict[str, float | None]:
         "pass1_weight": probe.pass1_weight,
         "no_signal": probe.no_signal,
         "exploration_gap": probe.exploration_gap,
+        "lost_prompts": None if turnover is None else float(len(turnover.lost)),
+        "won_prompts": None if turnover is None else float(len(turnover.won)),
     }

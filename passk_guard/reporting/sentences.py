@@ -155,6 +155,16 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
             f"{probe.pass_at_1:.3f}). Only such prompts give pass@1 and pass@k a gradient. This is "
             "no conflict. What helps: prompts of middling difficulty, or a warm start."
         )
+    if state is NamedState.VERIFIER_DRIFT and probe.verifier is not None:
+        drift = probe.verifier
+        return (
+            f"{head}the verifier has changed. Of {drift.rollouts} rollouts of the first look that "
+            f"are verified again at each probe, {drift.disagreement:.1%} have got another verdict "
+            f"since step {drift.since} or so, {drift.baseline:.1%} before. By itself that moves "
+            f"pass@1 by {100 * drift.points:+.1f} points, whatever the policy does. This is no "
+            "conflict, but pass@1 from before and after cannot be compared. What helps: the "
+            "verifier as it was (a judge's model, its prompt, a service's version), or a new run."
+        )
     found = probe.diagnostics
     return (
         f"{head}exploration is collapsing. pass@k - pass@1 was {gap_at_start:.3f} at the "

@@ -26,6 +26,7 @@ def summary(run: Run) -> dict[str, Any]:
     last = looks[-1] if looks else {}
     probe = probes[-1] if probes else {}
     verdict, sentence = _verdict(run)
+    sentence += _drifted(run)
     config = run.start.get("config", {})
     return {
         "run": str(run.path.parent),
@@ -68,6 +69,7 @@ def summary(run: Run) -> dict[str, Any]:
             {name: look[name] for name in ("step", "fired", "message")} for look in run.alarms
         ],
         "conflict": run.conflict,
+        "turnover": run.turnover,
         "config": config,
     }
 
@@ -97,8 +99,25 @@ def _verdict(run: Run) -> tuple[str, str]:
     if last["change_high"] < -run.start.get("config", {}).get("pass1_tolerance", 0.0):
         return "falling", f"No alarm yet, but pass@1 has probably fallen. {_change(last)}"
     count = f"{len(run.looks)} look{'s' if len(run.looks) > 1 else ''}"
-    also = "".join(f" But note: {state}." for state in states)
+    told = [state for state in states if state != NamedState.VERIFIER_DRIFT]
+    also = "".join(f" But note: {state}." for state in told)
     return "healthy", f"No conflict in {count}. {_change(last)}{also}"
+
+
+def _drifted(run: Run) -> str:
+    """Whatever else is said of pass@1 rests on a verifier that has changed."""
+    probe = run.probes[-1] if run.probes else {"states": []}
+    if NamedState.VERIFIER_DRIFT not in probe["states"]:
+        return ""
+    found = probe.get("verifier")
+    if found is None:
+        return " But the verifier has changed."
+    return (
+        f" But the verifier has changed, at step {found['since']} or so: "
+        f"{found['disagreement']:.1%} of its verdicts on the same rollouts are other ones "
+        f"({found['baseline']:.1%} before), which by itself moves pass@1 by "
+        f"{100 * found['points']:+.1f} points."
+    )
 
 
 def _kinds(look: Record) -> list[AlarmKind]:

@@ -16,7 +16,7 @@ _MOST = 20  # rows of a selection
 
 
 def history_table(history: Sequence[Look]) -> str:
-    """One line per look: sampled and filtered pass@1, pass@k, pace, cosine with interval, z, alarm."""
+    """One line per look: pass@1 and pass@k, change, pace, cosine with interval, z, alarm."""
     rows = cells(history)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["─" * width for width in widths])

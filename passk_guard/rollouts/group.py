@@ -29,7 +29,7 @@ class RolloutGroup:
         rewards: ``(n,)`` what the verifier gave, NaN where it gave none; only to tell a user why
             nothing is right, or everything.
         completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
-            once verified.
+            soon after.
     """
 
     row: int
@@ -70,6 +70,12 @@ class RolloutGroup:
         """The first ``n`` rollouts."""
         return self._kept(slice(n))
 
+    def _kept_completions(self, keep: Tensor | slice) -> tuple[Any, ...] | None:
+        if self.completions is None:
+            return None
+        which = torch.arange(self.n)[keep if isinstance(keep, slice) else keep.cpu()]
+        return tuple(self.completions[i] for i in which.tolist())
+
     def _kept(self, keep: Tensor | slice) -> RolloutGroup:
         return replace(
             self,
@@ -79,6 +85,7 @@ class RolloutGroup:
             success=self.success[keep],
             advantages=None if self.advantages is None else self.advantages[keep],
             rewards=None if self.rewards is None else self.rewards[keep],
+            completions=self._kept_completions(keep),
         )
 
     def centred_success(self) -> Tensor:

@@ -21,6 +21,10 @@ class Policy(Protocol):
 
     A policy may also have ``unfit(rows) -> list[str | None]``: of each row, why it cannot be
     sampled ("has 5000 tokens, ..."). Such rows are left out, where they would fail their batch.
+    And it may have ``verify_again(rows, completions, completion_ids) -> list[float]``: verdicts on
+    given rollouts, one row each (1 right, 0 wrong, NaN none), for a look at the verifier itself; it
+    then leaves ``completions`` on the verified groups. Where several processes call it, all of them
+    get the same verdicts.
 
     One that answers each prompt by a single token, from a table of logits::
 

@@ -16,13 +16,14 @@ from torch.nn import Parameter
 from passk_guard.errors import ProbeError
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.verified_again import completion_ids, shared_out
 from passk_guard.rollouts.verifier import checked_scores, copied, decide_success, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
 from passk_guard.runtime.isolation import kept_modes
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.sharding import reshard
 
-__all__ = ["VerifiedPolicy"]
+__all__ = ["VerifiedPolicy", "finished"]
 
 
 class VerifiedPolicy:
@@ -133,47 +134,73 @@ class VerifiedPolicy:
                 "generate() set RolloutGroup.completions, or verify there and leave reward_funcs "
                 "out"
             )
-        scores = self._scores(rows, groups).split([group.n for group in groups])
+        scores = self._scores(
+            [row for row, group in zip(rows, groups, strict=True) for _ in range(group.n)],
+            [completion for group in groups for completion in group.completions or ()],
+            [ids for group in groups for ids in completion_ids(group)],
+        ).split([group.n for group in groups])
         return [
-            replace(
-                group,
-                success=decide_success(own, self._threshold),
-                rewards=own,
-                completions=None,
-            )
+            replace(group, success=decide_success(own, self._threshold), rewards=own)
             for group, own in zip(groups, scores, strict=True)
         ]
 
-    def _scores(self, rows: list[Mapping[str, Any]], groups: list[RolloutGroup]) -> Tensor:
+    @property
+    def verify_again(self) -> Callable[..., list[float]]:
+        """``f(rows, completions, completion_ids)``: verdicts on given rollouts, one row each.
+
+        1 is right, 0 wrong, NaN none. Processes share the work, and all get all verdicts. It raises
+        whatever the verifier raises, on every process.
+
+        Raises:
+            AttributeError: the policy verifies by itself, and has no such method.
+        """
+        if self._verifier is not None:
+            return self._verify_again
+        own: Callable[..., list[float]] = self._policy.verify_again  # type: ignore[attr-defined]
+        return own
+
+    def _verify_again(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        completions: Sequence[Any],
+        completion_ids: Sequence[list[int]],
+    ) -> list[float]:
+        def verdicts(mine: list[int]) -> list[float]:
+            scores = self._scores(
+                [rows[i] for i in mine],
+                [completions[i] for i in mine],
+                [completion_ids[i] for i in mine],
+            )
+            return [float(v) for v in decide_success(scores, self._threshold)]
+
+        return shared_out(len(rows), verdicts)
+
+    def _scores(
+        self, each: list[Mapping[str, Any]], completions: list[Any], tokens: list[list[int]]
+    ) -> Tensor:
         """One score per rollout, NaN where there is none."""
         assert self._verifier is not None
-        each = [row for row, group in zip(rows, groups, strict=True) for _ in range(group.n)]
-        columns = {name: [row[name] for row in each] for name in rows[0] if name != "prompt"}
+        columns = {name: [row[name] for row in each] for name in each[0] if name != "prompt"}
         arguments = {
             **copied(columns),  # the verifier's to change: neither the pool nor a rollout's twin
             "prompts": copied([row["prompt"] for row in each]),
-            "completions": copied([c for group in groups for c in group.completions or ()]),
-            "completion_ids": [ids for group in groups for ids in _completion_ids(group)],
+            "completions": copied(completions),
+            "completion_ids": copied(tokens),
             "trainer_state": self._trainer_state,
             "log_extra": _nothing,  # the probe leaves no trace in the trainer's tables
             "log_metric": _nothing,
         }
         found = self._verifier(**arguments)
         if is_async(self._verifier):
-            found = _finished(found)
+            found = finished(found)
         return torch.tensor(checked_scores(found, len(each), self._name))
-
-
-def _completion_ids(group: RolloutGroup) -> list[list[int]]:
-    pairs = zip(group.input_ids, group.completion_mask, strict=True)
-    return [ids[mask.bool()].tolist() for ids, mask in pairs]
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """Stands in for the trainer's loggers."""
 
 
-def _finished(coroutine: Any) -> Any:
+def finished(coroutine: Any) -> Any:
     """Run a coroutine to its end, whether or not an event loop is running here (a notebook)."""
     try:
         asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,7 @@ from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.pace import Pace, PaceKeeper
 from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
 from passk_guard.statistics.track import Level, Pass1Track, Track, sampled_level
+from passk_guard.statistics.turnover import PromptCounts, Turnover
 
 __all__ = ["Levels", "Reading"]
 
@@ -33,6 +34,8 @@ class Reading:
         group_drifts: paired changes by label, with ``group_by``; of those that were measured.
         pace: change of pass@1 per ten steps at present, where it is known.
         steps: optimizer steps since the last reading.
+        turnover: prompts lost and won since they were first drawn; ``None`` where none was drawn
+            again, and at a re-scoring.
     """
 
     track: Track
@@ -42,6 +45,7 @@ class Reading:
     group_drifts: Mapping[str, Drift] = field(default_factory=dict)
     pace: Pace | None = None
     steps: int = 0
+    turnover: Turnover | None = None
 
 
 class Levels:
@@ -76,8 +80,7 @@ class Levels:
         self._progress = progress
         self._pool = pool or {}
         self._store = RolloutStore(k, label_of, self._pool.get(None))
-        self._track = Pass1Track()
-        self._pace = PaceKeeper()
+        self._track, self._pace, self._counts = Pass1Track(), PaceKeeper(), PromptCounts()
         self.floor = Floor(floor)
         self._groups: dict[str, Pass1Track] = {}
         self._last_step = 0
@@ -106,7 +109,9 @@ class Levels:
         drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
         self._store.add(list(zip(batches, scored, strict=True)), reference=reference)
-        return self._update(step, drifts, [group for batch in batches for group in batch])
+        everything = [group for batch in batches for group in batch]
+        reading = self._update(step, drifts, everything)
+        return replace(reading, turnover=self._counts.add(everything))
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[Tensor | None]:
         """Log-probs of a batch under the present weights."""
@@ -176,6 +181,7 @@ class Levels:
             "track": self._track.state_dict(),
             "pace": self._pace.state_dict(),
             "last_step": self._last_step,
+            "counts": self._counts.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
@@ -191,12 +197,16 @@ class Levels:
         track, last_step, pace = Pass1Track(), whole(state, "last_step"), PaceKeeper()
         if "pace" in state:  # earlier releases kept none
             pace.load_state_dict(mapping(state, "pace"))
+        prompts = PromptCounts()
+        if "counts" in state:  # earlier releases kept none
+            prompts.load_state_dict(mapping(state, "counts"), rows)
         track.load_state_dict(mapping(state, "track"))
         store = mapping(state, "store")
         if bool(items(store, "batches")) is not (track.now() is not None):
             raise Unfit("its track and its rollouts do not belong together")
         self._store.load_state_dict(store, rows)
-        self._track, self._last_step, self._pace = track, last_step, pace
+        self._track, self._last_step = track, last_step
+        self._pace, self._counts = pace, prompts
 
     def groups_state(self) -> dict[str, Any]:
         """The tracks of the groups."""

@@ -29,6 +29,7 @@ class ArithmeticPolicy:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.entropy: float | None = None  # per sampled token, at the latest training step
 
     def encode(self, rows: Any) -> tuple[Tensor, Tensor]:
         """``(m, 3)`` prompt tokens and ``(m, 2)`` wanted answer tokens."""
@@ -116,6 +117,7 @@ def train(
         right = ids[:, -2:] == answers[pick].repeat_interleave(N, 0)
         found = advantages(right.all(1).float().view(GROUPS, N))
         logits = policy.model(input_ids=ids, use_cache=False).logits[:, -3:-1].log_softmax(-1)
+        policy.entropy = float(-(logits.detach().exp() * logits.detach()).sum(-1).mean())
         scores = logits.gather(-1, ids[:, -2:, None]).squeeze(-1).sum(1)
         if isinstance(found, tuple):
             gradients = [

@@ -59,12 +59,44 @@ REMEDIES = [
     *(f"static mix {w}" for w in (0.5, 0.6, 0.7)),
     "k annealed",
     "accuracy-weighted mix",
+    "FADE",
     "projection",
     "memoryless",
     "guard mix",
     "guard adjust_k",
 ]
 FIELDS = "task remedy seed start1 end1 lowest1 start8 end8 alarm weight k same".split()
+
+
+class Fade:
+    """FADE's advantages (Decugis et al. 2026, arXiv 2607.01490), on pass@1 alone.
+
+    ``(1 - r̄)^(α - 1) (r - r̄)``, divided by δ where it is negative, with ``α = clip(3 (1 - p) /
+    (2 p), 1, 3)`` and ``δ = clip(1 + H - H*, .3, 1)``: p and H follow the solve rate (from .5) and
+    the entropy per token by steps of .02; H* is half the entropy at the start. Written from a
+    reader's account of the paper, which gives the formulas, but for the averages a coefficient of
+    .02 on the side on which it would hardly smooth: it is taken as the step.
+    """
+
+    STEP, MOST, LEAST = 0.02, 3.0, 0.3
+
+    def __init__(self, entropy: Callable[[], float | None]) -> None:
+        self._latest, self.solved = entropy, 0.5
+        self.entropy = self.wanted = math.nan
+
+    def __call__(self, rewards: torch.Tensor) -> torch.Tensor:
+        self.solved += self.STEP * (float(rewards.mean()) - self.solved)
+        delta = 1.0
+        if (latest := self._latest()) is not None:  # of the step before
+            if math.isnan(self.entropy):
+                self.entropy, self.wanted = latest, latest / 2
+            self.entropy += self.STEP * (latest - self.entropy)
+            delta = min(max(1 + self.entropy - self.wanted, self.LEAST), 1.0)
+        alpha = min(max(1.5 * (1 - self.solved) / self.solved, 1.0), self.MOST)
+        share = rewards.mean(1, keepdim=True)
+        centred = rewards - share
+        centred = torch.where(centred < 0, centred / delta, centred)
+        return (1 - share) ** (alpha - 1) * centred
 
 
 class Run:
@@ -103,6 +135,8 @@ class Run:
                 return share * passk + (1 - share) * pass1
 
             return weighted
+        if self.remedy == "FADE":
+            return Fade(lambda: self.policy.entropy)
         if self.remedy == "projection":
             return lambda rewards: (self.objective(rewards), leave_one_out_advantages(rewards))
         return self.objective

@@ -91,6 +91,7 @@ ROWS = {
     "pass@1 alone": "pass@1 alone",
     "k annealed": "k annealed from 8 to 1",
     "accuracy-weighted mix": "accuracy-weighted mix (Chen et al. 2025)",
+    "FADE": "FADE (Decugis et al. 2026), which has no pass@k in it",
     "projection": "one-sided projection (A-GEM)",
     "memoryless": "memoryless λ*",
     "guard mix": '**guard, `"mix"`**',

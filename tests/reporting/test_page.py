@@ -114,6 +114,8 @@ def poisoned(lines):
             one["prompt"] = next(prompts)
         for pair in conflict["pairs"]:
             pair["first"]["prompt"], pair["second"]["prompt"] = next(prompts), next(prompts)
+        texts = record.get("turnover", {}).get("texts", {})
+        texts |= dict.fromkeys(texts, everything)
         if record["look"] == "start":
             record |= {"trainer": everything, "version": everything}
             record["config"] |= {"action": everything, everything: everything}

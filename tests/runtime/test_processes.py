@@ -68,3 +68,18 @@ def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
 
 def test_processes_that_hold_different_rollouts_are_told_so(ranks):
     assert all("processes hold different rollouts" in rank["disagree"] for rank in ranks)
+
+
+def test_processes_share_the_verifier_check_and_come_to_one_verdict(ranks):
+    first, *others = (rank["again"] for rank in ranks)
+    assert [found is None for found in first["found"]] == [True, False, True, False]
+    assert len(first["state"]["rollouts"]) == 16 * 16 // 8
+    assert all(other["found"] == first["found"] for other in others)
+    assert all(other["state"] == first["state"] for other in others)
+    for i, rank in enumerate(ranks):
+        mine = len(range(i, 32, len(ranks)))
+        assert rank["again"]["calls"].count(mine) == (3 if i == 1 else 4)
+    (said,) = first["said"]
+    assert "the verifier could not be checked" in said
+    assert "on process 1: ConnectionError: no judge" in said
+    assert not any(other["said"] for other in others)

@@ -87,12 +87,23 @@ def damaged(state):
 
 # Any list of rows of the pool is one that could have been left; a batch less, or one twice, is a
 # run that had fewer or more; a setting that was not known is no change; a group may be one that was
-# not drawn yet; any text may be the name of another controller.
+# not drawn yet; any text may be the name of another controller; a prompt may not have been drawn;
+# earlier releases had less.
 HARMLESS = {
     "text": ("named",),
-    "shorter": ("left", "carriers", "active", "raised", "probe", "batches", "counts"),
+    "shorter": (
+        "left",
+        "carriers",
+        "active",
+        "raised",
+        "probe",
+        "batches",
+        "counts",
+        "first",
+        "last",
+    ),
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
-    "deleted": ("schema", "probe", "scale", "steering"),
+    "deleted": ("schema", "probe", "scale", "steering", "counts", "verifier"),
 }
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import warnings
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,6 +15,7 @@ sys.path[:0] = [
 import torch
 import torch.distributed as dist
 from extras import is_installed
+from judged import Judge, make_guard
 from test_processes import SHARDS, gramians
 from tiny import BanditPolicy
 
@@ -84,6 +86,37 @@ def disagree():
     return "nothing was said"
 
 
+class FailsAgain(Judge):
+    """On one process, and only where it is asked again."""
+
+    fails = False
+
+    def __call__(self, prompts, **arguments):
+        if self.fails and dist.get_rank() == 1 and len(prompts) <= 16:
+            raise ConnectionError("no judge")
+        return super().__call__(prompts, **arguments)
+
+
+def again():
+    """Three looks at the verifier, of which one fails on one process."""
+    judge = FailsAgain(noise=0.2, seed=dist.get_rank())
+    guard = make_guard(judge, reference_batches=1, prompts=16, on_error="continue")
+    guard.probe(0)
+    guard.probe(5)
+    judge.fails = True
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        guard.probe(10)
+    judge.fails = False
+    guard.probe(15)
+    return {
+        "calls": judge.calls,
+        "found": [None if p.verifier is None else vars(p.verifier) for p in guard.history],
+        "state": guard.state_dict()["named states"]["state"]["verifier"],
+        "said": [str(warning.message) for warning in said],
+    }
+
+
 def main(out):
     dist.init_process_group("gloo")
     kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
@@ -92,7 +125,7 @@ def main(out):
         kind: {how: gramians(kind, prepare=prepare) for how, prepare in ways.items()}
         for kind in kinds
     }
-    found |= {"faults": faults(), "disagree": disagree()}
+    found |= {"faults": faults(), "disagree": disagree(), "again": again()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()
     os._exit(0)
