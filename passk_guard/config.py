@@ -249,6 +249,14 @@ class PassKGuardConfig:
         """Rollouts per held-out prompt."""
         return self.num_generations or max(2 * self.k, 4)
 
+    @property
+    def reference_n(self) -> int:
+        """The same in the reference: fewer of more prompts tell more, for what differs is prompts.
+
+        With k + 1, the least that gradients allow, the weights of hard prompts get noisy.
+        """
+        return self.num_generations or max(-(-3 * self.k // 2), 4)
+
 
 def _parts(names: str) -> list[str]:
     """What commas separate."""

@@ -144,7 +144,7 @@ class Prober:
             count = self._references(began - start, one_batch) - 1
             for i in range(count):
                 self._progress("reference batches", i, count)
-                more.append(without_completions(self._sampler.batch()[0]))
+                more.append(without_completions(self._sampler.batch(self._config.reference_n)[0]))
         self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
         if is_first:

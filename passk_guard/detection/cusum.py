@@ -88,7 +88,7 @@ class FusedCusum:
         """Take in a look: its inner product and its drift, in units of their errors."""
         u = None if u is None else max(-_CLIP_INNER, min(_CLIP_INNER, u))
         parts = [(u, 1.0), (d, 2.0)]
-        known = [(value, weight) for value, weight in parts if value is not None]
+        known = [(float(value), weight) for value, weight in parts if value is not None]
         if not known:
             return
         length = math.sqrt(sum(weight**2 for _, weight in known))
@@ -99,7 +99,7 @@ class FusedCusum:
             self.open, self._opposed, self._looks = False, 0.0, 0
             return
         if u is not None:
-            self._opposed, self._looks = self._opposed + u, self._looks + 1
+            self._opposed, self._looks = self._opposed + float(u), self._looks + 1
         if self.value > self.threshold:
             self.open = True
         if self.open:

@@ -90,12 +90,18 @@ class Sampler:
         self._n, self._k = n, k
         self._fit = FitRows(policy, pool, prompts, "prompts")
 
-    def batch(self) -> tuple[list[RolloutGroup], int]:
-        """A fresh batch, without what cannot be scored, and how many rollouts were drawn."""
-        ids = self._fit(self._pool.draw(self.size))
+    def batch(self, n: int | None = None) -> tuple[list[RolloutGroup], int]:
+        """A fresh batch, without what cannot be scored, and how many rollouts were drawn.
+
+        Args:
+            n: rollouts per prompt, if not as usual: of so many more prompts that the batch holds as
+                many rollouts.
+        """
+        n = n or self._n
+        ids = self._fit(self._pool.draw(self.size * self._n // n))
         if not ids:
             raise ProbeError("none of this batch's prompts can be sampled")
-        groups = self._generate(ids, self._n, None)
+        groups = self._generate(ids, n, None)
         return usable_groups(groups, self._k), sum(group.n for group in groups)
 
     def served(self, row_ids: list[int], temperature: float) -> float:

@@ -57,8 +57,12 @@ class Cosine:
         if self.sized:
             return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
         if self.z < -Z95:
-            return f"below {self.high:+.2f}"
-        return f"above {self.low:+.2f}" if self.z > Z95 else "not known"
+            return f"below {_bound(self.high)}"
+        return f"above {_bound(self.low)}" if self.z > Z95 else "not known"
+
+
+def _bound(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) >= 0.005 else "0"
 
 
 @dataclass(frozen=True)

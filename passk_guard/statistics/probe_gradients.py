@@ -59,6 +59,8 @@ class ProbeGradients:
     ) -> KeptBatch:
         """Of all prompts at once, in Euclidean metric: pairs across batches count, too.
 
+        Of a small pool a prompt may be in several batches. It counts once: with itself it agrees.
+
         Args:
             batches: of the reference.
             last: the gradients of the last one, where they were taken.
@@ -66,7 +68,7 @@ class ProbeGradients:
         """
         if len(batches) == 1 and last is not None and self.euclidean:
             return last
-        groups = [group for batch in batches for group in batch]
+        groups = list({group.row: group for batch in batches for group in batch}.values())
         gramian = self._first.gramian(groups, seed)
         assert gramian is not None, "a Euclidean metric is always there"
         return kept_batch(gramian, groups)
