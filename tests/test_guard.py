@@ -7,6 +7,7 @@ from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
 from passk_guard.detection.alarm import Alarm, AlarmKind
+from passk_guard.detection.cause import Cause
 from passk_guard.reporting.sentences import alarm_message
 from passk_guard.statistics.track import Track
 
@@ -111,7 +112,7 @@ def test_prompt_text_stays_out_of_messages_unless_asked_for(log_prompts):
     config = PassKGuardConfig(log_prompts=log_prompts)
     track = Track(0.5, 0.05, 0.4, 0.6, 0.6, -0.1, 0.01)
     rows = [{"prompt": "the secret question"}]
-    alarm = Alarm(7, (AlarmKind("level"),), track, {}, None, (0,))
+    alarm = Alarm(7, (AlarmKind("level"),), track, {}, Cause.OPPOSED, None, None, (0,))
     message = alarm_message(alarm, config, rows)
     assert ("secret" in message) == log_prompts
     assert "rows that carry it: 0" in message

@@ -18,7 +18,8 @@ DEFAULT_DETECTORS = ("alignment", "level")
 
 class ConflictDetector:
     """All detectors, and the episodes: each kind of alarm is raised once, then it is quiet until
-    the whole conflict has cleared. A level alarm after a leading one is news: the loss is real.
+    the whole conflict has cleared. A level alarm after a leading one is news: the loss is real. A
+    leading one after the level's is none.
 
     Args:
         false_alarms: chance per look, all alarms together; detectors get equal shares.
@@ -70,7 +71,9 @@ class ConflictDetector:
                     self.active.add(kind)
                 elif opened is False:
                     self.active.discard(kind)
-        fired = tuple(sorted(self.active - self._raised))
+        lost = any(not kind.leading and kind.group is None for kind in self._raised)
+        # What leads is no news once the loss is there.
+        fired = tuple(sorted(k for k in self.active - self._raised if not (lost and k.leading)))
         self._raised = self._raised | self.active if self.active else set()
         if not self.active:
             self.cause = None

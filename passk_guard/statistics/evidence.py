@@ -92,13 +92,11 @@ def kept_batch(gramian: Tensor, groups: Sequence[RolloutGroup]) -> KeptBatch:
         groups: the ``m`` prompts.
     """
     correct, n = counts(groups)
-    weights = [_trainer_weight(group) for group in groups]
-    return KeptBatch(
-        gramian.float().numpy(),
-        np.array(correct),
-        np.array(n),
-        np.array([np.nan if weight is None else weight for weight in weights]),
-    )
+    seen = [_trainer_weight(group) for group in groups]
+    known = [weight for weight in seen if weight is not None]
+    # Weights of some prompts alone are the weights of no update.
+    weights = np.array(known) if len(known) == len(seen) else np.full(len(seen), np.nan)
+    return KeptBatch(gramian.float().numpy(), np.array(correct), np.array(n), weights)
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,12 @@ def _load(stored: Any) -> KeptBatch:
     m = len(tensor(stored, "n", None))
     if m < 4:
         raise Unfit(f"a kept batch has {m} prompts, and needs 4")
+    trainer_weights = tensor(stored, "trainer_weights", m, finite=False)
+    if not bool(trainer_weights.isnan().all() or trainer_weights.isfinite().all()):
+        raise Unfit("trainer_weights must hold finite numbers, or none")
     return KeptBatch(
         tensor(stored, "gramian", m, m).numpy(),
         tensor(stored, "correct", m, least=0).numpy(),
         tensor(stored, "n", m, least=2).numpy(),
-        tensor(stored, "trainer_weights", m, finite=False).numpy(),
+        trainer_weights.numpy(),
     )

@@ -3,8 +3,9 @@
     python tests/benchmarks/calibration.py            # six minutes on one core
     python tests/benchmarks/calibration.py --quick    # what CI runs, under a minute
 
-* False alarms per probe where there is no conflict, at the shipped nominal rate and at a higher
-  one, beside the rule that studentises by the same probe's error.
+* False alarms per look where there is no conflict, at the shipped nominal rate and at a higher one,
+  beside the rule that studentises by the same probe's error. The parts apart, on every kind of
+  null: ``fused_calibration.py``; the test of the reference: ``first_calibration.py``.
 * Coverage of the 95 % intervals of the inner product, of the drift and of the change of pass@1, on
   a policy whose pass@1 is known exactly at any length (``tests/coins.py``).
 * Verdicts about the pool, not the batch: the finite-set cosine of one fixed batch against fresh
@@ -32,57 +33,63 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 import numpy as np
 import torch
 from coins import CoinPolicy
+from nulls import NULLS
 
 from passk_guard import PassKGuardConfig
-from passk_guard.detection.cusum import AlignmentCusum, cusum_threshold
+from passk_guard.detection.cusum import cusum_threshold
+from passk_guard.detection.detector import LookEvidence
 from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.statistics.alignment import (
     Alignment,
     debiased_cosine,
     estimate_alignment,
+    symmetric_kernel,
     weighted_alignment,
 )
 from passk_guard.statistics.levels import Levels
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Level, Pass1Track
+from passk_guard.statistics.variance import VarianceParts, pooled_parts, variance_parts
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
 
-# Nulls: per-prompt gradients with mean zero, so that the true inner product is 0 ----------------
+NULLS_SHOWN = (
+    "low rank, constant weights",
+    "heavy tails",
+    "orthogonal, rank 3",
+    "orthogonal, rank 40, strong",
+    "orthogonal, rare hard, weak",
+    "rollouts, weak",
+)
+NAMES_QUICK = ("heavy tails", "orthogonal, rank 3")
 
 
-def _low_rank(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(size=(m, 2)), np.ones(m)
+class NullProbes:
+    """Probes without a conflict: their alignment, and the scale that past ones foretell."""
 
+    def __init__(self, name: str, seed: int) -> None:
+        self._sample, self._rng = NULLS[name], np.random.default_rng(seed)
+        self._parts: list[VarianceParts] = []
 
-def _orthogonal(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
-    return rng.normal(size=(m, 300)), 8 * rng.random(m) ** 7
+    def _drawn(self, m: int) -> tuple[np.ndarray, np.ndarray]:
+        gradients, weights = self._sample(self._rng, m)
+        gramian = gradients @ gradients.T
+        parts = variance_parts(symmetric_kernel(gramian, weights))
+        self._parts = [*self._parts, parts][-20:]
+        return gramian, weights
 
+    def begin(self) -> None:
+        """A run begins, with the reference's gradients."""
+        self._parts = []
+        self._drawn(512)
 
-def _rare_hard(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
-    hard = rng.random(m) < 0.05
-    return rng.normal(size=(m, 5)), np.where(hard, 8.0, 0.02)
-
-
-def _heavy_tailed(rng: np.random.Generator, m: int) -> tuple[np.ndarray, np.ndarray]:
-    return rng.standard_t(2.5, size=(m, 1)) * rng.normal(size=(m, 10)), 8 * rng.random(m) ** 3
-
-
-NULLS = {
-    "low rank, constant weights": _low_rank,
-    "orthogonal": _orthogonal,
-    "rare hard prompts": _rare_hard,
-    "heavy tails": _heavy_tailed,
-}
-
-
-def null_probes(name: str, probes: int, m: int, seed: int) -> Iterator[tuple[Alignment, bool]]:
-    """The alignment of each batch, and whether the cosine of the two mean gradients is negative."""
-    rng = np.random.default_rng(seed)
-    for _ in range(probes):
-        gradients, weights = NULLS[name](rng, m)
-        naive = float(gradients.mean(0) @ (weights[:, None] * gradients).mean(0))
-        yield weighted_alignment(gradients @ gradients.T, weights), naive < 0
+    def probe(self) -> tuple[Alignment, float, bool]:
+        """Alignment, scale, and whether the cosine of the two mean gradients is negative."""
+        ages = range(len(self._parts))[::-1]
+        past = pooled_parts(self._parts, [0.85**age for age in ages])
+        gramian, weights = self._drawn(64)
+        naive = float((weights[:, None] * gramian).sum())
+        return weighted_alignment(gramian, weights), math.sqrt(past.kept_at(64)), naive < 0
 
 
 def wandering(rng: np.random.Generator, probes: int) -> Iterator[tuple[Level, Drift | None]]:
@@ -113,47 +120,43 @@ def same_probe_rule(alarms_per_probe: float) -> Callable[[Alignment], bool]:
 
 
 def false_alarms(quick: bool, figures: dict[str, Any]) -> bool:
-    print("False alarms per probe without a conflict, m = 64; restarted after each one\n")
-    print(
-        "| null | nominal | alignment | both, with a wandering level | same-probe z "
-        "| naive cosine < 0 | probes |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print("False alarms per look without a conflict, m = 64; afresh after each one, runs of 200\n")
+    print("| null | nominal | all | alignment | level | same-probe z | naive cosine < 0 | looks |")
+    print("|---|---|---|---|---|---|---|---|")
     good = True
     control_fails = False
     shipped = PassKGuardConfig().false_alarms
     for nominal in (shipped,) if quick else (1e-2, shipped):
-        probes = round((20 if quick else 50) / nominal)
-        for name in ("low rank, constant weights", "heavy tails") if quick else NULLS:
-            cusum, other = AlignmentCusum(cusum_threshold(nominal)), same_probe_rule(nominal)
-            counts = {"alignment": 0, "control": 0, "both": 0, "naive": 0}
+        looks = round((15 if quick else 50) / nominal)
+        for name in NAMES_QUICK if quick else NULLS_SHOWN:
+            probes, other = NullProbes(name, 0), same_probe_rule(nominal)
+            counts = dict.fromkeys(("all", "alignment", "level", "control", "naive"), 0)
             rng = np.random.default_rng(1)
-            detector = ConflictDetector(nominal, 0.01)
-            track, run = Pass1Track(), iter(())
-            for i, (alignment, negative) in enumerate(null_probes(name, probes, 64, 0)):
-                counts["naive"] += negative
-                if cusum.update(alignment) > cusum.threshold:
-                    counts["alignment"] += 1
-                    cusum.value = 0.0
-                counts["control"] += other(alignment)
-                if i % 200 == 0:  # a run of 200 probes ends, the next one begins
-                    track, run = Pass1Track(), wandering(rng, 200)
-                now = track.update(*next(run), 10)
-                fired, _ = detector.update(alignment, now)
+            detector, track, run = ConflictDetector(nominal, 0.01), Pass1Track(), iter(())
+            for i in range(looks):
+                if i % 200 == 0:  # a run ends, the next one begins
+                    probes.begin()
+                    detector, track = ConflictDetector(nominal, 0.01), Pass1Track()
+                    run = wandering(rng, 200)
+                alignment, scale, negative = probes.probe()
+                level, drift = next(run)
+                now = track.update(level, drift, 10)
+                found = LookEvidence(alignment, now, {}, scale, drift, 10)
+                fired, _ = detector.update(found)
+                for kind in fired:
+                    counts[kind] += 1
                 if fired:
-                    counts["both"] += 1
-                    detector.detectors["alignment"].cusum.value = 0.0
-                    detector.active.clear()
-            rates = {key: count / probes for key, count in counts.items()}
-            bound = nominal + 2 * math.sqrt(nominal / probes)
-            good &= rates["alignment"] <= bound and rates["both"] <= bound
+                    counts["all"] += 1
+                    detector = ConflictDetector(nominal, 0.01)
+                counts["control"] += other(alignment)
+                counts["naive"] += negative
+            rates = {key: count / looks for key, count in counts.items()}
+            bound = 2 * nominal + 2 * math.sqrt(nominal / looks)
+            good &= rates["all"] <= bound
             control_fails |= rates["control"] > bound
-            figures[f"{name} at {nominal:g}"] = rates | {"probes": probes}
-            print(
-                f"| {name} | {nominal:g} | {rates['alignment']:.2g} | {rates['both']:.2g} "
-                f"| {rates['control']:.2g} | {rates['naive']:.2g} | {probes} |",
-                flush=True,
-            )
+            figures[f"{name} at {nominal:g}"] = rates | {"looks": looks}
+            cells = " | ".join(f"{rates[key]:.2g}" for key in counts)
+            print(f"| {name} | {nominal:g} | {cells} | {looks} |", flush=True)
     return good and control_fails
 
 

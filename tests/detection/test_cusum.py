@@ -87,8 +87,11 @@ def test_a_scale_from_past_probes_keeps_the_rate_and_the_same_probes_own_breaks_
 def test_overwhelming_evidence_needs_one_look_whatever_the_threshold():
     for chance in (1e-2, 1e-3, 1e-6):
         cusum = FusedCusum(cusum_threshold(chance))
-        cusum.update(-30.0, None)
+        cusum.update(-2.0, -30.0)
         assert cusum.open
+    heavy = FusedCusum(cusum_threshold(5e-4))
+    heavy.update(-30.0, None)  # one batch of gradients may be an outlier
+    assert not heavy.open
     ordinary = FusedCusum(cusum_threshold(5e-4))
     ordinary.update(-3.0, None)
     assert not ordinary.open
@@ -96,7 +99,7 @@ def test_overwhelming_evidence_needs_one_look_whatever_the_threshold():
 
 def looks_until_clear(rng, mean, most=200):
     cusum = FusedCusum(cusum_threshold(5e-4))
-    cusum.update(-30.0, None)
+    cusum.update(None, -30.0)
     for looks in range(1, most):
         cusum.update(rng.normal(mean), None)
         if not cusum.open:
@@ -154,8 +157,8 @@ def test_a_wandering_run_that_restarts_keeps_to_its_chance():
     assert rate(20_000, step) == pytest.approx(NOMINAL, rel=0.4)
 
 
-def first(z, opposed):
-    return FirstTest(inner=z, z=z, threshold=3.5, prompts=512, opposed=opposed)
+def first(z):
+    return FirstTest(inner=z, z=z, threshold=3.5, prompts=512)
 
 
 def look(**found):
@@ -164,10 +167,10 @@ def look(**found):
 
 def test_the_references_gradients_open_the_alarm_and_else_count_as_a_first_look():
     sure = AlignmentDetector(DetectorSettings(5e-4, 0.01))
-    assert sure.update(look(first=first(-4.0, True))) == {None: True}
+    assert sure.update(look(first=first(-4.0))) == {None: True}
     assert sure.opposed_z == -4.0
     unsure = AlignmentDetector(DetectorSettings(5e-4, 0.01))
-    assert unsure.update(look(first=first(-3.0, False))) == {None: False}
+    assert unsure.update(look(first=first(-3.0))) == {None: False}
     assert unsure.cusum.value == 2.5
 
 

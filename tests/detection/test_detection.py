@@ -196,7 +196,8 @@ def test_the_cause_is_what_the_inner_products_say(opposed_z, shown_z, cause):
 
 def test_a_known_conflict_stays_one_while_the_remedy_takes_its_evidence_away():
     detector = ConflictDetector(1e-3, 0.01)
-    detector.update(opposing(quiet()), cosine(-3.0))
+    for _ in range(3):
+        detector.update(opposing(quiet()), cosine(-3.0))
     assert detector.cause is Cause.OPPOSED
     detector.update(level_only(quiet(-0.05)), cosine(2.5))
     assert detector.cause is Cause.OPPOSED
@@ -222,3 +223,11 @@ def test_of_a_group_alone_the_cause_is_not_known():
     detector = ConflictDetector(1e-3, 0.01, groups=2)
     detector.update(level_only(quiet(), {"a": quiet(-0.2)}), cosine(4.0))
     assert detector.cause is Cause.UNKNOWN
+
+
+def test_what_leads_is_no_news_after_the_loss():
+    detector = ConflictDetector(1e-3, 0.01)
+    assert detector.update(level_only(quiet(-0.05)))[0] == ("level",)
+    fired = [detector.update(opposing(quiet(-0.05)))[0] for _ in range(5)]
+    assert fired == [()] * 5
+    assert detector.active == {"alignment", "level"}

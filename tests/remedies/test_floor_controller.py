@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from passk_guard.detection.alarm import AlarmKind
+from passk_guard.detection.detector import LookEvidence
 from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.remedies.controller import ControlReading
 from passk_guard.remedies.floor_controller import FloorController
@@ -30,7 +31,7 @@ def plant(steps=300, every=10, needed=0.6, speed=0.008, noise=0.0, seed=0, contr
     change, weight, seen = 0.0, 0.0, []
     for step in range(0, steps + 1, every):
         reading = track(change + noise * rng.normal())
-        detector.update(None, reading)
+        detector.update(LookEvidence(update=None, track=reading, groups={}))
         weight = update(controller, reading, step, tuple(detector.active))
         seen.append((change, weight))
         change = min(change - speed * (1 - weight / needed) * every / 10, 0.02)

@@ -103,7 +103,10 @@ HARMLESS = {
         "last",
     ),
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
-    "deleted": ("schema", "probe", "scale", "steering", "counts", "verifier"),
+    "deleted": (
+        *("schema", "probe", "scale", "steering", "counts", "verifier"),
+        *("cause", "left", "within", "pace", "room", "kept", "open", "drift"),
+    ),
 }
 
 

@@ -46,7 +46,7 @@ def test_a_rescore_follows_the_policy_without_sampling():
     truth = level(policy) - start
     assert truth > 0.02
     assert abs(found.track.change - truth) < 3 * found.track.change_se
-    assert found.drift.prompts == 48 * 8  # all reference batches
+    assert found.drift.prompts == 48 + 7 * 64  # the probe's, and the reference's at 3/4 of n
 
 
 def test_a_loss_between_probes_raises_the_alarm_at_a_rescore():
@@ -59,10 +59,10 @@ def test_a_loss_between_probes_raises_the_alarm_at_a_rescore():
             push(policy, torch.ones(CONTEXTS), -15.0)
             guard.rescore(step)
 
-    with pytest.warns(PassKGuardWarning, match="level alarm"):
+    with pytest.warns(PassKGuardWarning, match="alarm"):
         train()
-    (alarm,) = [r.alarm for r in guard.rescores if r.alarm]
-    assert alarm.fired == ("level",)
+    alarms = [r.alarm for r in guard.rescores if r.alarm]
+    assert "level" in {kind for alarm in alarms for kind in alarm.fired}
     assert len(guard.history) == 1
 
 
