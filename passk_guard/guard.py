@@ -17,7 +17,6 @@ from passk_guard.detection.named_states import NamedState, StateWatch
 from passk_guard.errors import survived
 from passk_guard.events import (
     Cleared,
-    Foreseen,
     Lost,
     Raised,
     RemedyChanged,
@@ -73,31 +72,25 @@ class PassKGuard:
         policy: samples, verifies and scores; see :class:`~passk_guard.rollouts.policy.Policy`.
         pool: held-out prompts.
         config: settings.
-        isolation: ``isolation(seed)`` gives a context in which a probe may sample and
-            differentiate without leaving a trace; see
+        isolation: ``isolation(seed)`` gives a context in which a probe leaves no trace; see
             :func:`~passk_guard.runtime.isolation.isolated`.
-        objective: the live objective where the run trains on one; its k and λ are read, and set by
-            ``action="mix"`` and ``"adjust_k"``.
-        micro_batch: rollouts per forward and backward; where ``None`` as many of one prompt as make
-            16 384 tokens.
+        objective: the live one, where the run trains on one; remedies set its k and λ.
+        micro_batch: rollouts per forward and backward; by default what makes 16 384 tokens.
         optimizer: gives the run's optimizer, for ``metric="adam"`` and remedies.
-        training_pass_at_1: gives pass@1 on training batches since last asked, or ``None``; logged.
-        say: takes messages that are no warnings: no signal, a conflict that has cleared.
+        training_pass_at_1: gives pass@1 on training batches since last asked, or ``None``.
+        say: takes messages that are no warnings.
         is_main: whether this process is the one that warns.
         progress: told where a look stands, see :data:`~passk_guard.runtime.progress.Progress`.
-        sampling: whatever else decides what pass@1 means, by name, such as the verifier's name,
-            its threshold and the temperature: plain values. A run resumed with others starts its
-            levels afresh.
+        sampling: whatever else decides what pass@1 means, by name, such as the verifier's name and
+            the temperature: plain values. A run resumed with others starts its levels afresh.
         training: the groups of rollouts that the run trains on, where they are known.
-        rollouts_per_step: gives the rollouts that an optimizer step trains on, where known: they
-            tell what a step will cost before there was one.
+        rollouts_per_step: gives those that an optimizer step trains on, where known: its cost.
 
     Attributes:
         history: completed probes, oldest first.
         rescores: stored rollouts scored again between probes, oldest first.
         failures: lost probes, with their reason.
-        requests: what actions ask of the trainer, for it to see to and discard; see
-            :class:`~passk_guard.remedies.Request`.
+        requests: what actions ask of the trainer, for it to see to and discard.
     """
 
     def __init__(
@@ -221,9 +214,8 @@ class PassKGuard:
     def probe(self, step: int) -> Probe | None:
         """Probe the policy now on fresh prompts, and act on an alarm.
 
-        Whatever goes wrong inside costs this probe only: it is noted in ``failures`` and said, and
-        ``None`` is returned (with ``on_error="raise"`` it is raised). Ctrl-C passes through, with
-        the training run's state restored.
+        Whatever goes wrong costs this probe only: it is noted in ``failures``, said, and ``None``
+        returned (raised with ``on_error="raise"``). Ctrl-C passes through, the run restored.
         """
         start = time.perf_counter()
         probe: Probe | None = self._survive(step, lambda: self._prober.probe(step, self.objective))
@@ -231,11 +223,9 @@ class PassKGuard:
         self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))
         if probe is not None:
             self.history.append(probe)
-            found = probe.no_signal, probe.pass_at_k, probe.diagnostics, probe.verifier
-            for state in self._states.update(*found):
+            seen = probe.no_signal, probe.pass_at_k, probe.diagnostics, probe.verifier
+            for state in self._states.update(*seen):
                 self._tell(StateBegan(state, probe, self._states.gap_at_start))
-            if probe.first is not None and probe.first.opposed and not probe.update_seen:
-                self._tell(Foreseen(probe))
             self._outlook.looked(probe)
             self._conclude(probe)
         return probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.events import Blind, Event, FewProbes, Planned, ShortRun
+from passk_guard.events import Blind, Event, FewProbes, Foreseen, Planned, ShortRun
 from passk_guard.look import Probe
 from passk_guard.runtime.processes import decided_by_first
 from passk_guard.runtime.schedule import Schedule
@@ -95,7 +95,11 @@ class Outlook:
             self._tell(Planned(forecast, visible_loss(forecast.probes)))
 
     def looked(self, probe: Probe) -> None:
-        """Say it where nothing could be compared for three looks in a row."""
+        """Say it where nothing could be compared for three looks in a row, and what to expect of an
+        update that is out of sight.
+        """
+        if probe.first is not None and probe.first.opposed and not probe.update_seen:
+            self._tell(Foreseen(probe))
         self._blind = self._blind + 1 if probe.blind else 0
         if self._blind == _BLIND_LOOKS:
             self._tell(Blind(probe, self._blind, self._threshold))

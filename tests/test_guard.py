@@ -8,7 +8,7 @@ from tiny import BanditPolicy
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.cause import Cause
-from passk_guard.reporting.sentences import alarm_message
+from passk_guard.reporting.alarm_sentences import alarm_message
 from passk_guard.statistics.track import Track
 
 

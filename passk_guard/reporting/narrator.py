@@ -9,7 +9,7 @@ from passk_guard import events
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm
 from passk_guard.errors import warn
-from passk_guard.reporting import sentences
+from passk_guard.reporting import alarm_sentences, sentences
 
 __all__ = ["Narrator"]
 
@@ -35,7 +35,7 @@ class Narrator:
 
     def describe(self, alarm: Alarm) -> str:
         """An alarm in words."""
-        return sentences.alarm_message(alarm, self._config, self._rows)
+        return alarm_sentences.alarm_message(alarm, self._config, self._rows)
 
     def tell(self, event: events.Event) -> None:
         """Say or warn what has happened."""
@@ -52,7 +52,7 @@ class Narrator:
             case events.RemedyChanged(step, change):
                 self._say(sentences.remedy_message(step, change))
             case events.Foreseen(probe):
-                self._say(sentences.foreseen_message(probe, config.k))
+                self._say(alarm_sentences.foreseen_message(probe, config.k))
             case events.Sketched(needed, limit):
                 self._say(sentences.sketch_message(needed, limit))
             case events.Planned(forecast, visible_loss):

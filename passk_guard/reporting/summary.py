@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from passk_guard.detection import AlarmKind
+from passk_guard.detection import AlarmKind, Cause
 from passk_guard.detection.episodes import DEFAULT_DETECTORS
 from passk_guard.detection.named_states import NamedState
+from passk_guard.reporting.alarm_sentences import CAUSES
 from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import Record
 
@@ -86,7 +87,8 @@ def _verdict(run: Run) -> tuple[str, str]:
     last, alarms = run.looks[-1], run.alarms
     states = run.probes[-1]["states"] if run.probes else []
     if last["open"]:
-        said = f"{_what(_kinds(last))}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
+        what = _what(_kinds(last), last.get("cause"))
+        said = f"{what}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
         return "conflict", said
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
@@ -128,10 +130,12 @@ def _kinds(look: Record) -> list[AlarmKind]:
     return sorted(kinds, key=lambda kind: (not kind.leading, kind.group is not None))
 
 
-def _what(kinds: Sequence[AlarmKind]) -> str:
+def _what(kinds: Sequence[AlarmKind], cause: str | None) -> str:
     first = kinds[0]
-    if first.leading:
-        return "Training works against pass@1"
+    if cause == Cause.FALLING and first.group is None:
+        return CAUSES[Cause.FALLING].capitalize()
+    if first.leading:  # older journals name no cause
+        return CAUSES[Cause(cause or Cause.OPPOSED)].capitalize()
     if first.detector not in DEFAULT_DETECTORS:
         return f"The alarm {first!r} is open"
     if first.group is None:  # the update may have turned already

@@ -29,6 +29,7 @@ class Forecast:
             that is never done by itself.
         interval: training steps from one probe to the next.
         probes: in the whole run, done ones included; ``None`` where its length is not known.
+        first_steps: what the first look cost, with the reference; ``None`` after a resume.
         looks: the same with every time that stored rollouts are scored again between them.
     """
 
@@ -37,6 +38,7 @@ class Forecast:
     interval: float
     probes: int | None
     looks: int | None
+    first_steps: float | None
 
 
 class Schedule:
@@ -60,6 +62,7 @@ class Schedule:
         self._last: dict[str, int] = {}  # step of the last probe, of the last re-scoring
         self._costs: dict[str, list[float]] = {"probe": [], "rescore": []}  # the last few
         self._spent = {"probe": 0.0, "rescore": 0.0, "other": 0.0, "remedy": 0.0}
+        self._first: float | None = None  # seconds of the first probe
         self._training = 0.0
         self._steps = 0.0
 
@@ -98,6 +101,8 @@ class Schedule:
             seconds: that it took.
             again: what the next one will cost, if not the same.
         """
+        if not self._last:
+            self._first = seconds
         self._last[task] = step
         self._spent[task] += seconds
         self._costs[task] = [*self._costs[task][-2:], seconds if again is None else again]
@@ -166,7 +171,8 @@ class Schedule:
             share = _RESCORING * (self._overhead or _DEFAULT_OVERHEAD)
             closest = max(rescore / share, _CLOSEST_RESCORE)
             looks = max(probes, 1 + int(total_steps / min(closest, interval)))
-        return Forecast(probe, rescore, interval, probes, looks)
+        first_steps = None if self._first is None else self._first / step
+        return Forecast(probe, rescore, interval, probes, looks, first_steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""

@@ -30,11 +30,12 @@ CALLBACKS = {
     "lightning": ("", f"{CALLBACK} {OWN_LOSS}"),
 }
 KEYS = """
-    track track_low track_high change change_low change_high pace pace_low pace_high drift drift_at_k alarm overhead seconds
+    track track_low track_high change change_low change_high pace pace_low pace_high
+    drift drift_at_k alarm overhead seconds
     track/<group> change/<group>
     pass_at_1 pass_at_k pass_at_k_low pass_at_k_high pass_at_1_served pass_at_1_training
-    cosine cosine_low cosine_high z z_probe cosine_at_k z_at_k normalised_agreement weight_ratio hard_weight
-    entropy top1_mass k pass1_weight no_signal exploration_gap lost_prompts won_prompts
+    cosine cosine_low cosine_high z z_probe cosine_at_k z_at_k normalised_agreement weight_ratio
+    hard_weight entropy top1_mass k pass1_weight no_signal exploration_gap lost_prompts won_prompts
 """
 COMMANDS = "report doctor"
 

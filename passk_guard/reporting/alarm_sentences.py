@@ -1,0 +1,93 @@
+"""What an alarm says: what is known, why, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from passk_guard.config import PassKGuardConfig
+from passk_guard.detection.alarm import Alarm
+from passk_guard.detection.cause import Cause
+from passk_guard.look import Probe
+from passk_guard.statistics.interval import Z95
+from passk_guard.statistics.track import Track
+
+__all__ = ["CAUSES", "alarm_message", "foreseen_message"]
+
+
+def alarm_message(
+    alarm: Alarm, config: PassKGuardConfig, rows: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """One paragraph: what fired, the figures, the prompts, what to do.
+
+    Args:
+        alarm: the facts.
+        config: settings.
+        rows: the pool; prompts are quoted with ``log_prompts=True`` only, else named by row id.
+    """
+    lines = [
+        f"step {alarm.step}: {CAUSES[alarm.cause]} ({' and '.join(alarm.fired)} alarm).",
+        _levels("pass@1", alarm.track),
+        *(_levels(f"pass@1 of {label!r}", track) for label, track in alarm.groups.items()),
+    ]
+    if (pace := alarm.pace) is not None:
+        change, low, high = (100 * value for value in (pace.change, pace.low, pace.high))
+        lines.append(f"At present {change:+.1f} points per 10 steps [{low:+.1f}, {high:+.1f}].")
+    if (cosine := alarm.cosine) is not None:
+        lines.append(f"Cosine of the update with the pass@1 gradient {cosine} (z {cosine.z:+.1f}).")
+    if alarm.prompts and alarm.cause is not Cause.FALLING:
+        shown = [str(i) for i in alarm.prompts[:5]]
+        if config.log_prompts:
+            shown = [f"{i} ({str(rows[i]['prompt'])[:60]!r})" for i in alarm.prompts[:5]]
+        lines.append(f"Held-out rows that carry it: {', '.join(shown)}.")
+    return " ".join([*lines, _advice(alarm.cause, config)])
+
+
+CAUSES = {
+    Cause.OPPOSED: "training works against pass@1",
+    Cause.FALLING: "pass@1 falls although the update does not oppose it",
+    Cause.UNKNOWN: "pass@1 falls, and whether the update opposes it is not known yet",
+}
+_STEADIER = (
+    "a lower learning rate, larger batches, and a look at what the verifier rewards that is not "
+    "right"
+)
+
+
+def _advice(cause: Cause, config: PassKGuardConfig) -> str:
+    if cause is Cause.FALLING:
+        return (
+            f"This is no conflict of objectives, and no remedy is taken. What helps: {_STEADIER}."
+        )
+    if config.remedy is not None:
+        return "The guard now takes its remedy."
+    mend = (
+        f"action='mix' (a pass@1 term in the objective), a k below {config.k}, or going back to a "
+        "checkpoint from before the loss"
+    )
+    if cause is Cause.UNKNOWN:
+        return f"What helps against a conflict: {mend}. Else: {_STEADIER}."
+    return f"What helps: {mend}."
+
+
+def _levels(name: str, track: Track) -> str:
+    return (
+        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
+        f"± {Z95 * track.change_se:.3f} (95 %)."
+    )
+
+
+def foreseen_message(probe: Probe, k: int) -> str:
+    """The reference's gradients oppose pass@1, but whether the update has these weights is unknown.
+
+    Args:
+        probe: the first one.
+        k: that the run is said to optimise.
+    """
+    assert probe.first is not None, "else nothing was foreseen"
+    return (
+        f"passk-guard: step {probe.step}: the pass@{k} gradient works against pass@1 (z "
+        f"{probe.first.z:+.1f} on {probe.first.prompts} held-out prompts). The loss of this run is "
+        "out of sight, so this is no alarm, and nothing is done; if it optimises "
+        f"pass@{k}, expect pass@1 to fall."
+    )
