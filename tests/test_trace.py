@@ -20,7 +20,7 @@ def close(one, other):
     return one == other
 
 
-@pytest.mark.parametrize(("action", "floor"), [("mix", "best"), ("adjust_k", 0.35)])
+@pytest.mark.parametrize(("action", "floor"), [("mix", 0.3), ("adjust_k", 0.35)])
 def test_the_golden_trace(action, floor):
     now = json.loads(json.dumps(trace(action, floor)))
     before = GOLDEN[action]

@@ -47,8 +47,8 @@ def remedy_message(step: int, change: RemedyChange) -> str:
     if change.in_vain:
         helps = "a lower k" if change.how == "adjust_k" else "mixing pass@1 in"
         what = (
-            f"{helps} does not help here: pass@1 falls as it did without. The remedy lets go until "
-            "the next alarm. What may help: a lower learning rate, or action='stop'"
+            f"{helps} has not been seen to help, and pass@1 stays below its floor. The remedy lets "
+            "go until the next conflict. What may help: a lower learning rate, or action='stop'"
         )
     elif change.on and change.how == "mix":
         what = f"mixing pass@1 back in, λ = {change.pass1_weight:.2f}"

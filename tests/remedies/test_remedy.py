@@ -116,9 +116,9 @@ def test_a_remedy_that_does_not_help_is_said_once():
     guard.rescore(6)
     changes = [event.change for event in said if hasattr(event, "change")]
     assert [(change.on, change.in_vain) for change in changes] == [(True, False), (False, True)]
-    assert "mixing pass@1 in does not help here" in remedy_message(5, changes[-1])
+    assert "mixing pass@1 in has not been seen to help" in remedy_message(5, changes[-1])
     lowered = RemedyChange("adjust_k", False, 0.0, 8, in_vain=True)
-    assert "a lower k does not help here" in remedy_message(5, lowered)
+    assert "a lower k has not been seen to help" in remedy_message(5, lowered)
     assert "off again" in remedy_message(5, RemedyChange("mix", False, 0.0, 8))
 
 

@@ -74,7 +74,7 @@ def test_a_conflict_that_is_open(conflict):
 
 
 def test_a_loss_short_of_an_alarm_is_not_called_healthy(tmp_path):
-    guard = run_bandit(tmp_path, lr=-40.0, probes=6, false_alarms=1e-6)
+    guard = run_bandit(tmp_path, lr=-15.0, probes=6, false_alarms=1e-9)
     assert not any(look.alarm for look in (*guard.history, *guard.rescores))
     found = summary(read_run(tmp_path))
     assert found["verdict"] == "falling"

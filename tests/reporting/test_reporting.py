@@ -64,7 +64,12 @@ def test_of_a_long_run_the_alarms_the_ends_and_evenly_thinned_probes_are_shown(h
 def rescored(**values):
     track = Track(0.5, 0.01, 0.48, 0.52, 0.6, -0.1, 0.01)
     return Rescore(
-        **{"reading": Reading(track, {}, None, None), "conflicts": (), "cleared": False},
+        **{
+            "reading": Reading(track, {}, None, None),
+            "conflicts": (),
+            "cause": None,
+            "cleared": False,
+        },
         **{"seconds": 1.0, **values},
     )
 

@@ -91,6 +91,7 @@ def damaged(state):
 # earlier releases had less.
 HARMLESS = {
     "text": ("named",),
+    "not finite": ("trainer_weights",),  # none were seen
     "shorter": (
         "left",
         "carriers",
