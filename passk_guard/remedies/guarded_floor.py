@@ -18,6 +18,7 @@ _AIM = 0.8  # of the tolerance, below the floor
 _HORIZON = 4  # looks, and tens of steps, whichever is longer
 _LEAST_GAP = 0.1  # of the typical drift: what b - a counts for at least while nothing is sure
 _TRIED, _LOOKS, _SURE = 0.3, 4, 1.645  # λ, looks above it, standard errors
+_DOUBT = 1.0  # standard errors of b - a: less than the prior's 1.4, which looks that tell little leave
 
 
 class GuardedFloor:
@@ -64,7 +65,7 @@ class GuardedFloor:
         a, b = self.model.drifts
         needed = (self._aim - track.change) / (_HORIZON * max(spacing / 10, 1.0))
         best = b + _SURE * self.model.b_se
-        if self._tried >= _LOOKS and needed > max(a, best) and self.model.z < _SURE:
+        if self._tried >= _LOOKS and needed > max(a, best) and self.model.z < _DOUBT:
             self.binds, self.in_vain = False, True
             return 0.0
         return min(max((needed - a) / max(b - a, self._least_gap), 0.0), 1.0)

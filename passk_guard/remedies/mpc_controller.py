@@ -29,7 +29,7 @@ class PredictiveController:
     * λ rises at once, and falls by 0.15 per ten steps at most.
     * A group of prompts has a floor and a model of its own, which bind from its own alarm on, and
       only while b is above a: mixing may well lower it. λ is the largest that is asked for.
-    * Where after four looks at λ > 0.3 no λ would do, and b is not surely above a, mixing does not
+    * Where after four looks at λ > 0.3 no λ would do, and b is hardly above a, mixing does not
       help: it lets go until the next alarm after this conflict.
 
     Args:

@@ -127,8 +127,9 @@ def test_there_is_no_row_that_was_not_run():
     seeds = {(run["task"], run["remedy"]): set() for run in LOOP}
     for run in LOOP:
         seeds[run["task"], run["remedy"]].add(run["seed"])
-    for (task, _), found in seeds.items():
-        assert found == ({"0", "1", "2"} if task == "ambiguous" else {"0"})
+    for (task, remedy), found in seeds.items():
+        own = {"10", "11", "12", "13", "14"} if remedy.startswith("guard") else {"0", "1", "2"}
+        assert found == (own if task == "ambiguous" else {"10"})
 
 
 OTHERS = {
@@ -159,7 +160,8 @@ def test_without_an_alarm_nothing_was_touched():
 
 def test_when_the_alarm_came():
     steps = sorted(int(r["alarm"]) for r in of(LOOP, task="ambiguous", remedy="guard mix"))
-    assert f"The alarm came at step {steps[0]} to {steps[-1]} of 300" in CONTROL
+    first = f"on {steps.count(0)} of {len(steps)} seeds before the first step"
+    assert f"The alarm came {first}, else at step {steps[-1]} of 300 at the latest" in CONTROL
 
 
 def test_the_accuracy_weighted_mix_is_compared_with_the_guard():
@@ -177,11 +179,14 @@ def test_the_readme_says_what_the_table_of_control_says():
         for remedy in ("pass@8 alone", "guard mix")
     )
     lost = [change.split()[0].lstrip("-") for change, _ in (alone, mix)]
+    runs = of(LOOP, task="ambiguous", remedy="guard mix")
+    dips = [100 * (float(run["start1"]) - float(run["lowest1"])) for run in runs]
     said = (
-        'pass@8 training by itself loses {} points of pass@1; with `"mix"` it loses {} points, and '
-        "pass@8 ends at {} instead of {}"
+        'pass@8 training by itself loses {} points of pass@1; with `"mix"` it ends {} points down, '
+        "after {:.1f} at the lowest on the way ({:.1f} on the worst of five seeds), and pass@8 ends "
+        "at {} instead of {}"
     )
-    assert said.format(*lost, mix[1], alone[1]) in README
+    assert said.format(*lost, mean(dips), max(dips), mix[1], alone[1]) in README
 
 
 def test_real_trainers():
@@ -191,14 +196,16 @@ def test_real_trainers():
         found = of(runs, host=host, action=action)
         return ", ".join(points(float(r["end1"]) - float(r["start1"])) for r in found)
 
-    dips = [float(run["lowest1"]) - float(run["start1"]) for run in runs]
+    low = [float(run["lowest1"]) - float(run["start1"]) for run in runs]
     mix = [ends(host, "mix") for host in ("trl", "trainer", "lightning")]
     said = '`"mix"` ends the same task at {} (TRL), {} (`Trainer`) and {} (Lightning)'
     assert said.format(*mix) in CONTROL
     anchors = [ends(host, "anchors") for host in ("trainer", "lightning")]
     assert "with `anchor_prompts` at {} (`Trainer`) and {} (Lightning)".format(*anchors) in CONTROL
-    dipped = f"All of them had dipped, to between {points(max(dips))} and {points(min(dips))}"
-    assert dipped in CONTROL
+    at = [run["action"] == "mix" for run in runs]
+    mixed, anchored = ([v for v, m in zip(low, at, strict=True) if m is w] for w in (True, False))
+    said = 'The lowest on the way was {} with `"mix"` and {} with `anchor_prompts`'
+    assert said.format(points(min(mixed)), points(min(anchored))) in CONTROL
 
 
 def test_choosing_the_numbers():
@@ -233,9 +240,9 @@ def test_coverage_of_the_first_probes():
 def test_calibration():
     found = figures("calibration.json")
     nulls = {key: rates for key, rates in found.items() if key.endswith("at 0.001")}
-    (probes,) = {rates["probes"] for rates in nulls.values()}
-    alarms = [round(1000 * 100 * rates["both"]) for rates in nulls.values()]
-    said = f"{probes:,} simulated probes without a conflict".replace(",", " ")
+    (looks,) = {rates["looks"] for rates in nulls.values()}
+    alarms = [round(1000 * 100 * rates["all"]) for rates in nulls.values()]
+    said = f"{looks:,} simulated looks without a conflict".replace(",", " ")
     assert said in ALARM
     assert f"{min(alarms)} to {max(alarms)} per 100 000" in ALARM
     covers = [v for key, v in found.items() if key.startswith("coverage")]
@@ -317,7 +324,7 @@ def test_constants_of_the_controller():
 
     assert f"stand at {_AIM} `pass1_tolerance` below its floor" in CONTROL
     assert f"falls by at most {_RELEASE} per ten steps" in CONTROL
-    assert f"Where four looks at λ > {_TRIED} do not show" in CONTROL
+    assert f"Where four looks at λ > {_TRIED} have shown" in CONTROL
 
 
 def test_the_table_of_settings_has_every_setting_with_its_default():
