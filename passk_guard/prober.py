@@ -25,9 +25,9 @@ from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
 from passk_guard.rollouts.verified_again import without_completions
 from passk_guard.runtime.progress import Progress
-from passk_guard.runtime.stored import mapping, row_ids
+from passk_guard.runtime.stored import mapping, maybe, row_ids
 from passk_guard.statistics.alignment import Alignment
-from passk_guard.statistics.cosine import Cosine
+from passk_guard.statistics.cosine import Cosine, load_cosine
 from passk_guard.statistics.diagnostics import diagnose
 from passk_guard.statistics.evidence import (
     WeightsInForce,
@@ -139,7 +139,7 @@ class Prober:
         # Where nothing can be compared yet, a reference would be costly and empty.
         began = time.perf_counter()
         is_first = not self.levels.has_rollouts and enough_signal(groups)
-        more, first = [], None
+        more, first, tested = [], None, batch
         if is_first:
             count = self._references(began - start, one_batch) - 1
             for i in range(count):
@@ -148,18 +148,19 @@ class Prober:
         self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
         if is_first:
-            reference = self._gradients.take_reference(batches, batch, seed)
-            first = first_test(reference.gramian, weigh(reference), self._config.false_alarms)
-            batch = reference if self._gradients.euclidean else batch
+            tested = self._gradients.take_reference(batches, batch, seed)
+            first = first_test(tested.gramian, weigh(tested), self._config.false_alarms)
+            batch = tested if self._gradients.euclidean else batch
+        seen = tested is None or weigh.sees(tested)
         only_once = time.perf_counter() - began
+        scale, kept = self._kept.scale(weigh, len(groups)), self._kept
+        if batch is not None and evidence.update is not None:
+            kept = kept.plus(batch)
+        cosine = kept.cosine(weigh)
         # fresh() scores before it changes anything, and nothing fails after: the filters see a
         # probe whole or not at all.
         reading = self.levels.fresh(step, batches, scored, reference=is_first)
-        scale = self._kept.scale(weigh, len(groups))
-        if batch is not None and evidence.update is not None:
-            self._kept.add(batch)
-        self._cosine = self._kept.cosine(weigh)
-        seen = batch is None or weigh.sees(batch)
+        self._kept, self._cosine = kept, cosine
         fired, cleared = self._judge(reading, evidence.update, scale, first if seen else None)
         self._opposing = tuple(rows[i] for i in evidence.opposing)
         correct, n = counts(groups)
@@ -278,6 +279,7 @@ class Prober:
             if self._alignment_detector is None
             else self._alignment_detector.state_dict(),
             "kept": self._kept.state_dict(),
+            "shown": None if self._cosine is None else vars(self._cosine),
             "carriers": list(self._opposing),
         }
 
@@ -291,6 +293,7 @@ class Prober:
         kept = KeptBatches()
         if "kept" in state:  # earlier releases kept a cosine, no Gramians
             kept.load_state_dict(mapping(state, "kept"))
+        shown = maybe(load_cosine, state, "shown") if "shown" in state else None
         if self._alignment_detector is not None and (cusum := mapping(state, "cusum")):
             self._alignment_detector.load_state_dict(cusum)
-        self._kept, self._opposing = kept, tuple(opposing)
+        self._kept, self._cosine, self._opposing = kept, shown, tuple(opposing)

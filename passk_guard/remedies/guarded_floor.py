@@ -18,7 +18,9 @@ _AIM = 0.8  # of the tolerance, below the floor
 _HORIZON = 4  # looks, and tens of steps, whichever is longer
 _LEAST_GAP = 0.1  # of the typical drift: what b - a counts for at least while nothing is sure
 _TRIED, _LOOKS, _SURE = 0.3, 4, 1.645  # λ, looks above it, standard errors
-_DOUBT = 1.0  # standard errors of b - a: less than the prior's 1.4, which looks that tell little leave
+_DOUBT = (
+    1.0  # standard errors of b - a: less than the prior's 1.4, which looks that tell little leave
+)
 
 
 class GuardedFloor:

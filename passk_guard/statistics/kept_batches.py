@@ -8,7 +8,7 @@ computed anew at each look.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,15 +55,15 @@ Weigh = Callable[[KeptBatch], np.ndarray]
 class KeptBatches:
     """The last twenty, oldest first. A batch counts for its prompts, and less with age."""
 
-    def __init__(self) -> None:
-        self._batches: list[KeptBatch] = []
+    def __init__(self, batches: Sequence[KeptBatch] = ()) -> None:
+        self._batches = list(batches)[-_MOST:]
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def add(self, batch: KeptBatch) -> None:
-        """Keep one more."""
-        self._batches = [*self._batches, batch][-_MOST:]
+    def plus(self, batch: KeptBatch) -> KeptBatches:
+        """With one more."""
+        return KeptBatches([*self._batches, batch])
 
     @property
     def _fresh(self) -> np.ndarray:

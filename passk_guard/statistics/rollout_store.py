@@ -27,6 +27,8 @@ from passk_guard.statistics.stored_batch import (
 
 __all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
 
+_NEAR = 0.9  # effective sample size
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -149,7 +151,9 @@ class RolloutStore:
         rows = {group.row for batch, _ in used for group in batch.groups}
         outside = 1.0 if self._pool is None else max(1 - len(rows) / self._pool, 0.0)
         for batch, change in used:
-            batch.left = change.within + (1 - change.within) * outside
+            # As ratios spread, the noise within prompts is more than what can be seen of it.
+            near = change.effective_sample_size > _NEAR
+            batch.left = change.within + (1 - change.within) * outside if near else 1.0
         quantities = [self._quantities(batch.groups) for batch, _ in used]
         names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
         drifts = {}

@@ -65,15 +65,15 @@ def ones(batch):
 def test_a_scale_from_past_probes_keeps_the_rate_and_the_same_probes_own_breaks_it():
     rng, kept = np.random.default_rng(0), KeptBatches()
     for _ in range(8):
-        kept.add(low_rank(rng))
+        kept = kept.plus(low_rank(rng))
 
     def past(cusum):
         batch = low_rank(rng)
         cusum.update(weighted_alignment(batch.gramian, ones(batch)).inner / scale(batch), None)
 
     def scale(batch):
-        found = kept.scale(ones, len(batch.n))
-        kept.add(batch)
+        nonlocal kept
+        found, kept = kept.scale(ones, len(batch.n)), kept.plus(batch)
         return found
 
     def own(cusum):

@@ -183,8 +183,8 @@ def test_the_readme_says_what_the_table_of_control_says():
     dips = [100 * (float(run["start1"]) - float(run["lowest1"])) for run in runs]
     said = (
         'pass@8 training by itself loses {} points of pass@1; with `"mix"` it ends {} points down, '
-        "after {:.1f} at the lowest on the way ({:.1f} on the worst of five seeds), and pass@8 ends "
-        "at {} instead of {}"
+        "after {:.1f} at the lowest on the way ({:.1f} on the worst of five seeds), and pass@8 "
+        "ends at {} instead of {}"
     )
     assert said.format(*lost, mean(dips), max(dips), mix[1], alone[1]) in README
 

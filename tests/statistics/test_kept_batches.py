@@ -28,7 +28,7 @@ def batch(rng, m=64, trainer=np.nan):
 def kept(count, seed=0):
     rng, batches = np.random.default_rng(seed), KeptBatches()
     for _ in range(count):
-        batches.add(batch(rng))
+        batches = batches.plus(batch(rng))
     return batches
 
 
