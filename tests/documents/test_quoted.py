@@ -85,7 +85,7 @@ def of(runs, **wanted):
     return found
 
 
-LOOP = table("closed_loop.csv")
+LOOP, ALARMS = table("closed_loop.csv"), table("alarms.csv")
 ROWS = {
     "pass@8 alone": "pass@8 alone",
     "pass@1 alone": "pass@1 alone",
@@ -254,18 +254,30 @@ def test_calibration():
     assert f"misses the truth in up to {worst:.0f} % of batches" in source
 
 
-def test_alarms_in_real_runs():
-    found = {run["run"]: run for run in of(table("alarms.csv"), rule="guard")}
-    said = (
-        "pass@8 training raised the alarm at step {} with {:.1f} points lost, at three times the "
-        "learning rate at step {} with {:.1f}; the healthy task raised none, nor did plain GRPO, "
-        "where pass@1 went from {} to {}."
-    )
-    slow, fast = found["conflict"], found["fast conflict"]
-    alarms = [v for r in (slow, fast) for v in (r["first_alarm"], 100 * float(r["lost"]))]
-    plain = found["plain GRPO"]
-    assert said.format(*alarms, share(plain["start"]), share(plain["end"])) in ALARM
-    assert [found[name]["alarms"] for name in ("healthy", "plain GRPO")] == ["0", "0"]
+SHOWN = {
+    "today": "this one",
+    "without step 0": "the same without its first look",
+    "before": "a CUSUM of the inner product alone, and the level",
+    "level alone": "the level alone",
+}
+
+
+@pytest.mark.parametrize("rule", SHOWN)
+def test_alarms_of_a_rule(rule):
+    cells = []
+    for run in ("conflict 5e-6", "conflict 1e-5", "conflict 3e-5"):
+        first = [r["alarms"].split()[0].split(":") for r in of(ALARMS, run=run, rule=rule)]
+        steps, lost = zip(*((int(s), 100 * float(p)) for s, p, _ in first), strict=True)
+        cells.append(f"step {mean(steps):.0f}, {mean(lost):.1f} ({max(lost):.1f})")
+    assert f"| {SHOWN[rule]} | {' | '.join(cells)} |" in ALARM
+
+
+def test_alarms_where_pass1_does_not_fall():
+    quiet = of(ALARMS, rule="today")
+    quiet = [run for run in quiet if not run["run"].startswith("conflict")]
+    looks = sum(int(run["looks"]) for run in quiet)
+    assert not any(run["alarms"] for run in quiet)
+    assert f"In {looks} looks at runs in which pass@1 does not fall it raised none" in ALARM
 
 
 def test_what_gradients_cost():
