@@ -3,7 +3,7 @@
     python tests/benchmarks/default_run.py
 
 Pass@8 training (``objective="pkpo"``) on ambiguous arithmetic under the default budget of 2 % of
-wall time, so probes are few: about ten in the whole run. The trainer has its own defaults (clipping
+wall time, so probes are few. The trainer has its own defaults (clipping
 at ε = .2, group-scaled rewards, ``loss_type="dapo"``) and warm-up, cosine decay, every batch used
 for two optimizer steps (``num_iterations=2``), and a KL penalty (``beta=0.02``). The truth is
 enumerated every fifty steps. Finished runs are kept in ``results/default_run.json`` and not
@@ -51,17 +51,22 @@ EVERY = 50
 
 
 class Truth(TrainerCallback):
-    """Enumerated pass@1 and pass@8 every fifty steps."""
+    """Enumerated pass@1 and pass@8, and λ, every fifty steps."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.values = tokenizer, dict[int, tuple[float, float]]()
+        self.tokenizer, self.values = tokenizer, dict[int, tuple[float, float, float]]()
+        self.guard: Any = None
+
+    def _look(self, step: int, model: Any) -> None:
+        weight = 0.0 if self.guard is None else self.guard.pass1_weight
+        self.values[step] = (*task.exact_pass_at_1(model, self.tokenizer), weight)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.values[0] = task.exact_pass_at_1(model, self.tokenizer)
+        self._look(0, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % EVERY == 0:
-            self.values[state.global_step] = task.exact_pass_at_1(model, self.tokenizer)
+            self._look(state.global_step, model)
 
 
 def one_run(action: str, seed: int, steps: int, lr: float, out: Path) -> dict[str, Any]:
@@ -90,16 +95,19 @@ def one_run(action: str, seed: int, steps: int, lr: float, out: Path) -> dict[st
         trainer, prompts=rows, k=8, objective="pkpo", action=action, seed=seed
     )
     trainer.add_callback(callback)
+    truth.guard = callback.guard
     began = time.perf_counter()
     trainer.train()
     guard = callback.guard
+    spent = guard.schedule.state_dict()["spent"]
     looks = sorted([*guard.history, *guard.rescores], key=lambda look: look.step)
-    ones, eights = zip(*truth.values.values(), strict=True)
+    ones, eights, weights = zip(*truth.values.values(), strict=True)
     return {
         **{"action": action, "seed": seed, "steps": steps, "lr": lr},
         "seconds": round(time.perf_counter() - began),
         **{"probes": [p.step for p in guard.history], "rescores": len(guard.rescores)},
         **{"overhead": round(guard.overhead, 4), "failures": len(guard.failures)},
+        "spent": {task: round(seconds, 2) for task, seconds in spent.items()},
         "first_test_z": round(guard.history[0].first.z, 2) if guard.history[0].first else None,
         "alarms": [
             {"step": look.step, "kinds": [str(k) for k in look.alarm.fired]}
@@ -107,8 +115,9 @@ def one_run(action: str, seed: int, steps: int, lr: float, out: Path) -> dict[st
             for look in looks
             if look.alarm
         ],
+        "seen": [[p.step, round(p.track.change, 4), round(p.track.change_se, 4)] for p in looks],
         **{"pass1": [round(v, 4) for v in ones], "pass8": [round(v, 4) for v in eights]},
-        "lambda": [[p.step, round(p.pass1_weight, 3)] for p in guard.history],
+        "lambda": [round(v, 3) for v in weights],
         "lambda_end": round(guard.pass1_weight, 3),
     }
 
