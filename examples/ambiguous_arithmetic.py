@@ -124,9 +124,10 @@ def make_trainer(
     seed: int = 0,
     **settings: Any,
 ) -> Any:
-    """A real GRPO run: 32 prompts x 16 rollouts a step."""
+    """A real GRPO run: 32 prompts x 16 rollouts a step, at a constant learning rate by default."""
     from trl import GRPOConfig, GRPOTrainer  # the task itself does without
 
+    settings.setdefault("lr_scheduler_type", "constant")
     return GRPOTrainer(
         model=model,
         reward_funcs=right_answer,
@@ -134,7 +135,6 @@ def make_trainer(
             output_dir=out,
             max_steps=steps,
             learning_rate=learning_rate,
-            lr_scheduler_type="constant",
             per_device_train_batch_size=512,
             num_generations=16,
             max_completion_length=ANSWER_TOKENS,

@@ -91,6 +91,7 @@ def train(
     lr: float,
     seed: int,
     before_step: Callable[[int], None],
+    hand_out: Callable[[torch.optim.Optimizer], None] = lambda _: None,
 ) -> None:
     """On-policy gradient steps of 32 prompts x 16 rollouts with Adam.
 
@@ -103,12 +104,14 @@ def train(
         lr: Adam's.
         seed: of prompts and sampling.
         before_step: called with the steps done.
+        hand_out: called with the optimizer, before anything else is.
     """
     torch.manual_seed(seed)
     rows = task.make_rows(4096, products=products, seed=seed)
     prompts, answers = policy.encode(rows)
     parameters = list(policy.model.parameters())
     optimizer = torch.optim.Adam(parameters, lr=lr)
+    hand_out(optimizer)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
         before_step(step)
