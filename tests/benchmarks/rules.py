@@ -40,7 +40,7 @@ def without_step_0(history: Sequence[Probe]) -> Alarms:
         evidence = replace(evidence, scale=kept.scale(weigh, probe.prompts))
         if probe.gramian is not None and probe.update_alignment is not None:
             counts = np.array(probe.correct), np.array(probe.scored)
-            kept.add(KeptBatch(probe.gramian, *counts, np.full(probe.prompts, np.nan)))
+            kept = kept.plus(KeptBatch(probe.gramian, *counts, np.full(probe.prompts, np.nan)))
         if detector.update(evidence, kept.cosine(weigh))[0]:
             alarms.append((probe.step, str(detector.cause)))
     return alarms
