@@ -1,6 +1,6 @@
 """False alarms of the fused CUSUM, where there is no conflict, and how its alarms clear.
 
-    python tests/benchmarks/fused_calibration.py            # ten minutes on one core
+    python tests/benchmarks/fused_calibration.py            # four minutes on one core
     python tests/benchmarks/fused_calibration.py --quick    # two nulls, half a minute
 
 The rule, written down plainly and over many runs at once::
@@ -222,7 +222,7 @@ def looks_to_clear(
 def rates(quick: bool, figures: dict[str, dict[str, float]]) -> bool:
     names = ["orthogonal, rank 2, weak", "rollouts, strong"] if quick else list(NULLS)
     drifts = ["wandering, 64"] if quick else list(DRIFTS)
-    runs = 250 if quick else 1000
+    runs = 250 if quick else 300
     rng = np.random.default_rng(5)
     d = {name: standardised(DRIFTS[name](rng, runs)) for name in drifts}
     worst = {"fused": 0.0, "alone": 0.0, "control": 0.0}
