@@ -14,7 +14,8 @@ minute and more on one core.
   A seed's first look is the same at all of them. ``conflict, Adam``: the same with
   ``metric="adam"``, which there is none of at step 0, so that look is the same, too.
 * ``healthy``: pass@8 training where every row wants the sum. ``fast healthy`` and ``too fast``: at
-  10 and 30 times the learning rate, where pass@1 falls although the update does not oppose it.
+  10 and 30 times the learning rate, where pass@1 falls although the update does not oppose it. What it falls on are
+  prompts that were always solved: their stored rollouts show no change, so the loss is seen late.
 * ``pass@1``: pass@1 training on the conflict task; pass@1 rises, although a pass@8 step would lower
   it. ``plateau``: the same after it has converged, pass@1 wanders around a flat mean.
 
@@ -153,7 +154,7 @@ class Run:
             **{"lowest": f"{min(ones):.4f}", "start8": f"{eights[0]:.4f}"},
             **{"end8": f"{eights[-1]:.4f}", "looks": len(history)},
             "negative8": f"{np.mean(np.array(measured) < 0):.2f}",
-            "mean_z": f"{np.mean(z):.2f}",
+            "mean_z": f"{np.mean(z):.2f}" if z else "",
             "worst_error": f"{worst:.2f}",
         }
         rows = []
