@@ -19,8 +19,8 @@ minute and more on one core.
 * ``pass@1``: pass@1 training on the conflict task; pass@1 rises, although a pass@8 step would lower
   it. ``plateau``: the same after it has converged, pass@1 wanders around a flat mean.
 
-Where alarms are only counted the reference is 4 batches instead of 8. Nothing was chosen on seeds
-20 to 24.
+Where alarms are only counted the reference is 4 batches instead of 8. Of the guard
+nothing was chosen on seeds 20 to 24.
 """
 
 from __future__ import annotations
