@@ -14,12 +14,13 @@ minute and more on one core.
   A seed's first look is the same at all of them. ``conflict, Adam``: the same with
   ``metric="adam"``, which there is none of at step 0, so that look is the same, too.
 * ``healthy``: pass@8 training where every row wants the sum. ``fast healthy`` and ``too fast``: at
-  10 and 30 times the learning rate, where pass@1 falls although the update does not oppose it.
+  10 and 30 times the learning rate, where pass@1 falls although the update does not oppose it, and
+  on prompts that were always solved: their stored rollouts show no change. It is seen late or not.
 * ``pass@1``: pass@1 training on the conflict task; pass@1 rises, although a pass@8 step would lower
   it. ``plateau``: the same after it has converged, pass@1 wanders around a flat mean.
 
-Where alarms are only counted the reference is 4 batches instead of 8. Nothing was chosen on seeds
-20 to 24.
+Where alarms are only counted the reference is 4 batches instead of 8. Of the guard
+nothing was chosen on seeds 20 to 24.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Run:
             **{"lowest": f"{min(ones):.4f}", "start8": f"{eights[0]:.4f}"},
             **{"end8": f"{eights[-1]:.4f}", "looks": len(history)},
             "negative8": f"{np.mean(np.array(measured) < 0):.2f}",
-            "mean_z": f"{np.mean(z):.2f}",
+            "mean_z": f"{np.mean(z):.2f}" if z else "",
             "worst_error": f"{worst:.2f}",
         }
         rows = []
@@ -187,11 +188,13 @@ def print_tables(rows: list[dict[str, str]]) -> None:
             print(
                 f"| {name} | {len(mine)} | {start:.3f} → {end:.3f} ({lowest:.3f}) "
                 f"| {start8:.3f} → {end8:.3f} | {sum(int(row['looks']) for row in mine)} "
-                f"| {negative:.0%} | {z:+.1f} | {error:.1f} |"
+                f"| {negative:.0%} | {z:+.1f} | {error:.1f} |".replace("+nan", "–").replace(
+                    "nan", "–"
+                )
             )
     print("\n'pass@8 opposes': looks at which the pass@8 gradient opposes pass@1; 'z': mean one of")
     print("the update's inner product, where there is a signal; 'error': worst one of pass@1's")
-    print("change in the pool, in standard errors.")
+    print("change in the pool, in standard errors. Not kept for the first rows of conflicts.")
     loud = [name for name in RUNS if name not in QUIET and by_run[name]]
     print("\nFirst alarm where pass@1 falls: mean step, points of pass@1 lost by then (worst):\n")
     print(f"| rule | {' | '.join(loud)} |\n|---{'|---' * len(loud)}|")
