@@ -13,6 +13,7 @@ __all__ = ["DriftScale"]
 
 # Variance per ten steps of a healthy run's true change, at least; what is shown to be more is more.
 _WANDER = 0.002**2
+_BACK = 4.0  # tens of steps beyond which it grows no more: a healthy run comes back
 _PRIOR_LOOKS = 2.0
 _DECAY = 0.95
 
@@ -27,7 +28,8 @@ class DriftScale:
 
     def __init__(self) -> None:
         self._wander, self._looks = _PRIOR_LOOKS * _WANDER, _PRIOR_LOOKS
-        self._before: tuple[float, float, float] | None = None  # change, variance, in ten steps
+        # Of the look before, per ten steps: change, its error's variance, and the wander's share.
+        self._before: tuple[float, float, float] | None = None
 
     def __call__(self, drift: Drift | None, steps: int) -> float | None:
         """The increment in units of its scale; ``None`` without a usable one.
@@ -39,13 +41,14 @@ class DriftScale:
         if drift is None or not drift.usable or steps <= 0:
             return None
         tens = steps / 10
+        spread = min(tens, _BACK)
         wander = max(_WANDER, self._wander / self._looks)
-        d = drift.change / math.sqrt(drift.added_variance + wander * tens)
-        now = (drift.change / tens, drift.added_variance / tens**2, tens)
+        d = drift.change / math.sqrt(drift.added_variance + wander * spread)
+        now = (drift.change / tens, drift.added_variance / tens**2, spread / tens**2)
         if self._before is not None:
             change, variance, earlier = self._before
             excess = (now[0] - change) ** 2 - now[1] - variance
-            self._wander = _DECAY * self._wander + excess / (1 / tens + 1 / earlier)
+            self._wander = _DECAY * self._wander + excess / (now[2] + earlier)
             self._looks = _DECAY * self._looks + 1
         self._before = now
         return d

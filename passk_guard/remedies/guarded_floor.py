@@ -7,7 +7,7 @@ from typing import Any
 
 from passk_guard.remedies.drift_model import DriftModel
 from passk_guard.runtime.effort import Effort
-from passk_guard.runtime.stored import flag, mapping, whole
+from passk_guard.runtime.stored import flag, mapping, number, whole
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
@@ -40,6 +40,7 @@ class GuardedFloor:
         self._aim, self._least_gap = -_AIM * tolerance, _LEAST_GAP * typical
         self.model = DriftModel(typical)
         self.binds = self.in_vain = False
+        self._unit = 1.0  # tens of steps in which drift is counted: the longest look's, at least 1
         self._tried = 0  # looks in this episode that tell what a good share of λ does
 
     def learn(self, drift: Drift | None, effort: Effort, share: float) -> None:
@@ -47,7 +48,11 @@ class GuardedFloor:
         self.model.scaled(effort.growth)
         if drift is None or not drift.usable or effort.steps <= 0:
             return
-        self.model.learn(share, effort.steps / 10, drift.change, drift.se**2)
+        # A run with looks far apart is one with long steps: prior and wander are those of a look.
+        unit = max(self._unit, effort.steps / 10)
+        self.model.scaled(unit / self._unit)
+        self._unit = unit
+        self.model.learn(share, effort.steps / 10 / unit, drift.change, drift.se**2)
         self._tried += self.binds and share > _TRIED
 
     def wanted(self, track: Track, spacing: float, conflict: bool) -> float:
@@ -65,7 +70,7 @@ class GuardedFloor:
         if not self.binds:
             return 0.0
         a, b = self.model.drifts
-        needed = (self._aim - track.change) / (_HORIZON * max(spacing / 10, 1.0))
+        needed = (self._aim - track.change) / (_HORIZON * max(spacing / 10, 1.0)) * self._unit
         best = b + _SURE * self.model.b_se
         if self._tried >= _LOOKS and needed > max(a, best) and self.model.z < _DOUBT:
             self.binds, self.in_vain = False, True
@@ -82,6 +87,7 @@ class GuardedFloor:
             "binds": self.binds,
             "in_vain": self.in_vain,
             "tried": self._tried,
+            "unit": self._unit,
             "model": self.model.state_dict(),
         }
 
@@ -93,5 +99,7 @@ class GuardedFloor:
         """
         binds, in_vain = flag(state, "binds"), flag(state, "in_vain")
         tried, model = whole(state, "tried"), mapping(state, "model")
+        unit = number(state, "unit", 1) if "unit" in state else 1.0
         self.model.load_state_dict(model)
+        self._unit = unit
         self.binds, self.in_vain, self._tried = binds, in_vain, tried

@@ -136,6 +136,10 @@ def test_the_drift_is_scaled_by_error_and_wander_of_the_past():
     assert half(drift(-0.01), 5) == pytest.approx(-0.01 / math.sqrt(0.004**2 + 0.002**2 / 2))
 
 
+def test_over_a_long_interval_a_healthy_run_does_not_wander_off():
+    assert DriftScale()(drift(-0.02), 800) == pytest.approx(-0.02 / math.hypot(0.004, 0.004))
+
+
 def test_wandering_widens_the_scale_and_a_steady_loss_does_not():
     rng = np.random.default_rng(0)
     steady, wandering = DriftScale(), DriftScale()

@@ -343,3 +343,38 @@ def test_whatever_is_read_the_share_is_one_and_falls_slowly(seen, tolerance):
         other = CONTROLLERS.make("mpc", tolerance)
         other.load_state_dict(controller.state_dict())
         assert other.state_dict() == controller.state_dict()
+
+
+@pytest.mark.parametrize("stretch", [4, 15, 50])
+def test_a_run_that_is_stretched_is_steered_alike(stretch):
+    """Looks so many times farther apart, each with as much drift: the same λ, look by look."""
+
+    def shares(times):
+        controller, rng = CONTROLLERS.make("mpc", 0.01), np.random.default_rng(0)
+        change, share, found = 0.0, 0.0, []
+        kind = AlarmKind("alignment", leading=True)
+        for look in range(20):
+            drift = None
+            if look:
+                true = (1 - share) * -0.0075 + share * 0.004
+                change += true
+                drift = Drift(true + 0.002 * rng.normal(), 0.002, 0.002**2, 512, 0.0, usable=True)
+            track = Track(0.6, 0.01, 0.5, 0.7, 0.6, change, 0.004)
+            share = controller.update(
+                ControlReading(
+                    step=10 * times * look,
+                    track=track,
+                    conflicts=(kind,) if look >= 2 else (),
+                    drift=drift,
+                    share=share,
+                    effort=Effort(10 * times if look else 0),
+                )
+            )
+            found.append((change, share))
+        return np.array(found)
+
+    one, other = shares(1), shares(stretch)
+    assert other[:, 0].min() > -0.022
+    fallen = np.flatnonzero(np.diff(one[:, 1]) < 0)[0]  # limited per ten steps, not per look
+    assert fallen > 2
+    assert other[: fallen + 1] == pytest.approx(one[: fallen + 1], abs=1e-6)

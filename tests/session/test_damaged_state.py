@@ -106,7 +106,7 @@ HARMLESS = {
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
     "deleted": (
         *("schema", "probe", "scale", "steering", "counts", "verifier"),
-        *("cause", "left", "within", "pace", "room", "kept", "open", "drift", "shown"),
+        *("cause", "left", "within", "pace", "room", "kept", "open", "drift", "shown", "unit"),
     ),
 }
 
