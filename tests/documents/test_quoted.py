@@ -208,6 +208,21 @@ def test_real_trainers():
     assert said.format(points(min(mixed)), points(min(anchored))) in CONTROL
 
 
+def test_the_run_with_the_defaults():
+    mixed, alone = (of(figures("default_run.json"), action=a)[0] for a in ("mix", "warn"))
+    alarm = mixed["alarms"][0]["step"]
+    start, *rest = mixed["pass1"]  # every fifty steps
+    at = rest[alarm // 50 - 1] + (rest[alarm // 50] - rest[alarm // 50 - 1]) * (alarm % 50) / 50
+    lost = [100 * (start - value) for value in (at, rest[-1], alone["pass1"][-1])]
+    said = (
+        "2 % of a cheap run of {} steps of this task bought {} probes and {} re-scorings; the alarm "
+        "came at step {} with {:.1f} points lost, and pass@1 ended {:.1f} points down instead of "
+        "{:.1f}"
+    )
+    looks = (mixed["steps"], len(mixed["probes"]), mixed["rescores"])
+    assert said.format(*looks, alarm, *lost) in CONTROL
+
+
 def test_choosing_the_numbers():
     found = figures("choosing.json")
     z = {key: f"{probe['z']:.1f}" for key, probe in found["probes"].items()}
@@ -274,10 +289,18 @@ def test_alarms_of_a_rule(rule):
 
 def test_alarms_where_pass1_does_not_fall():
     quiet = of(ALARMS, rule="today")
-    quiet = [run for run in quiet if not run["run"].startswith("conflict")]
+    quiet = [run for run in quiet if not run["run"].startswith(("conflict", "too fast"))]
     looks = sum(int(run["looks"]) for run in quiet)
     assert not any(run["alarms"] for run in quiet)
     assert f"In {looks} looks at runs in which pass@1 does not fall it raised none" in ALARM
+
+
+def test_what_the_alarm_misses():
+    runs = of(ALARMS, rule="today", run="too fast")
+    lost = [100 * (float(run["start"]) - float(run["lowest"])) for run in runs]
+    raised = sum(bool(run["alarms"]) for run in runs)
+    said = "lost {:.1f} to {:.1f} points at their lowest, and {} of {} raised an alarm"
+    assert said.format(min(lost), max(lost), raised, len(runs)) in ALARM
 
 
 def test_what_gradients_cost():
