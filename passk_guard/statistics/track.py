@@ -20,6 +20,7 @@ _PRIOR_VARIANCE_PER_STEP = 0.01**2 / 10
 # Where the policy has moved too far to be scored again, only sampled levels tell.
 _MOVED_VARIANCE = 0.2**2
 _SPREAD_DECAY = 0.15
+_SURPRISE = 4.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class Pass1Track:
     The process noise is the variance that the paired increment adds, and nothing else, so with
     precise increments every new batch sharpens the reference too. Without a usable increment a
     stated prior variance takes its place. A level is weighed by the spread seen in *past* batches:
-    by its own, low levels, whose spread is small, would count for more than high ones.
+    by its own, low levels, whose spread is small, would count for more than high ones. A level far
+    from what the increments foretell says that they have missed something, as they do where prompts
+    fail whose stored rollouts were all right: then the levels count.
     """
 
     def __init__(self) -> None:
@@ -131,7 +134,11 @@ class Pass1Track:
         else:
             self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
         if level is not None:
-            gain = self._cov[:, 1] / (self._cov[1, 1] + self._error(level))
+            surprise, error = float(level.mean - self._mean[1]), self._error(level)
+            # Batches without replacement differ by more than each does from the pool.
+            if surprise**2 > _SURPRISE**2 * (self._cov[1, 1] + self._spread / level.prompts):
+                self._cov[1, 1] = surprise**2 - error
+            gain = self._cov[:, 1] / (self._cov[1, 1] + error)
             self._spread += _SPREAD_DECAY * (level.spread - self._spread)
             self._within += _SPREAD_DECAY * (_within(level) - self._within)
             self._mean = self._mean + gain * (level.mean - self._mean[1])

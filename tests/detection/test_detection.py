@@ -77,6 +77,25 @@ def test_a_real_loss_fires_the_level_alarm_within_a_few_points():
     assert np.mean(lost) < 0.06
 
 
+def steps_to_alarm(rng, loss):
+    """Probes until the alarm, where increments do not see a loss that happens at the third."""
+    track, detector = Pass1Track(), ConflictDetector(1e-3, 0.01)
+    for t in range(40):
+        drift = Drift(0.0, 0.001, 0.001**2, 512, 0.0, usable=True) if t else None
+        m = 512 if t == 0 else 64
+        noise = (0.06 / m) ** 0.5
+        level = Level(0.85 - loss * (t > 2) + rng.normal(0, noise), 0.06, m)
+        if detector.update(level_only(track.update(level, drift, 10)))[0]:
+            return t - 2
+    return 40
+
+
+def test_a_loss_that_no_increment_sees_is_seen_by_the_levels():
+    rng = np.random.default_rng(0)
+    assert np.median([steps_to_alarm(rng, 0.12) for _ in range(40)]) <= 6
+    assert sum(steps_to_alarm(rng, 0.0) < 40 for _ in range(100)) <= 2  # of 4000 probes
+
+
 def test_without_increments_the_prior_takes_over():
     track = Pass1Track()
     track.update(Level(0.6, 0.1, 1000), None, 0)
