@@ -60,9 +60,14 @@ def summary(run: Run) -> dict[str, Any]:
             "now": probe.get("pass_at_k"),
             **{end: probe.get(f"pass_at_k_{end}") for end in ("low", "high")},
         },
+        "pace": {
+            "now": last.get("pace"),
+            **{end: last.get(f"pace_{end}") for end in ("low", "high")},
+        },
         "cosine": {
             "now": probe.get("cosine"),
             **{end: probe.get(f"cosine_{end}") for end in ("low", "high")},
+            "z": probe.get("z"),
         },
         "objective": {name: probe.get(name) for name in ("k", "pass1_weight")},
         "overhead": (run.end or last).get("overhead"),
@@ -93,7 +98,7 @@ def _verdict(run: Run) -> tuple[str, str]:
     if alarms:
         steps = ", ".join(str(look["step"]) for look in alarms)
         at = f"alarm{'s' * (len(alarms) > 1)} at step {steps}"
-        said = f"There was a conflict ({at}); it has cleared. {_change(last)}"
+        said = f"There was a conflict ({at}); it has cleared. {_change(last)}{_remedy(run)}"
         return "cleared", said
     if NamedState.VANISHING_SIGNAL in states:
         share = run.probes[-1]["no_signal"]

@@ -215,7 +215,7 @@ def test_the_run_with_the_defaults():
     at = rest[alarm // 50 - 1] + (rest[alarm // 50] - rest[alarm // 50 - 1]) * (alarm % 50) / 50
     lost = [100 * (start - value) for value in (at, rest[-1], alone["pass1"][-1])]
     said = (
-        "2 % of a cheap run of {} steps of this task bought {} probes and {} re-scorings; the "
+        "2 % of a cheap run of {} steps of this task bought {} probe and {} re-scorings; the "
         "alarm came at step {} with {:.1f} points lost, and pass@1 ended {:.1f} points down "
         "instead of {:.1f}"
     )

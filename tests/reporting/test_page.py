@@ -54,7 +54,7 @@ def test_the_page_of_a_conflict_has_everything(conflict):
     (verdict,) = [p for p in tree.iter("p") if "verdict" in p.get("class", "")]
     assert "".join(verdict.itertext()).startswith("Pass@1 is below its floor, since step ")
     run = read_run(folder)
-    courses = 2 + any(look.get("cosine") is not None for look in run.looks)
+    courses = 2 + any(look.get("cosine_low") is not None for look in run.looks)
     at = {shown.step for shown in run.pictures if shown.step <= run.alarms[0]["step"]}
     probes = {max(at), run.pictures[-1].step}  # at the alarm, and the last
     assert len(list(tree.iter("figure"))) == courses + 3 * len(probes)
