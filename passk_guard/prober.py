@@ -100,8 +100,9 @@ class Prober:
             policy, config.k, micro_batch, label_of, config.floor, progress, pool.sizes(labels)
         )
         groups = len(set(labels or []))
+        chance, relative = config.false_alarms, isinstance(config.floor, str)
         self.detector = ConflictDetector(
-            config.false_alarms, config.pass1_tolerance, groups, config.detectors
+            chance, config.pass1_tolerance, groups, config.detectors, relative=relative
         )
         self._kept = KeptBatches()
         self._cosine: Cosine | None = None  # as of the last probe

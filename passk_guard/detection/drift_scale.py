@@ -29,7 +29,7 @@ class DriftScale:
     def __init__(self) -> None:
         self._wander, self._looks = _PRIOR_LOOKS * _WANDER, _PRIOR_LOOKS
         # Of the look before, per ten steps: change, its error's variance, and the wander's share.
-        self._before: tuple[float, float, float] | None = None
+        self._before: tuple[float, ...] | None = None
 
     def __call__(self, drift: Drift | None, steps: int) -> float | None:
         """The increment in units of its scale; ``None`` without a usable one.
@@ -67,4 +67,4 @@ class DriftScale:
         wander, looks = number(state, "wander"), number(state, "looks", 1)
         before = maybe(matrix, state, "before", 3)
         self._wander, self._looks = wander, looks
-        self._before = None if before is None else (before[0], before[1], before[2])
+        self._before = None if before is None else tuple(before.tolist())

@@ -26,6 +26,7 @@ class ConflictDetector:
         pass1_tolerance: loss of pass@1 that is no alarm.
         groups: how many groups of prompts have a floor of their own.
         names: of the detectors.
+        relative: whether the floor is where the run has been, and no number of the user's.
 
     Attributes:
         detectors: by name.
@@ -40,7 +41,10 @@ class ConflictDetector:
         pass1_tolerance: float,
         groups: int = 0,
         names: Sequence[str] = DEFAULT_DETECTORS,
+        *,
+        relative: bool = True,
     ) -> None:
+        self._relative = relative
         settings = DetectorSettings(false_alarms / len(names), pass1_tolerance, groups)
         self.detectors: dict[str, Detector] = {
             name: DETECTORS.make(name, settings) for name in names
@@ -81,7 +85,10 @@ class ConflictDetector:
             opposed = getattr(self.detectors.get("alignment"), "opposed_z", None)
             # Of a group's own gradient nothing is known.
             of_all = any(kind.group is None for kind in self.active)
-            self.cause = find_cause(opposed, cosine) if of_all else Cause.UNKNOWN
+            cause = find_cause(opposed, cosine) if of_all else Cause.UNKNOWN
+            # Under a floor that was never reached, nothing need have fallen.
+            known = cause is Cause.OPPOSED or self._relative
+            self.cause = cause if known else Cause.UNKNOWN
         return fired, before and not self.active
 
     def state_dict(self) -> dict[str, Any]:

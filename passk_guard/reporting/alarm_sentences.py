@@ -46,7 +46,7 @@ def alarm_message(
 CAUSES = {
     Cause.OPPOSED: "training works against pass@1",
     Cause.FALLING: "pass@1 falls although the update does not oppose it",
-    Cause.UNKNOWN: "pass@1 falls, and whether the update opposes it is not known yet",
+    Cause.UNKNOWN: "pass@1 is at risk, and whether the update opposes it is not known yet",
 }
 _STEADIER = (
     "a lower learning rate, larger batches, and a look at what the verifier rewards that is not "

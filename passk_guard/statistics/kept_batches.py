@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from passk_guard.runtime.stored import Unfit, items, tensor
+from passk_guard.runtime.stored import Unfit, items, maybe, tensor
 from passk_guard.statistics.alignment import symmetric_kernel
 from passk_guard.statistics.cosine import (
     Cosine,
@@ -97,12 +97,7 @@ class KeptBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return {
-            "batches": [
-                {name: torch.from_numpy(value) for name, value in vars(batch).items()}
-                for batch in self._batches
-            ]
-        }
+        return {"batches": [_stored(batch) for batch in self._batches]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
@@ -113,16 +108,21 @@ class KeptBatches:
         self._batches = [_load(stored) for stored in items(state, "batches")][-_MOST:]
 
 
+def _stored(batch: KeptBatch) -> dict[str, Any]:
+    values: dict[str, Any] = {name: torch.from_numpy(value) for name, value in vars(batch).items()}
+    if np.isnan(batch.trainer_weights).any():  # NaN is equal to nothing
+        values["trainer_weights"] = None
+    return values
+
+
 def _load(stored: Any) -> KeptBatch:
     m = len(tensor(stored, "n", None))
     if m < 4:
         raise Unfit(f"a kept batch has {m} prompts, and needs 4")
-    trainer_weights = tensor(stored, "trainer_weights", m, finite=False)
-    if not bool(trainer_weights.isnan().all() or trainer_weights.isfinite().all()):
-        raise Unfit("trainer_weights must hold finite numbers, or none")
+    seen = maybe(tensor, stored, "trainer_weights", m)
     return KeptBatch(
         tensor(stored, "gramian", m, m).numpy(),
         tensor(stored, "correct", m, least=0).numpy(),
         tensor(stored, "n", m, least=2).numpy(),
-        trainer_weights.numpy(),
+        np.full(m, np.nan) if seen is None else seen.numpy(),
     )

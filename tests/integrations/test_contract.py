@@ -78,7 +78,7 @@ TRACE = [
     "probes of # held-out prompts x # rollouts, every # steps, # probes in all, false-alarm "
     "chance # % per run. Pool: # prompts, action: ['warn', 'mix'].",
     "every look is written to passk_guard.jsonl",
-    "WARNING step #: training works against pass@#",
+    "WARNING step #: pass@# is at risk, and whether the update opposes it is not known yet",
     "step #: mixing pass@# back in, λ = #.",
     "a probe costs # training steps; about one probe per # steps, # probes in all, false-alarm "
     "chance # % per run. The smallest loss of pass@# that it can be sure of: about # points.",

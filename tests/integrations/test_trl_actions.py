@@ -155,7 +155,7 @@ def test_stop_saves_and_ends_training_with_its_reason(tmp_path, caplog):
     trainer = make_trainer(tmp_path, steps=50)
     settings = {**GUARD, "action": ["warn", "stop"], **ALARM}
     callback = PassKGuardCallback(trainer, prompts=held_out(), **settings)
-    with pytest.warns(PassKGuardWarning, match="works against pass@1"):
+    with pytest.warns(PassKGuardWarning, match="pass@1 is at risk"):
         train(trainer, callback)
     assert trainer.state.global_step < 5
     assert list(tmp_path.glob("checkpoint-*"))

@@ -115,7 +115,7 @@ def check_events(folder, prefix, steps, quoted):
     assert [e.step for e in events.Images("passk_guard/interference")] == steps[:1]
     cards = tensors(events, "passk_guard/alarm/text_summary")
     assert list(cards) == steps[:1]
-    assert b"training works against pass&#64;1" in cards[steps[0]]
+    assert b"pass&#64;1 is at risk" in cards[steps[0]]
     table = tensors(events, "passk_guard/conflicts/text_summary")[steps[0]].decode()
     assert "| rows | pass rate |" in table
     assert ("script" in table) == quoted

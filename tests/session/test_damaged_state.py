@@ -91,7 +91,6 @@ def damaged(state):
 # earlier releases had less.
 HARMLESS = {
     "text": ("named",),
-    "not finite": ("trainer_weights",),  # none were seen
     "shorter": (
         "left",
         "carriers",
