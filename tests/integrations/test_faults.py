@@ -132,6 +132,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.filterwarnings("ignore:.*level alarm")
 def test_a_probe_without_signal_is_a_result(tmp_path, host, name, caplog):
     caplog.set_level("INFO", logger="passk_guard")
     found = hit(host, tmp_path, RESULTS[name])
@@ -140,12 +141,13 @@ def test_a_probe_without_signal_is_a_result(tmp_path, host, name, caplog):
     silent = found.guard.history[1]
     assert (silent.alignment, silent.no_signal) == (None, 1.0)
     assert silent.pass_at_1 == (1.0 if name == "all right" else 0.0)
-    assert not any(p.alarm for p in found.guard.history)
+    fired = {kind for p in found.guard.history if p.alarm for kind in p.alarm.fired}
+    assert fired <= ({"level"} if name == "all wrong" else set())  # pass@1 is 0, after all
     assert caplog.text.count("no signal") == 1
 
 
 def test_a_policy_that_says_nothing_any_more_is_an_alarm(tmp_path, host):
-    with pytest.warns(PassKGuardWarning, match=r"step 2: .* against pass@1 \(level alarm\)"):
+    with pytest.warns(PassKGuardWarning, match=r"step 2: .*\(level alarm\)"):
         found = hit(host, tmp_path, Fault(hook=only_end_of_sequence))
     assert [p.step for p in found.guard.history] == [0, 2, 4, 6]
     assert not found.guard.failures
