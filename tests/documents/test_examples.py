@@ -107,8 +107,8 @@ def test_two_processes_share_the_work_and_have_one_table(tmp_path):
     assert result.returncode == 0, result.stderr
     assert steps_in_table(result.stderr) == steps  # once: the first process alone speaks
     said = re.findall(r"Process (\d) verified (\d+) held-out rollouts, and has (.*)", result.stdout)
-    # The reference's seven further batches, and a probe at each step.
-    share = str((7 + len(steps)) * 64 * 16 // 2)
+    # The reference's seven further batches, a probe at each step, and at each some verified again.
+    share = str((7 * 85 * 12 + len(steps) * (64 * 16 + 128)) // 2)
     assert said == [("0", share, "the same table."), ("1", share, "the same table.")]
 
 

@@ -21,14 +21,14 @@ MIX = {"action": "mix", "floor": 0.99, "anchor_prompts": task.make_rows(64)}
 
 
 class FailsOnce:
-    """A verifier that raises on the second process only, in the probe after the first one."""
+    """A verifier that raises on the second process only, in the probe after the first one, which verifies some twice."""
 
     def __init__(self):
         self.calls = 0
 
     def __call__(self, completions, answer, **_):
         self.calls += 1
-        if dist.get_rank() == 1 and self.calls == 1 + GUARD["reference_batches"]:
+        if dist.get_rank() == 1 and self.calls == 2 + GUARD["reference_batches"]:
             raise ConnectionError("the sandbox is gone")
         return near_answer(completions, answer)
 
