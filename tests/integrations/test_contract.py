@@ -80,9 +80,9 @@ TRACE = [
     "every look is written to passk_guard.jsonl",
     "WARNING step #: pass@# is at risk, and whether the update opposes it is not known yet",
     "step #: mixing pass@# back in, λ = #.",
-    "a probe costs # training steps (the first look, with all reference prompts, #); about one probe "
-    "per # steps, # probes in all, false-alarm chance # % per run. The smallest loss of pass@# that "
-    "it can be sure of: about # points.",
+    "a probe costs # training steps (the first look, with all reference prompts, #); about one "
+    "probe per # steps, # probes in all, false-alarm chance # % per run. The smallest loss of "
+    "pass@# that it can be sure of: about # points.",
     "took # % of the run's time.",
 ]
 

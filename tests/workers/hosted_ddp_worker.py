@@ -21,7 +21,7 @@ MIX = {"action": "mix", "floor": 0.99, "anchor_prompts": task.make_rows(64)}
 
 
 class FailsOnce:
-    """A verifier that raises on the second process only, in the probe after the first one, which verifies some twice."""
+    """A verifier that raises on the second process only, in the probe after the first one."""
 
     def __init__(self):
         self.calls = 0
