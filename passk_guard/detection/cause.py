@@ -17,7 +17,8 @@ class Cause(StrEnum):
 
     ``OPPOSED``: the update in force opposes pass@1. ``FALLING``: pass@1 falls although the update
     does not oppose it: steps too large, noise, a reward that the policy has learnt to exploit.
-    ``UNKNOWN``: which of the two it is, is not known yet.
+    ``UNKNOWN``: which of the two it is, is not known yet; or pass@1 is below a floor of the user's
+    that it never reached.
     """
 
     OPPOSED = "opposed"
