@@ -32,7 +32,7 @@ def alarm_message(
     ]
     if (pace := alarm.pace) is not None:
         change, low, high = (100 * value for value in (pace.change, pace.low, pace.high))
-        lines.append(f"At present {change:+.1f} points per 10 steps [{low:+.1f}, {high:+.1f}].")
+        lines.append(f"At present {change:+z.2f} points per 10 steps [{low:+z.2f}, {high:+z.2f}].")
     if (cosine := alarm.cosine) is not None:
         lines.append(f"Cosine of the update with the pass@1 gradient {cosine} (z {cosine.z:+.1f}).")
     if alarm.prompts and alarm.cause is not Cause.FALLING:

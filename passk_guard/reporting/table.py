@@ -61,8 +61,8 @@ def selected(
 
 def _row(look: Look, *, acted: bool) -> list[str]:
     track = look.track
-    change = f"{track.change:+.3f} ± {Z95 * track.change_se:.3f}"
-    pace = "" if look.pace is None else f"{look.pace.change:+.3f}"
+    change = f"{track.change:+z.3f} ± {Z95 * track.change_se:.3f}"
+    pace = "" if look.pace is None else f"{look.pace.change:+z.4f}"
     if look.alarm is not None:
         alarm = "ALARM: " + " + ".join(look.alarm.fired)
     else:
