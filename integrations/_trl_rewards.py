@@ -111,14 +111,16 @@ def scored_again(
     def scores(mine: list[int]) -> list[float]:
         own = ("prompt", "completion", "completion_ids")
         columns = {name: [rows[i][name] for i in mine] for name in rows[0] if name not in own}
+        # Older trainers have none, and their reward functions need not take any.
+        names = ("log_extra", "log_metric") if hasattr(trainer, "_log_metric") else ()
+        loggers = dict.fromkeys(names, _nothing)
         found = func(
             **columns,
             prompts=[rows[i]["prompt"] for i in mine],
             completions=[completions[i] for i in mine],
             completion_ids=[completion_ids[i] for i in mine],
             trainer_state=trainer.state,
-            log_extra=_nothing,
-            log_metric=_nothing,
+            **loggers,
         )
         if not is_async(func):
             return list(found)
