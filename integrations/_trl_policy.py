@@ -77,6 +77,12 @@ class TRLPolicy:
         named: Iterable[tuple[str, Parameter]] = self._trainer.model.named_parameters()
         return named
 
+    @property
+    def model(self) -> torch.nn.Module:
+        """Whose layers can be watched."""
+        model: torch.nn.Module = self._trainer.model
+        return model
+
     def log_probs(
         self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
     ) -> Tensor:

@@ -85,7 +85,7 @@ class PassKGuardCallback(GuardCallback):
         false_alarms: float = 0.001,
         watch: str = "update",
         metric: str = "euclidean",
-        engine: str = "backward",
+        engine: str = "auto",
         detectors: Names = "alignment,level",
         controller: str = "mpc",
         report_temperature: float | None = None,

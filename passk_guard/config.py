@@ -94,7 +94,9 @@ class PassKGuardConfig:
         watch: ``"update"`` tests the update in force, ``"target_k"`` the pass@k gradient.
         metric: inner products of gradients: ``"euclidean"``, or ``"adam"`` along the steps that
             Adam takes.
-        engine: what takes per-prompt gradients, see :mod:`passk_guard.gradients.engine`.
+        engine: what takes per-prompt gradients: ``"hooks"`` watches layers, many prompts per
+            backward, ``"backward"`` takes one for each, ``"auto"`` the first where it can. See
+            :mod:`passk_guard.gradients.engine`.
         detectors: what raises alarms, a list or ``"alignment,level"``; they share
             ``false_alarms``. See :mod:`passk_guard.detection.detector`.
         controller: what decides how strongly a remedy acts: ``"mpc"`` on where pass@1 is going,
@@ -130,7 +132,7 @@ class PassKGuardConfig:
     false_alarms: float = 1e-3
     watch: str = "update"
     metric: str = "euclidean"
-    engine: str = "backward"
+    engine: str = "auto"
     detectors: _Names = "alignment,level"
     controller: str = "mpc"
     report_temperature: float | None = None

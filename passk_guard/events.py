@@ -95,6 +95,7 @@ class Planned:
 
     forecast: Forecast
     visible_loss: float | None
+    gradients: str
 
 
 @dataclass(frozen=True)

@@ -149,10 +149,9 @@ class PassKGuard:
             self._outlook.references,
             narrator.describe,
         )
-        if self._prober.exact_bytes > config.memory_limit:
-            self._tell(Sketched(self._prober.exact_bytes, config.memory_limit))
-        self._states = StateWatch()
-        self._run = RunIdentity()
+        if (needed := self._prober.gradients.exact_bytes) > config.memory_limit:
+            self._tell(Sketched(needed, config.memory_limit))
+        self._states, self._run = StateWatch(), RunIdentity()
         self.requests: set[Request] = set()
         self._remedy = None
         if config.remedy is not None:
@@ -254,7 +253,8 @@ class PassKGuard:
         if found.cleared:
             self._tell(Cleared(found.step))
         if (drift := found.drift) is not None and drift.usable:
-            self._outlook.plan(partial(self._prober.visible_loss, drift))
+            prober = self._prober
+            self._outlook.plan(partial(prober.visible_loss, drift), prober.gradients.said)
         if found.alarm is not None:
             self._tell(Raised(found))
             run_actions(self.config.actions, found, self, strict=self.config.strict)

@@ -82,17 +82,18 @@ class Outlook:
         times = None if not budget else self._schedule.spent / budget
         self._tell(FewProbes(forecast.probes, times))
 
-    def plan(self, visible_loss: Callable[[int | None], float | None]) -> None:
+    def plan(self, visible_loss: Callable[[int | None], float | None], gradients: str = "") -> None:
         """Costs and precision are known: what to expect of this run.
 
         Args:
             visible_loss: the smallest loss that so many probes can be sure of.
+            gradients: how they are taken.
         """
         self.stepped()
         forecast = None if self._planned else self._schedule.forecast(self.total_steps)
         if forecast is not None:
             self._planned = True
-            self._tell(Planned(forecast, visible_loss(forecast.probes)))
+            self._tell(Planned(forecast, visible_loss(forecast.probes), gradients))
 
     def looked(self, probe: Probe) -> None:
         """Say it where nothing could be compared for three looks in a row, and what to expect of an

@@ -65,7 +65,7 @@ class Prober:
         levels: pass@1 over the run.
         detector: raises alarms.
         verifier: sees whether it is still the same.
-        exact_bytes: what the gradients of a probe would take unsketched, where the engine says.
+        gradients: takes them.
     """
 
     def __init__(
@@ -89,10 +89,9 @@ class Prober:
         settings = EngineSettings(
             config.parameters, micro_batch, config.memory_limit, size, None, progress
         )
-        self._gradients = ProbeGradients(
+        self.gradients = ProbeGradients(
             policy, config.engine, settings, optimizer if config.metric == "adam" else None
         )
-        self.exact_bytes = self._gradients.exact_bytes
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
@@ -123,8 +122,8 @@ class Prober:
         groups, drawn = self._sampler.batch()
         verifier, groups = self.verifier.look(step, groups), without_completions(groups)
         self._progress("scoring", 0, 0)
-        scores = self.levels.score(groups)
-        batch = self._gradients.take(groups, seed)
+        batch, given = self.gradients.take(groups, seed)
+        scores = self.levels.score(groups) if given is None else given
         one_batch = time.perf_counter() - start
         evidence = alignment_evidence(batch, groups, k, weigh)
         self._progress("scoring", 0, 0)
@@ -147,11 +146,12 @@ class Prober:
                 self._progress("reference batches", i, count)
                 more.append(without_completions(self._sampler.batch(self._config.reference_n)[0]))
         self._progress("scoring", 0, 0)
-        batches, scored = [*more, groups], [*map(self.levels.score, more), scores]
+        batches, scored = [*more, groups], None
         if is_first:
-            tested = self._gradients.take_reference(batches, batch, seed)
+            tested, scored = self.gradients.take_reference(batches, (batch, given), seed)
             first = first_test(tested.gramian, weigh(tested), self._config.false_alarms)
-            batch = tested if self._gradients.euclidean else batch
+            batch = tested if self.gradients.euclidean else batch
+        scored = [*map(self.levels.score, more), scores] if scored is None else scored
         seen = tested is None or weigh.sees(tested)
         only_once = time.perf_counter() - began
         scale, kept = self._kept.scale(weigh, len(groups)), self._kept

@@ -35,11 +35,12 @@ class ExactGramian:
     def add(self, row: int, name: str, gradient: Tensor) -> None:
         """Add one parameter's gradient to the gradient of prompt ``row``."""
         flat, _ = local_part(gradient)
+        self._of(name, len(flat), flat.device)[row] += flat
+
+    def _of(self, name: str, numel: int, device: torch.device) -> Tensor:
         if name not in self._gradients:
-            self._gradients[name] = torch.zeros(
-                self._rows, len(flat), dtype=torch.float32, device=flat.device
-            )
-        self._gradients[name][row] += flat
+            self._gradients[name] = torch.zeros(self._rows, numel, device=device)
+        return self._gradients[name]
 
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
         """Add up what processes hold; each of them names all parameters."""

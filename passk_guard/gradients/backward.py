@@ -42,7 +42,10 @@ class BackwardEngine:
 
     Attributes:
         exact_bytes: what the gradients of a batch would take unsketched.
+        said: for the plan of a run.
     """
+
+    said = "one backward per prompt"
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._policy, self._settings = policy, settings

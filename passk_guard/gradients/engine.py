@@ -25,6 +25,7 @@ __all__ = [
     "GramianEngine",
     "Metric",
     "PolicyEngine",
+    "Taken",
     "make_engine",
     "register_engine",
 ]
@@ -60,7 +61,9 @@ class GramianEngine(Protocol):
     """Takes the per-prompt gradients of pass@1, and keeps no more of them than it needs.
 
     An engine may have an attribute ``exact_bytes``: what the gradients of a batch would take
-    unsketched. Where that exceeds the memory limit, the user is told that they are sketched.
+    unsketched. Where that exceeds the memory limit, the user is told that they are sketched. Its
+    ``said`` is printed in the plan of a run. And with a method ``take(batches, seed) -> Taken`` it
+    may give log-probs along with the Gramian; prompts of different batches then share no forward.
     """
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
@@ -81,6 +84,21 @@ class GramianEngine(Protocol):
             Exception: costs this probe.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one pass gave.
+
+    Attributes:
+        gramian: ``(m, m)`` as :meth:`GramianEngine.gramian` gives it; ``None`` without a metric.
+        scores: ``(n, L)`` log-probs of each prompt with a signal, rounded as
+            :func:`~passk_guard.rollouts.scores.score` rounds them; ``None`` where the engine leaves
+            them to it.
+    """
+
+    gramian: Tensor | None
+    scores: list[Tensor | None] | None = None
 
 
 EngineFactory = Callable[[Policy, EngineSettings], GramianEngine]

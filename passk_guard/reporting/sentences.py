@@ -6,7 +6,6 @@ from pathlib import Path
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.named_states import NamedState
-from passk_guard.gradients.sketch import DEFAULT_SIZE
 from passk_guard.look import Failure, Probe
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.runtime.schedule import Forecast
@@ -130,7 +129,9 @@ def where_message(journal: Path | None, hint: str) -> str:
     return f"passk-guard: every look is written to {where}. {hint}".rstrip()
 
 
-def plan_message(forecast: Forecast, visible: float | None, config: PassKGuardConfig) -> str:
+def plan_message(
+    forecast: Forecast, visible: float | None, config: PassKGuardConfig, gradients: str = ""
+) -> str:
     """What to expect of a run, once costs and precision are known."""
     cost = f"a probe costs {forecast.probe_steps:.1f} training steps"
     if forecast.first_steps is not None:
@@ -141,6 +142,8 @@ def plan_message(forecast: Forecast, visible: float | None, config: PassKGuardCo
     if forecast.probes is not None and forecast.looks is not None:
         probes = f", {_in_all(forecast.probes, forecast.looks, config)}"
     said = f"passk-guard: {cost}; about one probe per {forecast.interval:.0f} steps{probes}."
+    if gradients:
+        said += f" Gradients: {gradients}."
     if visible is None:  # nothing tests the level
         return said
     points = f"about {100 * visible:.1f} points"
@@ -193,8 +196,8 @@ def sketch_message(needed: int, limit: float) -> str:
     """The gradients of a probe do not fit: what is done instead."""
     return (
         f"passk-guard: the gradients of a probe would take {needed / 2**30:,.1f} GiB, over "
-        f"memory_limit={limit / 2**30:,.1f} GiB. They are compared by sketches of {DEFAULT_SIZE} "
-        f"numbers each (standard error of a cosine {DEFAULT_SIZE**-0.5:.3f})."
+        f"memory_limit={limit / 2**30:,.1f} GiB. They are compared by sketches (standard error of "
+        "a cosine about 0.01)."
     )
 
 

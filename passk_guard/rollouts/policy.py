@@ -19,6 +19,9 @@ class Policy(Protocol):
     Rollouts must be independent and come from the very distribution that :meth:`log_probs` scores:
     no top-k, top-p or penalties, the same temperature, dropout off in both.
 
+    Where it has a ``model``, a :class:`torch.nn.Module` whose layers :meth:`log_probs` calls, or is
+    one itself, gradients come from watching them, which is cheaper.
+
     A policy may also have ``unfit(rows) -> list[str | None]``: of each row, why it cannot be
     sampled ("has 5000 tokens, ..."). Such rows are left out, where they would fail their batch.
     And it may have ``verify_again(rows, completions, completion_ids) -> list[float]``: verdicts on

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from passk_guard.rollouts.batching import micro_batches
+from passk_guard.rollouts.batching import TOKENS_AT_ONCE, micro_batches
 from passk_guard.rollouts.group import RolloutGroup, stacked
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import shared
 
-__all__ = ["score", "score_all"]
+__all__ = ["packs", "score", "score_all", "scored"]
 
 
 @torch.no_grad()
@@ -40,30 +40,52 @@ def score_all(
     """``(n, L)`` log-probs of every prompt, with a signal or not; processes share them out."""
 
     def of_pack(pack: list[int]) -> list[Tensor]:
-        tokens = stacked([groups[i] for i in pack])
-        n, width = tokens[0].shape
-        rows = [
-            policy.log_probs(*(t[which] for t in tokens)).float().cpu()
-            for which in micro_batches(n, rollouts_per_forward, width)
-        ]
-        parts = torch.cat(rows).split([groups[i].n for i in pack])
-        return [
-            part[:, : groups[i].input_ids.shape[1]] for i, part in zip(pack, parts, strict=True)
-        ]
+        return scored([groups[i] for i in pack], rollouts_per_forward, forward)
+
+    def forward(tokens: Sequence[Tensor], which: slice) -> Tensor:
+        return policy.log_probs(*tokens)
 
     with torch.no_grad():
-        packs = shared(list(_packs(groups, rollouts_per_forward)), of_pack)
-    return [scores for pack in packs for scores in pack]
+        found = shared(list(packs(groups, rollouts_per_forward)), of_pack)
+    return [scores for pack in found for scores in pack]
 
 
-def _packs(groups: Sequence[RolloutGroup], most: int | None) -> Iterator[list[int]]:
-    """Runs of prompts, up to ``most`` rollouts together, one prompt at least."""
+def scored(
+    groups: Sequence[RolloutGroup],
+    most: int | None,
+    forward: Callable[[Sequence[Tensor], slice], Tensor],
+) -> list[Tensor]:
+    """One pack: ``(n, L)`` log-probs per prompt, on the CPU.
+
+    Args:
+        groups: that share forward passes.
+        most: rollouts in each.
+        forward: ``f(tokens, which)`` gives log-probs of those rollouts of the pack.
+    """
+    tokens = stacked(groups)
+    n, width = tokens[0].shape
+    rows = [
+        forward([t[which] for t in tokens], which).detach().float().cpu()
+        for which in micro_batches(n, most, width)
+    ]
+    parts = torch.cat(rows).split([group.n for group in groups])
+    return [part[:, : group.input_ids.shape[1]] for group, part in zip(groups, parts, strict=True)]
+
+
+def packs(groups: Sequence[RolloutGroup], most: int | None) -> Iterator[list[int]]:
+    """Runs of prompts that share forward passes, by index, one prompt at least.
+
+    Args:
+        groups: prompts.
+        most: rollouts in a pack; where ``None`` as many as make 16 384 tokens.
+    """
     pack: list[int] = []
-    total = 0
+    total = width = 0
     for i, group in enumerate(groups):
-        if pack and (most is None or total + group.n > most):
+        width = max(width, group.input_ids.shape[1])
+        if pack and total + group.n > (most or TOKENS_AT_ONCE // width):
             yield pack
-            pack, total = [], 0
+            pack, total, width = [], 0, group.input_ids.shape[1]
         pack.append(i)
         total += group.n
     if pack:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from passk_guard.rollouts.token_rows import tokens_of
 from passk_guard.runtime.sharding import is_sharded
 
 __all__ = ["LOGITS_AT_ONCE", "token_log_probs"]
@@ -71,12 +72,17 @@ def token_log_probs(
     else:
         hidden = found.hidden[:, -length:][:, :-1][predicts]
         size = max(logits_at_once // vocabulary, 1)
-        pieces = [
-            checkpoint(
-                found.scores, *piece, temperature, use_reentrant=False, preserve_rng_state=False
-            )
-            for piece in zip(hidden.split(size), targets.split(size), strict=True)
-        ]
+        split = (part.split(size) for part in (hidden, targets, predicts.nonzero()[:, 0]))
+        pieces = []
+        for *piece, rows in zip(*split, strict=True):
+            with tokens_of(rows):
+                pieces.append(
+                    checkpoint(
+                        *(found.scores, *piece, temperature),
+                        use_reentrant=False,
+                        preserve_rng_state=False,
+                    )
+                )
         scores = torch.cat(pieces)
     out: Tensor = scores.new_zeros(input_ids.shape)
     out[:, 1:][predicts] = scores

@@ -75,6 +75,19 @@ class VerifiedPolicy:
             return self._policy.log_probs(input_ids, attention_mask, completion_mask)
 
     @property
+    def model(self) -> nn.Module:
+        """The policy's, whose layers can be watched.
+
+        Raises:
+            AttributeError: it has none.
+        """
+        policy: Any = self._policy
+        own = getattr(policy, "model", policy)
+        if not isinstance(own, nn.Module):
+            raise AttributeError("the policy has no model that is a torch.nn.Module")
+        return own
+
+    @property
     def gramian(self) -> Callable[[Sequence[RolloutGroup]], Tensor]:
         """The policy's own, where it has one.
 

@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from passk_guard.gradients.adam_metric import adam_scales
-from passk_guard.gradients.engine import EngineSettings, make_engine
+from passk_guard.gradients.engine import EngineSettings, GramianEngine, Taken, make_engine
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.statistics.evidence import kept_batch
 from passk_guard.statistics.kept_batches import KeptBatch
 
 __all__ = ["ProbeGradients"]
+
+Scores = list[Tensor | None]
 
 
 class ProbeGradients:
@@ -46,29 +51,56 @@ class ProbeGradients:
         self._first = self._engine if self.euclidean else make_engine(policy, engine, settings)
         self.exact_bytes: int = getattr(self._engine, "exact_bytes", 0)
 
-    def take(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> KeptBatch | None:
-        """Of a probe; ``None`` while there is no metric."""
-        gramian = self._engine.gramian(groups, seed)
-        return None if gramian is None else kept_batch(gramian, groups)
+    def take(
+        self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]
+    ) -> tuple[KeptBatch | None, Scores | None]:
+        """Of a probe, with log-probs where the engine gives them; no batch without a metric."""
+        taken = _taken(self._engine, [groups], seed)
+        return None if taken.gramian is None else kept_batch(taken.gramian, groups), taken.scores
 
     def take_reference(
         self,
         batches: Sequence[Sequence[RolloutGroup]],
-        last: KeptBatch | None,
+        last: tuple[KeptBatch | None, Scores | None],
         seed: tuple[int, ...],
-    ) -> KeptBatch:
+    ) -> tuple[KeptBatch, list[Scores] | None]:
         """Of all prompts at once, in Euclidean metric: pairs across batches count, too.
 
         Of a small pool a prompt may be in several batches. It counts once: with itself it agrees.
 
         Args:
             batches: of the reference.
-            last: the gradients of the last one, where they were taken.
+            last: what :meth:`take` gave for the last one.
             seed: of whatever the engine draws.
+
+        Returns:
+            Gradients, and log-probs of each batch where the engine gives them.
         """
-        if len(batches) == 1 and last is not None and self.euclidean:
-            return last
-        groups = list({group.row: group for batch in batches for group in batch}.values())
-        gramian = self._first.gramian(groups, seed)
-        assert gramian is not None, "a Euclidean metric is always there"
-        return kept_batch(gramian, groups)
+        batch, scores = last
+        if len(batches) == 1 and batch is not None and self.euclidean:
+            return batch, None if scores is None else [scores]
+        groups = [group for batch in batches for group in batch]
+        taken = _taken(self._first, batches, seed)
+        assert taken.gramian is not None, "a Euclidean metric is always there"
+        once = {group.row: i for i, group in enumerate(groups)}
+        index = torch.tensor(list(once.values()))
+        kept = kept_batch(taken.gramian[index[:, None], index], [groups[i] for i in once.values()])
+        if taken.scores is None:
+            return kept, None
+        parts = iter(taken.scores)
+        return kept, [[next(parts) for _ in batch] for batch in batches]
+
+    @property
+    def said(self) -> str:
+        """How gradients are taken, where the engine says."""
+        return str(getattr(self._engine, "said", ""))
+
+
+def _taken(
+    engine: GramianEngine, batches: Sequence[Sequence[RolloutGroup]], seed: tuple[int, ...]
+) -> Taken:
+    take = getattr(engine, "take", None)
+    if take is not None:
+        found: Taken = take(batches, seed)
+        return found
+    return Taken(engine.gramian([group for batch in batches for group in batch], seed))

@@ -1,0 +1,233 @@
+"""The Gramian from layers' inputs and output gradients: many prompts per backward, scores included.
+
+No parameter's gradient is formed by autograd, so a backward costs half of a plain one, and the
+log-probs of the same pass are those that scoring stored rollouts again is compared with: the packs
+are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from passk_guard.errors import ProbeError
+from passk_guard.gradients.accumulators import exact_bytes
+from passk_guard.gradients.engine import EngineSettings, Taken, register_engine
+from passk_guard.gradients.exact_factors import ExactFactors
+from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
+from passk_guard.gradients.known_parameters import unknown_parameters
+from passk_guard.gradients.parameters import select_parameters
+from passk_guard.gradients.two_sided import TwoSidedGramian
+from passk_guard.gradients.watching import Watch, known_layers
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.scores import packs
+from passk_guard.runtime.processes import everywhere, shared, world
+from passk_guard.runtime.sharding import is_sharded
+
+__all__ = ["HookEngine"]
+
+_SIZE, _LARGEST = 24, 256
+_DIFFER = 0.02  # two seeds, in the cosines of a batch
+
+Batches = Sequence[Sequence[RolloutGroup]]
+
+
+class HookEngine:
+    """Watches layers; whole gradients where memory allows, else sketched from both sides.
+
+    What no layer that it knows holds (fused experts, parameters that a model uses by itself), and
+    what differs from autograd on the first rollouts, is differentiated by autograd; each prompt
+    then has a backward of its own, and the log-probs are left to others.
+
+    Args:
+        policy: scores rollouts; its ``model`` is the module whose layers are called.
+        settings: as for every engine.
+
+    Attributes:
+        exact_bytes: what the gradients of a batch would take unsketched.
+        error: of a cosine between two prompts, as of the last sketch; 0 of whole gradients.
+
+    Raises:
+        Unwatchable: the policy shows no module, the metric is not Euclidean, or the model is
+            compiled.
+    """
+
+    def __init__(self, policy: Policy, settings: EngineSettings) -> None:
+        self._policy, self._settings = policy, settings
+        if settings.metric is not None:
+            raise Unwatchable("a metric does not factor over a layer's input and output gradient")
+        self._model = _model_of(policy)
+        self._unknown: frozenset[str] | None = None  # until compared
+        self._size = _SIZE
+        self.exact_bytes = exact_bytes(self._parameters(), settings.prompts)
+        self.error = 0.0
+
+    def _parameters(self) -> list[tuple[str, Parameter]]:
+        """Looked up anew each time: a trainer may shard its model as training begins."""
+        return select_parameters(self._policy.parameters(), self._settings.parameters)
+
+    def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor:
+        """The Gramian alone; see :meth:`take`."""
+        found = self.take([groups], seed).gramian
+        assert found is not None, "no metric is missing"
+        return found
+
+    def take(self, batches: Batches, seed: tuple[int, ...]) -> Taken:
+        """Gramian of all prompts, and log-probs of those with a signal.
+
+        Raises:
+            FloatingPointError: a log-probability or a gradient is not finite.
+            Unwatchable: checkpointing is re-entrant, or parameters are sharded that no known layer
+                holds.
+            ProbeError: another process failed, or holds other rollouts.
+        """
+        groups = [group for batch in batches for group in batch]
+        counts = everywhere(lambda: [group.correct for group in groups])
+        if any(other != counts[0] for other in counts):
+            raise ProbeError(
+                "processes hold different rollouts: let the policy give all of them the same, as "
+                "VerifiedPolicy does"
+            )
+        signal = [i for i, group in enumerate(groups) if group.has_signal]
+        gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+        scores: list[Tensor | None] = [None] * len(groups)
+        if not signal:
+            return Taken(gramian, scores)
+        self.compare([groups[i] for i in signal])
+        found, scored = self._passed(batches, seed)
+        if not bool(torch.isfinite(found).all()):
+            raise FloatingPointError("a gradient of the policy is not finite")
+        index = torch.tensor(signal)
+        gramian[index[:, None], index] = found
+        for i, log_probs in zip(signal, scored or [], strict=False):
+            scores[i] = log_probs
+        return Taken(gramian, None if scored is None else scores)
+
+    def compare(self, groups: Sequence[RolloutGroup]) -> float:
+        """Find out, once, which parameters are not known.
+
+        Args:
+            groups: prompts with a signal, of which the first two are used.
+
+        Returns:
+            Their share of all parameters.
+
+        Raises:
+            Unwatchable: as in :meth:`take`.
+        """
+        parameters = self._parameters()
+        if self._unknown is None:
+            found = unknown_parameters(
+                self._policy, self._model, groups, parameters, self._settings.rollouts_per_backward
+            )
+            self._note(found)
+        return self._unknown_share()
+
+    @property
+    def said(self) -> str:
+        """How gradients were taken last."""
+        unknown, share = self._unknown_share(), ""
+        if unknown:
+            share = f"; {unknown:.1%} of the parameters by autograd, a backward per prompt"
+        sketch = f", sketched, error of a cosine {self.error:.3f}" if self.error else ", exact"
+        return f"watched layers, many prompts per backward{sketch}{share}"
+
+    def _unknown_share(self) -> float:
+        sizes = {name: parameter.numel() for name, parameter in self._parameters()}
+        return sum(sizes.get(name, 0) for name in self._unknown or ()) / sum(sizes.values())
+
+    def _note(self, unknown: frozenset[str]) -> None:
+        self._unknown = frozenset().union(*everywhere(lambda: unknown), self._unknown or ())
+        if self._unknown and is_sharded(p for _, p in self._parameters()):
+            raise Unwatchable(
+                f"{min(self._unknown)!r} is sharded, and no layer that is known holds it"
+            )
+
+    def _passed(
+        self, batches: Batches, seed: tuple[int, ...]
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Gramian and log-probs of prompts with a signal, at a size that is large enough."""
+        signal = [[group for group in batch if group.has_signal] for batch in batches]
+        groups = sum(map(len, batches))
+        while True:
+            parameters = self._parameters()
+            rows, shapes = sum(map(len, signal)), {n: p.shape for n, p in parameters}
+            sink: ExactFactors | TwoSidedGramian = ExactFactors(rows, shapes)
+            if exact_bytes(parameters, groups) > self._settings.memory_limit:
+                sink = TwoSidedGramian(rows, shapes, self._size, seed)
+            scores, strangers = self._feed(sink, signal, parameters)
+            if strangers:
+                self._note(strangers)
+                continue
+            sink.merge(parameters)
+            self.error = sink.error() if isinstance(sink, TwoSidedGramian) else 0.0
+            if not self._grow(rows, shapes):
+                return sink.gramian(), scores
+
+    def _feed(
+        self,
+        sink: ExactFactors | TwoSidedGramian,
+        batches: Batches,
+        parameters: Sequence[tuple[str, Parameter]],
+    ) -> tuple[list[Tensor] | None, frozenset[str]]:
+        """Log-probs, where packs are those of scoring, and parameters that gave nothing."""
+        unknown = self._unknown or frozenset()
+        others = [(name, p) for name, p in parameters if name in unknown]
+        known = [(name, p) for name, p in parameters if name not in unknown]
+        watch = Watch(self._model, known_layers(self._model, known), sink, others)
+        most, progress = self._settings.rollouts_per_backward, self._settings.progress
+        work, first = [], 0
+        for batch in batches:
+            parts = [[i] for i in range(len(batch))] if others else packs(batch, most)
+            work += [(first + part[0], [batch[i] for i in part]) for part in parts]
+            first += len(batch)
+        sharded = is_sharded(p for _, p in parameters)
+        rank, size = world()
+        one = HookedPass(self._policy, watch, sink, most, finite=not sharded)
+
+        def of_pack(index: int) -> list[Tensor]:
+            again = index % size != rank  # only because the others are not done yet
+            if again and not sharded:
+                return []
+            row, groups = work[index]
+            progress("gradients", row, first)
+            return one.take(row, groups, 0.0 if again else 1.0)
+
+        with watch.attached():
+            found = shared(range(len(work)), of_pack)
+        strangers = frozenset().union(*everywhere(lambda: frozenset(watch.strangers)))
+        scores = [log_probs for pack in found for log_probs in pack]
+        return None if others else scores, strangers
+
+    def _grow(self, rows: int, shapes: dict[str, torch.Size]) -> bool:
+        """Whether the next sketch is larger, because this one was not sure enough."""
+        matrices = max(sum(len(shape) == 2 for shape in shapes.values()), 1)
+        room = math.sqrt(self._settings.memory_limit / (4 * rows * matrices))
+        largest = max(int(min(room, _LARGEST)), _SIZE)
+        needed = self._size * (math.sqrt(2) * self.error / _DIFFER) ** 2  # its variance is as 1/p
+        size = min(8 * math.ceil(needed / 8), largest)
+        grown = size > self._size
+        self._size = max(size, self._size)
+        return grown
+
+
+register_engine("hooks", HookEngine)
+
+
+def _model_of(policy: Policy) -> nn.Module:
+    """The module whose layers are called.
+
+    Raises:
+        Unwatchable: there is none, or it is compiled.
+    """
+    model = getattr(policy, "model", policy)
+    if not isinstance(model, nn.Module):
+        raise Unwatchable("the policy has no model attribute that is a torch.nn.Module")
+    if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules()):
+        raise Unwatchable("the model is compiled, and a compiled model calls no layer's hooks")
+    return model

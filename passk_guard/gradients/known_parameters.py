@@ -1,0 +1,93 @@
+"""Which parameters' gradients the watched layers get right: found out by comparison, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from passk_guard.gradients.backward import add_gradient
+from passk_guard.gradients.hooked_pass import HookedPass
+from passk_guard.gradients.two_sided import TwoSidedGramian
+from passk_guard.gradients.watching import Watch, known_layers
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.sharding import is_sharded
+
+__all__ = ["unknown_parameters"]
+
+_SIZE = 16
+_SLACK = {torch.float64: 1e-3, torch.float32: 5e-3}  # autograd may round to TF32
+_HALF_SLACK = 0.05
+
+
+def unknown_parameters(
+    policy: Policy,
+    model: nn.Module,
+    groups: Sequence[RolloutGroup],
+    parameters: Sequence[tuple[str, Parameter]],
+    most: int | None,
+) -> frozenset[str]:
+    """Names of those that no known layer holds, and of those where autograd finds something else.
+
+    Four rollouts of two prompts go through both ways together, so that a layer that mixes up
+    rollouts is found. Both are reduced from both sides, by the same signs: no more than one
+    parameter's gradient is ever there.
+
+    Args:
+        policy: scores rollouts.
+        model: whose layers are watched.
+        groups: prompts with a signal.
+        parameters: to differentiate by.
+        most: rollouts at once.
+
+    Raises:
+        Unwatchable: checkpointing is re-entrant.
+    """
+    layers = known_layers(model, parameters)
+    known = {name for _, names in layers.values() for name in names.values()}
+    if not known:
+        return frozenset(name for name, _ in parameters)
+    few = [_one_of_each(group) for group in groups[:2]]
+    shapes = {name: parameter.shape for name, parameter in parameters}
+    truth, found = (TwoSidedGramian(len(few), shapes, _SIZE) for _ in range(2))
+    for row, group in enumerate(few):
+        add_gradient(truth, row, policy, group, parameters, most)
+    sharded = is_sharded(parameter for _, parameter in parameters)
+    if sharded:
+        truth.merge(parameters)
+    watch = Watch(model, layers, found)
+    with watch.attached():
+        HookedPass(policy, watch, found, most, finite=not sharded).take(0, few)
+    want = {name: truth.sketch(name) for name in known}
+    whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
+    wrong = {
+        name
+        for name, parameter in parameters
+        if name in known
+        and _differ(found.sketch(name), want[name], whole, _SLACK.get(parameter.dtype, _HALF_SLACK))
+    }
+    return frozenset(shapes) - known | wrong | watch.strangers
+
+
+def _differ(got: Tensor, want: Tensor, whole: float, slack: float) -> bool:
+    """By more than rounding does; what is nothing beside the whole gradient may."""
+    return not float((got - want).norm()) <= slack * (float(want.norm()) + 0.1 * whole)
+
+
+def _one_of_each(group: RolloutGroup) -> RolloutGroup:
+    """A right and a wrong rollout of a prompt."""
+    which = torch.stack([group.success.argmax(), group.success.argmin()])
+    return replace(
+        group,
+        input_ids=group.input_ids[which],
+        attention_mask=group.attention_mask[which],
+        completion_mask=group.completion_mask[which],
+        success=group.success[which],
+        advantages=None,
+        rewards=None,
+        completions=None,
+    )

@@ -1,0 +1,151 @@
+"""Layers are watched while a batch passes: their inputs and their outputs' gradients go to a sink.
+
+``torch.autograd.grad`` is asked for the gradient of the first activations only. It passes through
+every layer on its way, computes no parameter's gradient, and reaches none of the accumulators where
+trainers, optimisers and ZeRO have their hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from passk_guard.gradients.layers import Feed, Names, Rule, Sink, rule_of
+from passk_guard.rollouts.token_rows import rows_of_tokens
+
+__all__ = ["Layers", "Watch", "known_layers"]
+
+Layers = Mapping[nn.Module, tuple[Rule, Names]]
+
+
+def known_layers(model: nn.Module, parameters: Sequence[tuple[str, Parameter]]) -> Layers:
+    """Layers that hold any of the parameters and whose gradients are known from their factors."""
+    names = {id(parameter): name for name, parameter in parameters}
+    layers = {}
+    for module in model.modules():
+        own = {
+            key: names[id(parameter)]
+            for key, parameter in module._parameters.items()
+            if parameter is not None and id(parameter) in names
+        }
+        rule = rule_of(module) if own else None
+        if rule is not None:
+            layers[module] = rule, own
+    return layers
+
+
+class Watch:
+    """Feeds a sink from all known layers of a model, one batch after the other.
+
+    Args:
+        model: whose layers are called, in whatever wrapping.
+        layers: from :func:`known_layers`.
+        sink: takes the factors.
+        others: parameters whose gradients are taken as they are.
+
+    Attributes:
+        strangers: parameters of layers that did not show which rollout is where, and gave nothing.
+            Experts see the tokens that were routed to them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers,
+        sink: Sink,
+        others: Sequence[tuple[str, Parameter]] = (),
+    ) -> None:
+        self._model, self._layers, self._sink, self._others = model, layers, sink, others
+        self._batch: tuple[Tensor, int] | None = None  # while a forward runs
+        self._first: list[Tensor] = []
+        self.strangers: set[str] = set()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Within, layers are watched; after, no hook is left."""
+        handles = [
+            module.register_forward_hook(self._after, prepend=True, with_kwargs=True)
+            for module in self._model.modules()
+            if module in self._layers or not any(True for _ in module.children())
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def take(
+        self, owners: Tensor, width: int, loss: Callable[[], tuple[Tensor, Tensor]]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """One forward and backward.
+
+        Args:
+            owners: ``(b,)`` each rollout's prompt, as the sink counts them.
+            width: tokens of a rollout.
+            loss: runs the forward; gives the loss, and log-probs, which are passed on.
+
+        Returns:
+            The gradients of ``others`` by name, and the log-probs.
+        """
+        self._batch, self._first = (owners, width), []
+        try:
+            value, found = loss()
+        finally:
+            self._batch = None  # what checkpointing runs again was seen already
+            first, self._first = self._first, []
+        wanted = [*first, *(parameter for _, parameter in self._others)]
+        if not wanted or not value.requires_grad:
+            return {}, found
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True)[len(first) :]
+        names = (name for name, _ in self._others)
+        return {n: g for n, g in zip(names, gradients, strict=True) if g is not None}, found
+
+    def _after(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Tensor | None:
+        if self._batch is None or not isinstance(output, Tensor) or not output.requires_grad:
+            return None
+        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        is_first = not any(value.requires_grad for value in inputs)
+        wider = None
+        if module in self._layers and inputs:
+            rule, names = self._layers[module]
+            x = inputs[0]
+            if isinstance(module, nn.Embedding) and len(x) == 1 < len(self._batch[0]):
+                # Positions, looked up once for all rollouts: each gets a view of its own.
+                x, output = (t.expand(len(self._batch[0]), *t.shape[1:]) for t in (x, output))
+                wider = output
+            self._feed(partial(rule, module, names), names, x, output)
+        if is_first:
+            self._first.append(output)
+        return wider
+
+    def _feed(self, rule: Callable[..., Feed], names: Names, x: Tensor, output: Tensor) -> None:
+        owners, flat = self._owners(x.shape if not x.is_floating_point() else x.shape[:-1])
+        if owners is None:
+            self.strangers.update(names.values())
+            return
+
+        def by_rollout(values: Tensor) -> Tensor:
+            return values.detach().unsqueeze(1) if flat else values.detach()
+
+        with torch.no_grad():
+            feed = rule(by_rollout(x), owners.to(output.device), self._sink)
+        output.register_hook(lambda gradient: feed(by_rollout(gradient)))
+
+    def _owners(self, leading: torch.Size) -> tuple[Tensor | None, bool]:
+        """Whose each row of a layer's input is, and whether rows are single tokens."""
+        assert self._batch is not None
+        owners, width = self._batch
+        rows = rows_of_tokens()
+        if rows is not None and leading == (len(rows),):
+            return owners[rows.cpu()], True
+        if leading == (len(owners) * width,):
+            return owners.repeat_interleave(width), True
+        return (owners, False) if len(leading) > 1 and leading[0] == len(owners) else (None, False)
