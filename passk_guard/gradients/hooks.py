@@ -208,7 +208,7 @@ class HookEngine:
         """Whether the next sketch is larger, because this one was not sure enough."""
         matrices = max(sum(len(shape) == 2 for shape in shapes.values()), 1)
         room = math.sqrt(self._settings.memory_limit / (4 * rows * matrices))
-        largest = max(int(min(room, _LARGEST)), _SIZE)
+        largest = max(2 * int(min(room, _LARGEST) / 2), _SIZE)
         needed = self._size * (math.sqrt(2) * self.error / _DIFFER) ** 2  # its variance is as 1/p
         size = min(8 * math.ceil(needed / 8), largest)
         grown = size > self._size

@@ -49,7 +49,8 @@ def test_what_the_package_exports():
 FOLDERS = {  # doors, and what a new adapter or a loop of one's own needs
     "detection": """DETECTORS Alarm AlarmKind AlignmentDetector Cause Detector DetectorSettings
         LevelDetector LookEvidence register_detector""",
-    "gradients": "ENGINES BackwardEngine EngineSettings GramianEngine register_engine",
+    "gradients": "ENGINES AutoEngine BackwardEngine EngineSettings GramianEngine HookEngine Taken "
+    "register_engine",
     "identity": "InconclusiveError NotIdenticalError NotRepeatableError assert_bit_identical",
     "objectives": "ESTIMATORS Estimator PassKObjective register_estimator",
     "remedies": """ACTIONS CONTROLLERS Action ControlReading Controller FloorController
