@@ -31,7 +31,7 @@ from passk_guard.runtime.sharding import is_sharded
 
 __all__ = ["HookEngine"]
 
-_SIZE, _LARGEST = 24, 256
+_SIZE, _ALWAYS, _LARGEST = 24, 64, 256  # at first, whatever memory allows, at most
 _DIFFER = 0.02  # two seeds, in the cosines of a batch
 
 Batches = Sequence[Sequence[RolloutGroup]]
@@ -63,7 +63,7 @@ class HookEngine:
             raise Unwatchable("a metric does not factor over a layer's input and output gradient")
         self._model = _model_of(policy)
         self._unknown: frozenset[str] | None = None  # until compared
-        self._size = _SIZE
+        self._size, self._sketched = _SIZE, False
         self.exact_bytes = exact_bytes(self._parameters(), settings.prompts)
         self.error = 0.0
 
@@ -134,7 +134,9 @@ class HookEngine:
         unknown, share = self._unknown_share(), ""
         if unknown:
             share = f"; {unknown:.1%} of the parameters by autograd, a backward per prompt"
-        sketch = f", sketched, error of a cosine {self.error:.3f}" if self.error else ", exact"
+        sketch = ", exact"
+        if self._sketched:
+            sketch = f", sketched, error of a cosine {self.error:.3f}"
         return f"watched layers, many prompts per backward{sketch}{share}"
 
     def _unknown_share(self) -> float:
@@ -165,6 +167,7 @@ class HookEngine:
                 self._note(strangers)
                 continue
             sink.merge(parameters)
+            self._sketched = isinstance(sink, TwoSidedGramian)
             self.error = sink.error() if isinstance(sink, TwoSidedGramian) else 0.0
             if not self._grow(rows, shapes):
                 return sink.gramian(), scores
@@ -208,7 +211,7 @@ class HookEngine:
         """Whether the next sketch is larger, because this one was not sure enough."""
         matrices = max(sum(len(shape) == 2 for shape in shapes.values()), 1)
         room = math.sqrt(self._settings.memory_limit / (4 * rows * matrices))
-        largest = max(2 * int(min(room, _LARGEST) / 2), _SIZE)
+        largest = max(2 * int(min(room, _LARGEST) / 2), _ALWAYS)
         needed = self._size * (math.sqrt(2) * self.error / _DIFFER) ** 2  # its variance is as 1/p
         size = min(8 * math.ceil(needed / 8), largest)
         grown = size > self._size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from passk_guard.gradients.backward import add_gradient
-from passk_guard.gradients.hooked_pass import HookedPass
+from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
 from passk_guard.gradients.two_sided import TwoSidedGramian
-from passk_guard.gradients.watching import Watch, known_layers
+from passk_guard.gradients.watching import Layers, Watch, known_layers
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.scores import score
 from passk_guard.runtime.sharding import is_sharded
 
 __all__ = ["unknown_parameters"]
@@ -53,15 +54,13 @@ def unknown_parameters(
         return frozenset(name for name, _ in parameters)
     few = [_one_of_each(group) for group in groups[:2]]
     shapes = {name: parameter.shape for name, parameter in parameters}
-    truth, found = (TwoSidedGramian(len(few), shapes, _SIZE) for _ in range(2))
+    truth = TwoSidedGramian(len(few), shapes, _SIZE)
     for row, group in enumerate(few):
         add_gradient(truth, row, policy, group, parameters, most)
     sharded = is_sharded(parameter for _, parameter in parameters)
     if sharded:
         truth.merge(parameters)
-    watch = Watch(model, layers, found)
-    with watch.attached():
-        HookedPass(policy, watch, found, most, finite=not sharded).take(0, few)
+    watch, found = _watched(policy, model, layers, few, shapes, most, finite=not sharded)
     want = {name: truth.sketch(name) for name in known}
     whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
     wrong = {
@@ -71,6 +70,39 @@ def unknown_parameters(
         and _differ(found.sketch(name), want[name], whole, _SLACK.get(parameter.dtype, _HALF_SLACK))
     }
     return frozenset(shapes) - known | wrong | watch.strangers
+
+
+def _watched(
+    policy: Policy,
+    model: nn.Module,
+    layers: Layers,
+    groups: Sequence[RolloutGroup],
+    shapes: Mapping[str, torch.Size],
+    most: int | None,
+    *,
+    finite: bool,
+) -> tuple[Watch, TwoSidedGramian]:
+    """What watching gives. Lookups for all rollouts at once are spread out, if the model can do
+    with that: it must give the same log-probs.
+    """
+    for spread in (True, False):
+        found = TwoSidedGramian(len(groups), shapes, _SIZE)
+        watch = Watch(model, layers, found, spread=spread)
+        with watch.attached():
+            try:
+                scores = HookedPass(policy, watch, found, most, finite=finite).take(0, groups)
+            except Unwatchable:
+                raise
+            except Exception:
+                if spread and watch.spreads:
+                    continue
+                raise
+        if not watch.spreads:
+            break
+        pairs = zip(scores, score(policy, groups, most), strict=True)
+        if all(plain is not None and torch.allclose(ours, plain) for ours, plain in pairs):
+            break
+    return watch, found
 
 
 def _differ(got: Tensor, want: Tensor, whole: float, slack: float) -> bool:

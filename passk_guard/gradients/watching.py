@@ -48,8 +48,10 @@ class Watch:
         layers: from :func:`known_layers`.
         sink: takes the factors.
         others: parameters whose gradients are taken as they are.
+        spread: where positions are looked up once for all rollouts, give each its own view of them.
 
     Attributes:
+        spreads: whether that was done.
         strangers: parameters of layers that did not show which rollout is where, and gave nothing.
             Experts see the tokens that were routed to them.
     """
@@ -60,11 +62,14 @@ class Watch:
         layers: Layers,
         sink: Sink,
         others: Sequence[tuple[str, Parameter]] = (),
+        *,
+        spread: bool = True,
     ) -> None:
         self._model, self._layers, self._sink, self._others = model, layers, sink, others
         self._batch: tuple[Tensor, int] | None = None  # while a forward runs
         self._first: list[Tensor] = []
         self.strangers: set[str] = set()
+        self._spread, self.spreads = spread, False
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -117,10 +122,10 @@ class Watch:
         if module in self._layers and inputs:
             rule, names = self._layers[module]
             x = inputs[0]
-            if isinstance(module, nn.Embedding) and len(x) == 1 < len(self._batch[0]):
-                # Positions, looked up once for all rollouts: each gets a view of its own.
-                x, output = (t.expand(len(self._batch[0]), *t.shape[1:]) for t in (x, output))
-                wider = output
+            many = len(self._batch[0])
+            if self._spread and isinstance(module, nn.Embedding) and len(x) == 1 < many:
+                x, output = (t.expand(many, *t.shape[1:]) for t in (x, output))
+                wider, self.spreads = output, True
             self._feed(partial(rule, module, names), names, x, output)
         if is_first:
             self._first.append(output)

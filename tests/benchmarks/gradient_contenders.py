@@ -12,9 +12,13 @@ from tiny import CausalLMPolicy
 from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from passk_guard.gradients import EngineSettings, HookEngine
 from passk_guard.gradients.backward import add_gradient, prompt_gramian
 from passk_guard.gradients.parameters import select_parameters
+from passk_guard.rollouts.batching import micro_batches
 from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import stacked as concatenated
+from passk_guard.rollouts.scores import score
 
 Groups = list[RolloutGroup]
 
@@ -70,8 +74,9 @@ class Nothing:
 class Contenders:
     """Ways to a Gramian of per-prompt gradients, and what they are measured against."""
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.policy = model, CausalLMPolicy(model)
+    def __init__(self, model: Any, at_once: int | None = None) -> None:
+        self.model, self.policy, self.at_once = model, CausalLMPolicy(model), at_once
+        self._engines: dict[float, HookEngine] = {}
         self.parameters = select_parameters(model.named_parameters())
 
     def works(self, groups: Groups, *names: str) -> dict[str, Callable[[], Any]]:
@@ -82,6 +87,35 @@ class Contenders:
         for group in groups:
             prompt_loss(self.policy, group).backward()
         self.model.zero_grad()
+
+    def batched(self, groups: Groups) -> None:
+        """The same, prompts together, as many rollouts at once as the others take."""
+        tokens = concatenated(groups)
+        weights = torch.cat([group.centred_success() / group.n for group in groups])
+        for which in micro_batches(len(weights), self.at_once, tokens[0].shape[1]):
+            scores = self.policy.log_probs(*(t[which] for t in tokens)).sum(-1)
+            (scores @ weights[which].to(scores)).backward()
+        self.model.zero_grad()
+
+    def scoring(self, groups: Groups) -> None:
+        """What a guard did besides, before layers were watched."""
+        score(self.policy, groups, self.at_once)
+
+    def hooks(self, groups: Groups) -> torch.Tensor:
+        return self._watched(groups, 1e15)
+
+    def hooked_sketch(self, groups: Groups) -> torch.Tensor:
+        return self._watched(groups, 0)
+
+    def _watched(self, groups: Groups, limit: float) -> torch.Tensor:
+        if limit not in self._engines:
+            settings = EngineSettings(None, self.at_once, limit)
+            self._engines[limit] = HookEngine(self.policy, settings)
+        return self._engines[limit].gramian(groups, (0,))
+
+    def bergson(self, groups: Groups) -> torch.Tensor:
+        """Two-sided projections of each rollout, p = 16; linear layers only."""
+        return bergson_gramian(self.model, self.policy, groups, self.at_once)
 
     def nothing_kept(self, groups: Groups) -> None:
         for row, group in enumerate(groups):
@@ -150,3 +184,39 @@ def stacked(groups: Groups) -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.stack([group.input_ids for group in groups])
     coefficients = torch.stack([group.centred_success() / group.n for group in groups])
     return ids, coefficients.to(ids.device)
+
+
+def bergson_gramian(model: Any, policy: Any, groups: Groups, at_once: int | None) -> torch.Tensor:
+    from bergson.collector.collector import HookCollectorBase
+    from bergson.gradients import GradientProcessor
+
+    class Collector(HookCollectorBase):
+        def setup(self) -> None:
+            pass
+
+        def teardown(self) -> None:
+            pass
+
+        def process_batch(self, indices: list[int], **kwargs: Any) -> None:
+            pass
+
+        def backward_hook(self, module: Any, g: torch.Tensor) -> None:
+            self.mod_grads[module._name] = self._compute_gradient(module, g)
+
+    collector = Collector(model, processor=GradientProcessor(projection_dim=16))
+    tokens = concatenated(groups)
+    weights = torch.cat([group.centred_success() / group.n for group in groups])
+    rows = torch.repeat_interleave(
+        torch.arange(len(groups)), torch.tensor([group.n for group in groups])
+    )
+    found: dict[str, torch.Tensor] = {}
+    for which in micro_batches(len(weights), at_once, tokens[0].shape[1]):
+        with collector.with_batch(None):
+            scores = policy.log_probs(*(t[which] for t in tokens)).sum(-1)
+            (scores @ weights[which].to(scores)).backward()
+        for name, gradients in collector.mod_grads.items():
+            kept = found.setdefault(name, torch.zeros(len(groups), gradients[0].numel()))
+            kept.index_add_(0, rows[which], gradients.flatten(1).float())
+        collector.mod_grads.clear()
+    model.zero_grad()
+    return sum(kept @ kept.T for kept in found.values())

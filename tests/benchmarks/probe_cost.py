@@ -1,14 +1,16 @@
 """What do per-prompt gradients cost beside one plain forward and backward? One command, tables.
 
-    python tests/benchmarks/probe_cost.py        # about ten minutes on one core
+    python tests/benchmarks/probe_cost.py        # about fifteen minutes on one core
 
-All on the same rollouts, prompt by prompt, on a Llama of 20 M parameters. Times are ratios to the
-plain forward and backward of the same run, the least of several, alternating; on the CPU they are
-processor time on one thread, so that a busy machine does little harm. Memory is what the allocator
-saw: a training step's peak is parameters, Adam's moments, and the most that forward, backward and
-step hold beside them. Rollouts have no padding, because not every contender could take it. TorchJD
-takes part where it is installed: ``pip install torchjd``. The CPU's figures are left in
-``results/probe_cost.json``.
+All on the same rollouts, on a Llama of 20 M parameters. Times are ratios to the plain forward and
+backward of the same run, prompt by prompt or many prompts together, whichever is faster; the least
+of several, alternating; on the CPU they are processor time on one thread, so that a busy machine
+does little harm. A probe needs log-probs, too: what does not give them pays a scoring pass beside.
+Memory is what the allocator saw: the peak beside that of the plain one, and what is kept when all
+is done, in units of a training step's peak (parameters, Adam's moments, and the most that forward,
+backward and step hold beside them). Rollouts have no padding, because not every contender could
+take it. TorchJD and bergson take part where they are installed: ``pip install torchjd bergson``.
+The CPU's figures are left in ``results/probe_cost.json``.
 """
 
 from __future__ import annotations
@@ -33,10 +35,18 @@ from gradient_contenders import Contenders, Groups, make_groups, make_model, pro
 from peak_memory import peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "probe_cost.json"
+CONTESTS = {"64 tokens": (4, 8, 64, 8), "8 tokens": (16, 8, 8, 64)}
+"""Prompts, rollouts of each, tokens of each, rollouts at once."""
+
 NAMES = {
-    "plain": "plain forward and backward",
-    "exact": "**guard, exact**",
-    "sketch": "**guard, sketch**",
+    "plain": "plain forward and backward, prompt by prompt",
+    "batched": "the same, prompts together",
+    "scoring": "scoring alone",
+    "hooked_sketch": "**guard, watched layers, sketch**",
+    "hooks": "**guard, watched layers, exact**",
+    "sketch": "guard, a backward per prompt, sketch",
+    "exact": "guard, a backward per prompt, exact",
+    "bergson": "bergson, two-sided p = 16, linear layers only",
     "loop": "loop that stores gradients",
     "vmap": "torch.func vmap(grad)",
     "autogram": "TorchJD autogram, prompts",
@@ -93,53 +103,66 @@ def relative_errors(seconds: dict[str, Any], device: str) -> dict[str, float]:
     off = ~torch.eye(len(groups), dtype=torch.bool)
     errors = {}
     for name in NAMES:
-        if name == "plain" or isinstance(seconds[name], str):
+        if name in _NO_GRAMIAN or isinstance(seconds[name], str):
             continue
-        got = getattr(Contenders(copy.deepcopy(model)), name)(groups).detach().cpu()
+        got = getattr(Contenders(copy.deepcopy(model), 32), name)(groups).detach().cpu()
         # In units of the products of norms: the error of a cosine.
         scale = torch.outer(want.diagonal(), want.diagonal()).sqrt()
         errors[name] = float(((got.double() - want) / scale)[off].square().mean().sqrt())
     return errors
 
 
-def contest(options: argparse.Namespace) -> dict[str, Any]:
+_NO_GRAMIAN = ("plain", "batched", "scoring")
+_SCORES, _PLAIN = ("hooks", "hooked_sketch"), ("plain", "batched")
+
+
+def contest(size: tuple[int, int, int, int], options: argparse.Namespace) -> dict[str, Any]:
+    m, n, length, at_once = size
     model = make_model(384, 8, 8192).to(options.device)
-    groups = make_groups(options.m, options.n, options.length, 8192, options.device)
-    contenders = Contenders(model)
+    groups = make_groups(m, n, length, 8192, options.device)
+    contenders = Contenders(model, at_once)
     numel = sum(p.numel() for p in model.parameters())
     print(
-        f"{numel / 1e6:.0f} M parameters, {options.m} prompts x {options.n} rollouts x "
-        f"{options.length} tokens, {options.device}\n"
+        f"\n{numel / 1e6:.0f} M parameters, {m} prompts x {n} rollouts x {length} tokens, "
+        f"{at_once} at once, {options.device}\n"
     )
     works = contenders.works(groups, *NAMES)
-    contenders.plain(groups)
+    for name in ("plain", *_SCORES):  # warm; layers were compared, sketches have grown
+        works[name]()
     seconds = least_seconds(works, options.repeats, options.device)
     errors = relative_errors(seconds, options.device)
-    training, beside = training_peak(contenders, groups, options.device)
-    print("| way | time | peak beyond training's | gradients kept | rms error of a cosine |")
-    print("|---|---|---|---|---|")
+    training, _ = training_peak(contenders, groups, options.device)
+    plain = min(seconds[name] for name in _PLAIN)
+    batched = peak_memory(works["batched"], options.device)
+    print("| way | time | with log-probs | peak | kept | rms error of a cosine |")
+    print("|---|---|---|---|---|---|")
     least = peak_memory(lambda: contenders.nothing_kept(groups), options.device)
     figures = {}
     for name, label in NAMES.items():
         if isinstance(seconds[name], str):
-            print(f"| {label} | {seconds[name]} | – | – | – |")
+            print(f"| {label} | {seconds[name]} | – | – | – | – |")
             continue
         peak = peak_memory(works[name], options.device)
-        beyond, kept = max(peak - beside, 0) / training, max(peak - least, 0) / training
+        ratio, kept = seconds[name] / plain, max(peak - least, 0) / training
+        scored = ratio + (name not in _SCORES) * seconds["scoring"] / plain
         error = f"{errors[name]:.1e}" if name in errors else "–"
-        ratio = seconds[name] / seconds["plain"]
-        print(f"| {label} | {ratio:.2f} | {beyond:.1%} | {kept:.1%} | {error} |", flush=True)
-        figures[name] = {"time": round(ratio, 3), "kept": round(kept, 5)}
+        print(
+            f"| {label} | {ratio:.2f} | {'–' if name in _NO_GRAMIAN else f'{scored:.2f}'} | "
+            f"{peak / batched:.2f} | {kept:.1%} | {error} |",
+            flush=True,
+        )
+        figures[name] = {"time": round(ratio, 3), "scored": round(scored, 3)}
+        figures[name] |= {"peak": round(peak / batched, 3), "kept": round(kept, 5)}
     return {"parameters": numel, **figures}
 
 
 def growth(options: argparse.Namespace) -> None:
     """The guard's time beside the plain one's, one size changed at a time."""
-    base = {"m": options.m, "n": options.n, "length": options.length, "hidden": 384}
+    base = {"m": 4, "n": 8, "length": 64, "hidden": 384}
     base["vocabulary"] = 8192
     first = None
     print("\nTime in units of the first plain one (and of its own):\n")
-    print("| changed | parameters | plain | exact | sketch | sketches kept |")
+    print("| changed | parameters | plain | a backward per prompt | watched | sketches kept |")
     print("|---|---|---|---|---|---|")
     for key, factor in [("m", 1), ("m", 3), ("n", 3), ("length", 3), ("hidden", 2)]:
         size = base | {key: factor * base[key]}
@@ -147,16 +170,17 @@ def growth(options: argparse.Namespace) -> None:
         groups = make_groups(
             size["m"], size["n"], size["length"], size["vocabulary"], options.device
         )
-        contenders = Contenders(model)
-        contenders.plain(groups)
-        works = contenders.works(groups, "plain", "exact", "sketch")
+        contenders = Contenders(model, size["n"])
+        works = contenders.works(groups, "plain", "sketch", "hooked_sketch")
+        for work in works.values():
+            work()
         seconds = least_seconds(works, options.repeats, options.device)
         first = first or seconds["plain"]
         training, _ = training_peak(contenders, groups, options.device)
         least = peak_memory(
             contenders.works(groups, "nothing_kept")["nothing_kept"], options.device
         )
-        kept = (peak_memory(works["sketch"], options.device) - least) / training
+        kept = (peak_memory(works["hooked_sketch"], options.device) - least) / training
         label = "nothing" if factor == 1 else f"{key} {base[key]} → {size[key]}"
         numel = sum(p.numel() for p in model.parameters())
         cells = [f"{seconds[w] / first:.2f} ({seconds[w] / seconds['plain']:.2f})" for w in works]
@@ -165,15 +189,12 @@ def growth(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--m", type=int, default=4, help="prompts")
-    parser.add_argument("--n", type=int, default=8, help="rollouts of each")
-    parser.add_argument("--length", type=int, default=64, help="tokens of each")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", choices=["contest", "growth"])
     options = parser.parse_args()
     if options.only != "growth":
-        figures = contest(options)
+        figures = {name: contest(size, options) for name, size in CONTESTS.items()}
         if options.device == "cpu":
             RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
     if options.only != "contest":

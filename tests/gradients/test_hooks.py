@@ -352,7 +352,7 @@ def cosines(gramian):
     return (gramian / torch.outer(scale, scale))[~torch.eye(len(gramian), dtype=torch.bool)]
 
 
-def test_a_sketch_grows_until_it_is_sure_enough(tiny_lm):
+def test_a_sketch_grows_until_it_is_sure_enough(tiny_lm, monkeypatch):
     model, groups = tiny_lm(tied=True).eval(), with_signal(random_groups(12, 6))
     want = oracle(model, groups)
     needed = 4 * len(groups) * sum(p.numel() for p in model.parameters())
@@ -364,10 +364,11 @@ def test_a_sketch_grows_until_it_is_sure_enough(tiny_lm):
     assert watched._size > hooks_module._SIZE
     assert sum(seen) / len(seen) * 2**0.5 < 0.025
     assert "sketched, error of a cosine 0.0" in watched.said
+    monkeypatch.setattr(hooks_module, "_ALWAYS", hooks_module._SIZE)
     small = engine(model, memory_limit=0)  # no room to grow
     small.gramian(groups, (0,))
     assert small._size == hooks_module._SIZE
-    assert small.error > 2 * watched.error
+    assert small.error > 1.5 * watched.error
 
 
 @pytest.mark.parametrize("size", [8, 24])

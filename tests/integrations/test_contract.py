@@ -54,6 +54,7 @@ def test_warn_leaves_weights_and_losses_bit_identical(tmp_path, host):
     guarded = host.run(tmp_path / "guarded", steps=20, guard=settings(host))
     assert [p.step for p in guarded.guard.history] == list(range(0, 21, 2))
     assert not guarded.guard.failures
+    assert guarded.guard._prober.gradients.said.startswith("watched layers")
     assert same_weights(alone.weights, guarded.weights)
     assert alone.losses == guarded.losses
     # There was something to learn; TRL rounds losses to four digits, often 0.
@@ -81,8 +82,9 @@ TRACE = [
     "WARNING step #: pass@# is at risk, and whether the update opposes it is not known yet",
     "step #: mixing pass@# back in, λ = #.",
     "a probe costs # training steps (the first look, with all reference prompts, #); about one "
-    "probe per # steps, # probes in all, false-alarm chance # % per run. The smallest loss of "
-    "pass@# that it can be sure of: about # points.",
+    "probe per # steps, # probes in all, false-alarm chance # % per run. Gradients: watched "
+    "layers, many prompts per backward, exact. The smallest loss of pass@# that it can be sure of: "
+    "about # points.",
     "took # % of the run's time.",
 ]
 

@@ -6,6 +6,7 @@ import torch.distributed.fsdp
 from launch import torchrun
 from tiny import KINDS, LANGUAGE_MODELS, CausalLMPolicy, random_groups
 
+from passk_guard.gradients import EngineSettings, HookEngine
 from passk_guard.gradients.backward import prompt_gramian
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.rollouts.scores import score_all
@@ -16,6 +17,8 @@ SHARDED = pytest.param(
     "sharded", marks=pytest.mark.skipif(not SHARDS, reason="no FSDP2 on the CPU before torch 2.6")
 )
 
+GRAMIANS = ("exact", "sketched", "hooks", "hooks, sketched")
+
 
 def gramians(kind="torch", seed=0, prepare=lambda model: None):
     """Exact and sketched Gramian, and scores, of the same rollouts on any number of processes."""
@@ -23,10 +26,16 @@ def gramians(kind="torch", seed=0, prepare=lambda model: None):
     prepare(model)
     policy, groups = CausalLMPolicy(model), random_groups(7, 5, seed=seed)
     parameters = select_parameters(model.named_parameters())
+    watched = {
+        name: HookEngine(policy, EngineSettings(None, 8, limit)).take([groups], (0,))
+        for name, limit in (("hooks", 1e12), ("hooks, sketched", 0))
+    }
     return {
         "exact": prompt_gramian(policy, groups, parameters),
         "sketched": prompt_gramian(policy, groups, parameters, memory_limit=0),
         "scores": score_all(policy, groups, 8),
+        **{name: taken.gramian for name, taken in watched.items()},
+        "scores, too": [scores for scores in watched["hooks"].scores if scores is not None],
     }
 
 
@@ -44,13 +53,15 @@ def test_the_gramian_does_not_depend_on_the_number_of_processes(ranks, how, kind
     """Whether each process holds the whole model, or a part of each parameter (FSDP2)."""
     alone, ranks = gramians(kind), [rank[kind] for rank in ranks]
     for rank in ranks:
-        for name in ("exact", "sketched"):
+        for name in GRAMIANS:
             error = (rank[how][name] - alone[name]).norm() / alone[name].norm()
             assert error < 1e-5, name
-        for mine, theirs in zip(alone["scores"], rank[how]["scores"], strict=True):
-            assert torch.allclose(mine, theirs, atol=1e-5)
+        assert (rank[how]["hooks"] - alone["exact"]).norm() / alone["exact"].norm() < 1e-5
+        for scores in ("scores", "scores, too"):
+            for mine, theirs in zip(alone[scores], rank[how][scores], strict=True):
+                assert torch.allclose(mine, theirs, atol=1e-5)
     # Bit for bit the same on every process, so that no verdict hangs on rounding.
-    for name in ("exact", "sketched"):
+    for name in GRAMIANS:
         assert all(torch.equal(ranks[0][how][name], r[how][name]) for r in ranks)
 
 

@@ -1,0 +1,107 @@
+"""Do the engines come to the same verdicts? The same probes through each, one table.
+
+    python tests/benchmarks/engines.py        # about five minutes on one core
+
+Pass@8 training on ambiguous arithmetic in a plain loop, watched by three guards with the same seed,
+so that all of them see the same rollouts: one backward per prompt, watched layers with whole
+gradients, and watched layers with sketches. What may differ is rounding, and the sketches' error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+import ambiguous_arithmetic as task
+from arithmetic_loop import ArithmeticPolicy, train, warmed_up
+
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
+
+RESULTS = Path(__file__).parent / "results" / "engines.json"
+ENGINES: dict[str, dict[str, Any]] = {
+    "backward": {"engine": "backward"},
+    "hooks": {"engine": "hooks"},
+    "sketched": {"engine": "hooks", "memory_limit": 2**24},
+}
+
+
+def compare(seed: int, lr: float, steps: int, every: int, out: Path) -> dict[str, Any]:
+    """One run under three guards: what each of them saw."""
+    policy = ArithmeticPolicy(*warmed_up(seed, out))
+    rows = task.make_rows(1024, seed=10_000 + seed)
+    objective = PassKObjective(k=8)
+    guards, seconds = {}, dict.fromkeys(ENGINES, 0.0)
+    for name, settings in ENGINES.items():
+        config = PassKGuardConfig(k=8, every=every, seed=seed, watch="target_k", **settings)
+        guards[name] = PassKGuard(
+            policy, HeldOutPool(rows, seed), config, isolation=policy.isolated, say=lambda _: None
+        )
+
+    def look(step: int) -> None:
+        for name, guard in guards.items():
+            if (due := guard.due(step)) is not None:
+                start = time.process_time()
+                guard.run(due, step)
+                seconds[name] += time.process_time() - start
+
+    train(policy, objective, products=0.3, steps=steps, lr=lr, seed=seed, before_step=look)
+    return {
+        name: {
+            "z": [round(probe.alignment.z, 4) for probe in guard.history],
+            "alarms": [
+                [probe.step, sorted(map(str, probe.alarm.fired))]
+                for probe in guard.history
+                if probe.alarm
+            ],
+            "change": [round(probe.track.change, 6) for probe in guard.history],
+            "first_z": round(guard.history[0].first.z, 4),
+            "seconds": round(seconds[name], 1),
+            "gradients": guard._prober.gradients.said,
+        }
+        for name, guard in guards.items()
+    }
+
+
+def differences(run: dict[str, Any]) -> dict[str, float]:
+    """The largest difference of a z from one backward per prompt."""
+    return {
+        name: max(abs(a - b) for a, b in zip(run[name]["z"], run["backward"]["z"], strict=True))
+        for name in run
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[20, 21, 22])
+    parser.add_argument("--lrs", nargs="+", type=float, default=[5e-6, 1e-5, 3e-5])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path("runs/engines"))
+    options = parser.parse_args()
+    found = []
+    print("| seed, lr | engine | alarms | largest difference of z | first z | time of looks |")
+    print("|---|---|---|---|---|---|")
+    for seed in options.seeds:
+        for lr in options.lrs:
+            run = compare(seed, lr, options.steps, 10, options.out)
+            found.append({"seed": seed, "lr": lr, **run})
+            for name, value in differences(run).items():
+                alarms = ", ".join(
+                    f"{step} {'+'.join(kinds)}" for step, kinds in run[name]["alarms"]
+                )
+                share = run[name]["seconds"] / run["backward"]["seconds"]
+                print(
+                    f"| {seed}, {lr:g} | {name} | {alarms or 'none'} | {value:.4f} | "
+                    f"{run[name]['first_z']:.2f} | {share:.2f} |",
+                    flush=True,
+                )
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
