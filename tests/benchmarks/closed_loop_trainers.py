@@ -165,7 +165,7 @@ def one_run(host: str, action: str, seed: int, steps: int, out: Path) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[10, 11, 12, 13, 14])
     parser.add_argument("--hosts", nargs="+", default=["trl", "trainer", "lightning"])
     parser.add_argument("--actions", nargs="+", default=["mix", "anchors"])
     parser.add_argument("--steps", type=int, default=300)
