@@ -37,7 +37,7 @@ class AutoEngine:
         try:
             self._hooks = HookEngine(policy, settings)
         except Unwatchable as error:
-            self._why = str(error)
+            self._why = error.reason
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
         """The Gramian alone; see :meth:`take`."""
@@ -54,7 +54,7 @@ class AutoEngine:
                     return self._hooks.take(batches, seed)
                 self._why = f"{unknown:.0%} of the parameters are in layers that are not known"
             except Unwatchable as error:
-                self._why = str(error)
+                self._why = error.reason
             self._hooks = None
         return Taken(self._backward.gramian(groups, seed))
 

@@ -19,7 +19,15 @@ __all__ = ["HookedPass", "Unwatchable"]
 
 
 class Unwatchable(ProbeError):
-    """The policy's layers cannot be watched; the backward engine can take the gradients."""
+    """The policy's layers cannot be watched; the backward engine can take the gradients.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"engine='hooks' cannot watch this policy: {reason}. Use engine='auto'.")
+        self.reason = reason
 
 
 class HookedPass:

@@ -31,7 +31,7 @@ from passk_guard.runtime.sharding import is_sharded
 
 __all__ = ["HookEngine"]
 
-_SIZE, _ALWAYS, _LARGEST = 24, 64, 256  # at first, whatever memory allows, at most
+_SIZE, _ALWAYS, _LARGEST = 16, 64, 256  # at first, whatever memory allows, at most
 _DIFFER = 0.02  # two seeds, in the cosines of a batch
 
 Batches = Sequence[Sequence[RolloutGroup]]
@@ -61,7 +61,7 @@ class HookEngine:
         self._policy, self._settings = policy, settings
         if settings.metric is not None:
             raise Unwatchable("a metric does not factor over a layer's input and output gradient")
-        self._model = _model_of(policy)
+        _model_of(policy)
         self._unknown: frozenset[str] | None = None  # until compared
         self._size, self._sketched = _SIZE, False
         self.exact_bytes = exact_bytes(self._parameters(), settings.prompts)
@@ -100,6 +100,8 @@ class HookEngine:
             return Taken(gramian, scores)
         self.compare([groups[i] for i in signal])
         found, scored = self._passed(batches, seed)
+        if len(signal) == 1:  # a layer that mixes up prompts could not be found
+            self._unknown = None
         if not bool(torch.isfinite(found).all()):
             raise FloatingPointError("a gradient of the policy is not finite")
         index = torch.tensor(signal)
@@ -122,10 +124,11 @@ class HookEngine:
         """
         parameters = self._parameters()
         if self._unknown is None:
-            found = unknown_parameters(
-                self._policy, self._model, groups, parameters, self._settings.rollouts_per_backward
+            most, model = self._settings.rollouts_per_backward, _model_of(self._policy)
+            found = everywhere(
+                lambda: unknown_parameters(self._policy, model, groups, parameters, most)
             )
-            self._note(found)
+            self._note(frozenset().union(*found))
         return self._unknown_share()
 
     @property
@@ -144,7 +147,7 @@ class HookEngine:
         return sum(sizes.get(name, 0) for name in self._unknown or ()) / sum(sizes.values())
 
     def _note(self, unknown: frozenset[str]) -> None:
-        self._unknown = frozenset().union(*everywhere(lambda: unknown), self._unknown or ())
+        self._unknown = unknown.union(self._unknown or ())
         if self._unknown and is_sharded(p for _, p in self._parameters()):
             raise Unwatchable(
                 f"{min(self._unknown)!r} is sharded, and no layer that is known holds it"
@@ -182,7 +185,8 @@ class HookEngine:
         unknown = self._unknown or frozenset()
         others = [(name, p) for name, p in parameters if name in unknown]
         known = [(name, p) for name, p in parameters if name not in unknown]
-        watch = Watch(self._model, known_layers(self._model, known), sink, others)
+        model = _model_of(self._policy)
+        watch = Watch(model, known_layers(model, known), sink, others)
         most, progress = self._settings.rollouts_per_backward, self._settings.progress
         work, first = [], 0
         for batch in batches:
@@ -223,7 +227,7 @@ register_engine("hooks", HookEngine)
 
 
 def _model_of(policy: Policy) -> nn.Module:
-    """The module whose layers are called.
+    """The module whose layers are called, at present: a trainer may come to another one.
 
     Raises:
         Unwatchable: there is none, or it is compiled.
