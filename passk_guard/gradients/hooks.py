@@ -31,7 +31,7 @@ from passk_guard.runtime.sharding import is_sharded
 
 __all__ = ["HookEngine"]
 
-_SIZE, _ALWAYS, _LARGEST = 16, 64, 256  # at first, whatever memory allows, at most
+_SIZE, _ALWAYS, _LARGEST = 24, 64, 256  # at first, whatever memory allows, at most
 _DIFFER = 0.02  # two seeds, in the cosines of a batch
 
 Batches = Sequence[Sequence[RolloutGroup]]
@@ -216,7 +216,7 @@ class HookEngine:
         matrices = max(sum(len(shape) == 2 for shape in shapes.values()), 1)
         room = math.sqrt(self._settings.memory_limit / (4 * rows * matrices))
         largest = max(2 * int(min(room, _LARGEST) / 2), _ALWAYS)
-        needed = self._size * (math.sqrt(2) * self.error / _DIFFER) ** 2  # its variance is as 1/p
+        needed = self._size * (math.sqrt(2) * self.error / _DIFFER) ** 1.5  # between 1/p and 1/√p
         size = min(8 * math.ceil(needed / 8), largest)
         grown = size > self._size
         self._size = max(size, self._size)

@@ -113,6 +113,12 @@ class Contenders:
             self._engines[limit] = HookEngine(self.policy, settings)
         return self._engines[limit].gramian(groups, (0,))
 
+    @property
+    def said(self) -> str:
+        """Of the sketch: its size and error."""
+        engine = self._engines[0]
+        return f"{engine._size} numbers a side, error of a cosine {engine.error:.4f}"
+
     def bergson(self, groups: Groups) -> torch.Tensor:
         """Two-sided projections of each rollout, p = 16; linear layers only."""
         return bergson_gramian(self.model, self.policy, groups, self.at_once)

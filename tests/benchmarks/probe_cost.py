@@ -35,7 +35,7 @@ from gradient_contenders import Contenders, Groups, make_groups, make_model, pro
 from peak_memory import peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "probe_cost.json"
-CONTESTS = {"64 tokens": (4, 8, 64, 8), "8 tokens": (16, 8, 8, 64)}
+CONTESTS = {"64 tokens": (8, 8, 64, 8), "8 tokens": (32, 8, 8, 64)}
 """Prompts, rollouts of each, tokens of each, rollouts at once."""
 
 NAMES = {
@@ -134,6 +134,7 @@ def contest(size: tuple[int, int, int, int], options: argparse.Namespace) -> dic
     training, _ = training_peak(contenders, groups, options.device)
     plain = min(seconds[name] for name in _PLAIN)
     batched = peak_memory(works["batched"], options.device)
+    print(f"Watched layers, sketch: {contenders.said}.\n")
     print("| way | time | with log-probs | peak | kept | rms error of a cosine |")
     print("|---|---|---|---|---|---|")
     least = peak_memory(lambda: contenders.nothing_kept(groups), options.device)

@@ -137,6 +137,26 @@ def test_log_probs_are_to_the_last_bit_those_of_scoring(tiny_lm, dtype, at_once)
         assert got is expected is None or torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("limit", [1e12, 0], ids=["exact", "sketched"])
+@pytest.mark.parametrize("how", ["weights", "autocast"])
+def test_in_half_precision(tiny_lm, how, limit):
+    class Autocast(CausalLMPolicy):
+        def log_probs(self, *tokens):
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().log_probs(*tokens)
+
+    groups = random_groups(8, 6)
+    want = oracle(tiny_lm().eval(), groups)
+    model = tiny_lm().eval()
+    model = model.bfloat16() if how == "weights" else model
+    policy = CausalLMPolicy if how == "weights" else Autocast
+    watched = engine(model, policy=policy, memory_limit=limit)
+    got = watched.gramian(groups, (0,))
+    assert not watched._unknown  # rounding is no difference
+    assert float((got * want).sum() / (got.norm() * want.norm())) > 0.99
+    assert got.dtype == torch.float64
+
+
 @pytest.mark.parametrize("at_once", [64, 10**9])
 def test_a_head_that_is_called_token_by_token(tiny_lm, at_once):
     class InPieces(CausalLMPolicy):
