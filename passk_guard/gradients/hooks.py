@@ -216,7 +216,9 @@ class HookEngine:
         matrices = max(sum(len(shape) == 2 for shape in shapes.values()), 1)
         room = math.sqrt(self._settings.memory_limit / (4 * rows * matrices))
         largest = max(2 * int(min(room, _LARGEST) / 2), _ALWAYS)
-        needed = self._size * (math.sqrt(2) * self.error / _DIFFER) ** 1.5  # between 1/p and 1/√p
+        needed: float = (
+            self._size * (math.sqrt(2) * self.error / _DIFFER) ** 1.5
+        )  # between 1/p and 1/√p
         size = min(8 * math.ceil(needed / 8), largest)
         grown = size > self._size
         self._size = max(size, self._size)

@@ -21,8 +21,7 @@ from passk_guard.runtime.sharding import is_sharded
 __all__ = ["unknown_parameters"]
 
 _SIZE = 16
-_SLACK = {torch.float64: 1e-3, torch.float32: 5e-3}  # autograd may round to TF32
-_HALF_SLACK = 0.05
+_SLACK, _HALF_SLACK = 0.01, 0.05  # for rounding: autograd's may be TF32's, or bfloat16's
 
 
 def unknown_parameters(
@@ -63,12 +62,8 @@ def unknown_parameters(
     watch, found = _watched(policy, model, layers, few, shapes, most, finite=not sharded)
     want = {name: truth.sketch(name) for name in known}
     whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
-    wrong = {
-        name
-        for name, parameter in parameters
-        if name in known
-        and _differ(found.sketch(name), want[name], whole, _SLACK.get(parameter.dtype, _HALF_SLACK))
-    }
+    slack = _HALF_SLACK if watch.half else _SLACK
+    wrong = {name for name in known if _differ(found.sketch(name), want[name], whole, slack)}
     return frozenset(shapes) - known | wrong | watch.strangers
 
 

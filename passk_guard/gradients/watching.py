@@ -52,6 +52,7 @@ class Watch:
 
     Attributes:
         spreads: whether that was done.
+        half: whether any layer computes in half precision.
         strangers: parameters of layers that did not show which rollout is where, and gave nothing.
             Experts see the tokens that were routed to them.
     """
@@ -69,13 +70,18 @@ class Watch:
         self._batch: tuple[Tensor, int] | None = None  # while a forward runs
         self._first: list[Tensor] = []
         self.strangers: set[str] = set()
-        self._spread, self.spreads = spread, False
+        self._spread, self.spreads, self.half = spread, False, False
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Within, layers are watched; after, no hook is left."""
+        how = {"with_kwargs": True}
         handles = [
-            module.register_forward_hook(self._after, prepend=True, with_kwargs=True)
+            layer.register_forward_hook(self._watch, prepend=True, **how) for layer in self._layers
+        ]
+        # After others' hooks, of which some make a frozen embedding's output require gradients.
+        handles += [
+            module.register_forward_hook(self._note_first, **how)
             for module in self._model.modules()
             if module in self._layers or not any(True for _ in module.children())
         ]
@@ -111,24 +117,31 @@ class Watch:
         names = (name for name, _ in self._others)
         return {n: g for n, g in zip(names, gradients, strict=True) if g is not None}, found
 
-    def _after(
+    def _note_first(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """Where the path of gradients ends: an output that has one, from inputs that have none."""
+        if self._batch is None or not isinstance(output, Tensor) or not output.requires_grad:
+            return
+        if not any(value.requires_grad for value in _tensors(args, kwargs)):
+            self._first.append(output)
+
+    def _watch(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Tensor | None:
+        inputs = _tensors(args, kwargs)
         if self._batch is None or not isinstance(output, Tensor) or not output.requires_grad:
             return None
-        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        is_first = not any(value.requires_grad for value in inputs)
+        if not inputs:
+            return None
+        rule, names = self._layers[layer]
+        x, many = inputs[0], len(self._batch[0])
+        self.half |= output.dtype.itemsize == 2
         wider = None
-        if module in self._layers and inputs:
-            rule, names = self._layers[module]
-            x = inputs[0]
-            many = len(self._batch[0])
-            if self._spread and isinstance(module, nn.Embedding) and len(x) == 1 < many:
-                x, output = (t.expand(many, *t.shape[1:]) for t in (x, output))
-                wider, self.spreads = output, True
-            self._feed(partial(rule, module, names), names, x, output)
-        if is_first:
-            self._first.append(output)
+        if self._spread and isinstance(layer, nn.Embedding) and len(x) == 1 < many:
+            x, wider = (t.expand(many, *t.shape[1:]) for t in (x, output))
+            self.spreads = True
+        self._feed(partial(rule, layer, names), names, x, output if wider is None else wider)
         return wider
 
     def _feed(self, rule: Callable[..., Feed], names: Names, x: Tensor, output: Tensor) -> None:
@@ -154,3 +167,7 @@ class Watch:
         if leading == (len(owners) * width,):
             return owners.repeat_interleave(width), True
         return (owners, False) if len(leading) > 1 and leading[0] == len(owners) else (None, False)
+
+
+def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]

@@ -234,6 +234,17 @@ def test_frozen_parameters_and_frozen_beginnings(tiny_lm):
     assert error(got, engine(model, "backward").gramian(groups, (0,))) < 1e-5
 
 
+@pytest.mark.needs("peft")
+def test_adapters_behind_an_embedding_that_was_made_to_require_gradients():
+    """As trainers do under checkpointing, where the embedding is frozen."""
+    model, groups = architectures.make("lora"), random_groups(6, 5)
+    want = oracle(model, groups)
+    model.enable_input_require_grads()
+    watched = engine(model)
+    assert error(watched.gramian(groups, (0,)), want) < 1e-5
+    assert not watched._unknown
+
+
 # What no rule describes -----------------------------------------------------------------------
 
 
