@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
 
 __all__ = ["Feed", "Names", "Rule", "Sink", "rule_of"]
 
@@ -110,27 +109,28 @@ def _embedding(layer: Any, names: Names, x: Tensor, owners: Tensor, sink: Sink) 
 
 
 def _layer_norm(layer: Any, names: Names, x: Tensor, owners: Tensor, sink: Sink) -> Feed:
-    shape, epsilon = layer.normalized_shape, layer.eps
-    return _scaling(names, lambda: layer_norm(x.float(), shape, None, None, epsilon), owners, sink)
+    return _scaling(names, x, owners, sink, layer.eps, centred=True)
 
 
 def _rms_norm(layer: Any, names: Names, x: Tensor, owners: Tensor, sink: Sink) -> Feed:
-    def normalised() -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        epsilon = _epsilon(layer)
-        epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
-        return wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
-
-    return _scaling(names, normalised, owners, sink)
+    epsilon = _epsilon(layer)
+    epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
+    return _scaling(names, x, owners, sink, epsilon, centred=False)
 
 
-def _scaling(names: Names, normalised: Callable[[], Tensor], owners: Tensor, sink: Sink) -> Feed:
+def _scaling(
+    names: Names, x: Tensor, owners: Tensor, sink: Sink, epsilon: float, *, centred: bool
+) -> Feed:
     """Of a layer that multiplies what it normalised by a weight, and may add a bias."""
     weight, bias = names.get("weight"), names.get("bias")
 
     def feed(gradient: Tensor) -> None:
         if weight is not None:
-            sink.vector(weight, _summed(gradient * normalised()), owners)
+            g, wide = _tokens(gradient).float(), _tokens(x).float()
+            wide = wide - wide.mean(-1, keepdim=True) if centred else wide
+            size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+            scale = torch.rsqrt(size.square() / wide.shape[-1] + epsilon)
+            sink.vector(weight, torch.bmm((g * wide).transpose(1, 2), scale)[..., 0], owners)
         if bias is not None:
             sink.vector(bias, _summed(gradient), owners)
 

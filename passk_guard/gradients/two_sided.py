@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -53,6 +52,7 @@ class TwoSidedGramian:
     ) -> None:
         self._rows, self._shapes, self._size, self._seed = rows, shapes, size, seed
         self._signs: dict[tuple[Any, ...], Tensor] = {}
+        self._signs_for: dict[tuple[Any, ...], Tensor | None] = {}  # by parameter
         self._sketches: dict[str, Tensor] = {}  # (rows, left, right)
         self._rest = SketchedGramian(rows, seed=seed)  # what has other shapes
         self._has_rest = False
@@ -69,15 +69,13 @@ class TwoSidedGramian:
         # Queries, keys and values are computed from one input.
         if self._last is not None and self._last[1] is signs and _same(self._last[0], values):
             return self._last[2]
-        with _plain(values):
-            found = (values @ signs).float()
+        found = (values @ signs).float()
         self._last = values, signs, found
         return found
 
     def outer(self, name: str, left: Tensor, right: Tensor, owners: Tensor) -> None:
         """Add ``Σ_t left_t right_tᵀ`` of each row to its owner's sketch."""
-        with _plain(right):
-            found = torch.bmm(left.transpose(1, 2), right)
+        found = torch.bmm(left.transpose(1, 2), right)
         self._made(name, found.device).index_add_(0, owners, found)
 
     def vector(self, name: str, values: Tensor, owners: Tensor) -> None:
@@ -90,8 +88,7 @@ class TwoSidedGramian:
         values = values.float()
         signs = self._signs_of(name, 0, values.dtype, values.device)
         if signs is not None:
-            with _plain(values):
-                values = values @ signs
+            values = values @ signs
         self._made(name, values.device).index_add_(0, owners, values[:, :, None])
 
     def add(self, row: int, name: str, gradient: Tensor) -> None:
@@ -203,14 +200,16 @@ class TwoSidedGramian:
 
         Matrices of one layer share the signs of inputs of one width: projected once, used thrice.
         """
-        width, size = self._shapes[name][side], self._numbers(name, side)
-        if size == width:
-            return None
-        of = name if side == 0 else f"{name.rpartition('.')[0].rpartition('.')[0]}/{width}"
-        if (of, side, dtype, device) not in self._signs:
-            drawn = self._drawn(of, side, (width, size), device)
-            self._signs[of, side, dtype, device] = drawn.to(dtype)
-        return self._signs[of, side, dtype, device]
+        key = (name, side, dtype, device)
+        if key not in self._signs_for:
+            width, size = self._shapes[name][side], self._numbers(name, side)
+            layer = name.rpartition(".")[0]
+            of = name if side == 0 else f"{layer.rpartition('.')[0]}/{width}"
+            same = (of, side, dtype, device)
+            if size < width and same not in self._signs:
+                self._signs[same] = self._drawn(of, side, (width, size), device).to(dtype)
+            self._signs_for[key] = self._signs.get(same) if size < width else None
+        return self._signs_for[key]
 
     def _drawn(self, name: str, side: int, shape: tuple[int, int], device: torch.device) -> Tensor:
         """Random signs: the same in every process on the same kind of device."""
@@ -232,8 +231,3 @@ def _same(one: Tensor, other: Tensor) -> bool:
         and one.stride() == other.stride()
         and one._version == other._version
     )
-
-
-def _plain(values: Tensor) -> AbstractContextManager[Any]:
-    """No mixed precision of the host's within."""
-    return torch.autocast(values.device.type, enabled=False)

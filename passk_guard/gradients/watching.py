@@ -113,7 +113,8 @@ class Watch:
         wanted = [*first, *(parameter for _, parameter in self._others)]
         if not wanted or not value.requires_grad:
             return {}, found
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True)[len(first) :]
+        with torch.autocast(value.device.type, enabled=False):  # factors are taken as they are
+            gradients = torch.autograd.grad(value, wanted, allow_unused=True)[len(first) :]
         names = (name for name, _ in self._others)
         return {n: g for n, g in zip(names, gradients, strict=True) if g is not None}, found
 
@@ -153,7 +154,7 @@ class Watch:
         def by_rollout(values: Tensor) -> Tensor:
             return values.detach().unsqueeze(1) if flat else values.detach()
 
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
             feed = rule(by_rollout(x), owners.to(output.device), self._sink)
         output.register_hook(lambda gradient: feed(by_rollout(gradient)))
 

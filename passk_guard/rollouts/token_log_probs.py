@@ -65,17 +65,21 @@ def token_log_probs(
         found = _before_head(model, head, inputs)
         if found is None:
             _plain_only.add(head)
-    # PEFT's prompt tuning puts virtual tokens in front, whose logits belong to no token here.
+    rows, columns = predicts.nonzero(as_tuple=True)
+
+    def chosen(values: Tensor) -> Tensor:
+        """At the predicting positions: picked out at once, for a slice has a costly backward."""
+        # PEFT's prompt tuning puts virtual tokens in front, whose logits belong to no token here.
+        return values[rows, columns + (values.shape[1] - length)]
+
     if found is None:
-        logits = model(**inputs).logits[:, -length:]
-        scores = _scores(logits[:, :-1][predicts], targets, temperature)
+        scores = _scores(chosen(model(**inputs).logits), targets, temperature)
     else:
-        hidden = found.hidden[:, -length:][:, :-1][predicts]
         size = max(logits_at_once // vocabulary, 1)
-        split = (part.split(size) for part in (hidden, targets, predicts.nonzero()[:, 0]))
+        split = (part.split(size) for part in (chosen(found.hidden), targets, rows))
         pieces = []
-        for *piece, rows in zip(*split, strict=True):
-            with tokens_of(rows):
+        for *piece, of in zip(*split, strict=True):
+            with tokens_of(of):
                 pieces.append(
                     checkpoint(
                         *(found.scores, *piece, temperature),
@@ -91,7 +95,7 @@ def token_log_probs(
 
 def _scores(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """``(tokens,)`` log-probabilities of ``targets`` from ``(tokens, vocabulary)`` logits."""
-    logits = logits / temperature
+    logits = logits if temperature == 1 else logits / temperature
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 

@@ -193,7 +193,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", choices=["contest", "growth"])
+    parser.add_argument("--without", nargs="*", default=[], choices=list(NAMES))
     options = parser.parse_args()
+    for name in options.without:
+        del NAMES[name]
     if options.only != "growth":
         figures = {name: contest(size, options) for name, size in CONTESTS.items()}
         if options.device == "cpu":

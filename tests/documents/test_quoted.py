@@ -310,11 +310,20 @@ def test_what_the_alarm_misses():
 
 def test_what_gradients_cost():
     found = figures("probe_cost.json")
-    exact, sketch = (f"{found[name]['time']:.2f}" for name in ("exact", "sketch"))
-    assert f"of a {found['parameters'] / 1e6:.0f} M-parameter Llama" in PRODUCTION
-    assert f"cost {exact} (exact) and {sketch} (sketched) times one plain forward" in PRODUCTION
-    kept = f"{100 * found['sketch']['kept']:.1f}".replace("0.", ".")
-    assert f"the sketch {kept} % of training's peak memory" in PRODUCTION
+    long, short = found["64 tokens"], found["8 tokens"]
+    watched, other = ("hooked_sketch", "hooks"), ("sketch", "exact")
+
+    def cost(runs, names):
+        return [share(runs[name]["scored"], 2) for name in names]
+
+    millions = long["parameters"] / 1e6
+    said = f"log-probs for a {millions:.0f} M-parameter Llama cost {{}} (sketched) and {{}} (exact)"
+    assert said.format(*cost(long, watched)) in PRODUCTION
+    said = "rollouts of 64 tokens, and {} and {} with 8 tokens"
+    assert said.format(*cost(short, watched)) in PRODUCTION
+    said = "a scoring pass it is {} and {} with 64 tokens"
+    assert said.format(*cost(long, other)) in PRODUCTION
+    assert f"A sketch needs {share(long['hooked_sketch']['peak'], 2)} of the plain" in PRODUCTION
 
 
 def test_the_demo():
@@ -337,10 +346,15 @@ def test_the_examples_table_is_what_the_plain_loop_printed():
 
 
 def test_constants_of_the_code():
+    from passk_guard.gradients.auto import _MOST_UNKNOWN
+    from passk_guard.gradients.hooks import _DIFFER
     from passk_guard.gradients.sketch import DEFAULT_SIZE
 
     assert f"2^{DEFAULT_SIZE.bit_length() - 1} numbers per prompt" in PRODUCTION
-    assert f"standard error of {share(DEFAULT_SIZE**-0.5)} of a cosine" in PRODUCTION
+    assert f"numbers per prompt, and a standard error of {share(DEFAULT_SIZE**-0.5)}" in PRODUCTION
+    assert f"differ by less than {share(_DIFFER)} in its cosines" in PRODUCTION
+    assert "more than a quarter of the parameters" in PRODUCTION
+    assert _MOST_UNKNOWN == 0.25
     colours = re.search(r"quantile\(.*, 0\.(\d\d)\)", words("passk_guard/reporting/figures.py"))[1]
     assert f"colours end at the {colours}th percentile" in PICTURES
     problems = (ROOT / "examples/data/gsm8k/test-200.jsonl").read_text().splitlines()

@@ -16,6 +16,7 @@ from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
 from passk_guard.gradients.watching import Watch, known_layers
 from passk_guard.rollouts.scores import score
 from passk_guard.rollouts.token_log_probs import token_log_probs
+from passk_guard.runtime.isolation import isolated
 
 EXACT = EngineSettings(memory_limit=float("inf"))
 needs_transformers = pytest.mark.needs("transformers")
@@ -191,6 +192,29 @@ def test_nothing_is_left_behind(tiny_lm):
     assert [dict(m._forward_hooks) for m in model.modules()] == hooks
     assert not any(m._forward_hooks_with_kwargs for m in model.modules())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("limit", [1e12, 0], ids=["exact", "sketched"])
+def test_probes_between_micro_batches_leave_training_bit_identical(tiny_lm, limit):
+    groups = random_groups(6, 5)
+
+    def trained(guarded):
+        model = tiny_lm().train()
+        watched = engine(model, memory_limit=limit)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        torch.manual_seed(1)
+        for part in range(8):
+            scores = CausalLMPolicy(model).log_probs(*groups[part % 6].tokens)  # dropout is on
+            scores.sum().backward()
+            if guarded:
+                with isolated(model, seed=part):
+                    assert watched.gramian(groups, (part,)).any()
+            if part % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert torch.equal(trained(False), trained(True))
 
 
 def test_an_error_within_leaves_no_hook(tiny_lm):

@@ -23,6 +23,7 @@ def test_warn_leaves_training_untouched(ranks):
     assert [p[0] for p in one["history"]] == [0, 2, 4]
     assert one == other
     assert one["failures"] == []
+    assert one["gradients"].startswith("watched layers")
     assert one["weights"] == ranks[0]["alone"]["weights"] == ranks[1]["alone"]["weights"]
 
 

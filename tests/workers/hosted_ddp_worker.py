@@ -105,6 +105,7 @@ def seen(module, callback):
         ]
         found["inner"] = [p.update_alignment.inner for p in guard.history]
         found["scale"] = getattr(guard.objective, "scale", None)
+        found["gradients"] = guard._prober.gradients.said
         found["failures"] = [[f.step, f.reason] for f in guard.failures]
     return found
 
