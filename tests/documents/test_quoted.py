@@ -226,6 +226,15 @@ def test_the_run_with_the_defaults():
     )
     looks = (mixed["steps"], len(mixed["probes"]), mixed["rescores"])
     assert said.format(*looks, alarm, *lost) in CONTROL
+    (long,) = figures("default_run_long.json")
+    start, *rest = long["pass1"]
+    lost = [100 * (start - value) for value in (rest[-1], min(rest))]
+    said = (
+        "A run of {} steps bought {} probes and {} re-scorings and ended {:.1f} points down, after "
+        "a lowest of {:.1f}."
+    )
+    looks = (long["steps"], len(long["probes"]), long["rescores"])
+    assert said.format(*looks, *lost) in CONTROL
 
 
 def test_choosing_the_numbers():
@@ -352,7 +361,7 @@ def test_constants_of_the_code():
 
     assert f"2^{DEFAULT_SIZE.bit_length() - 1} numbers per prompt" in PRODUCTION
     assert f"numbers per prompt, and a standard error of {share(DEFAULT_SIZE**-0.5)}" in PRODUCTION
-    assert f"differ by less than {share(_DIFFER)} in its cosines" in PRODUCTION
+    assert f"differ by less than {share(_DIFFER, 2)} in its cosines" in PRODUCTION
     assert "more than a quarter of the parameters" in PRODUCTION
     assert _MOST_UNKNOWN == 0.25
     colours = re.search(r"quantile\(.*, 0\.(\d\d)\)", words("passk_guard/reporting/figures.py"))[1]
