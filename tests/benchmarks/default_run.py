@@ -12,8 +12,8 @@ the first look and the reference, so the guard lives on re-scorings: two or thre
 the run that only warned all looks are kept: at steps 0, 5, 406 and 623, where the alarm came, 3.5
 points too low. In the one that mixed it came at 812, at 5 points.
 
-``results/default_run_long.json`` is three times as long (``--steps 12000 --actions mix --results``),
-so that the same share buys nine probes.
+``results/default_run_long.json`` is three times as long (``--steps 12000 --actions mix --seeds 30
+--results``), so that the same share buys nine probes.
 
 What "the update in force" is in such a run: the policy-gradient part of the loss, to first order,
 where the policy is the one that sampled: the *first* of the two steps on a batch. There all ratios
