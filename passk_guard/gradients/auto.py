@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from passk_guard.gradients.backward import BackwardEngine
-from passk_guard.gradients.engine import EngineSettings, Taken, register_engine
+from passk_guard.gradients.engine import EngineSettings, Taken, check_same, register_engine
 from passk_guard.gradients.hooked_pass import Unwatchable
 from passk_guard.gradients.hooks import HookEngine
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.processes import everywhere
 
 __all__ = ["AutoEngine"]
 
@@ -46,6 +47,7 @@ class AutoEngine:
     def take(self, batches: Sequence[Sequence[RolloutGroup]], seed: tuple[int, ...]) -> Taken:
         """Gramian of all prompts; log-probs too where layers are watched."""
         groups = [group for batch in batches for group in batch]
+        check_same(everywhere(lambda: counts(groups)))  # or they would go different ways
         signal = [group for group in groups if group.has_signal]
         if self._hooks is not None and signal:
             try:

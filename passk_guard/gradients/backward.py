@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from passk_guard.errors import ProbeError
 from passk_guard.gradients.accumulators import (
     DEFAULT_MEMORY_LIMIT,
     ExactGramian,
     GradientAccumulator,
     exact_bytes,
 )
-from passk_guard.gradients.engine import EngineSettings, register_engine
+from passk_guard.gradients.engine import EngineSettings, check_same, register_engine
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.gradients.sketch import SketchedGramian
 from passk_guard.rollouts.batching import micro_batches
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress, silent
@@ -116,20 +115,15 @@ def prompt_gramian(
     sharded = is_sharded(parameter for _, parameter in parameters)
     rank, size = (0, 1) if sharded else world()  # every process does its part of every prompt
 
-    def my_share() -> list[int]:
+    def my_share() -> tuple[list[int], list[int]]:
         mine = range(len(signal))[rank::size]
         for done, row in enumerate(mine):
             progress("gradients", done, len(mine))
             group = groups[signal[row]]
             add_gradient(accumulator, row, policy, group, parameters, rollouts_per_backward, scales)
-        return [group.correct for group in groups]
+        return counts(groups)
 
-    counted = everywhere(my_share)
-    if any(other != counted[0] for other in counted):
-        raise ProbeError(
-            "processes hold different rollouts: let the policy give all of them the same, as "
-            "VerifiedPolicy does"
-        )
+    check_same(everywhere(my_share))
     if signal and not sharded:
         accumulator.merge(parameters)
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)

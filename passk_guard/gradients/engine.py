@@ -26,6 +26,7 @@ __all__ = [
     "Metric",
     "PolicyEngine",
     "Taken",
+    "check_same",
     "make_engine",
     "register_engine",
 ]
@@ -125,6 +126,22 @@ def make_engine(policy: Any, name: str, settings: EngineSettings) -> GramianEngi
             "Gramian. Use metric='euclidean', and let the policy scale its gradients."
         )
     return PolicyEngine(policy)
+
+
+def check_same(counted: Sequence[Any]) -> None:
+    """Every process must hold the same rollouts, or each would take another Gramian.
+
+    Args:
+        counted: from each process, its prompts' right rollouts.
+
+    Raises:
+        ProbeError: they differ.
+    """
+    if any(other != counted[0] for other in counted):
+        raise ProbeError(
+            "processes hold different rollouts: let the policy give all of them the same, as "
+            "VerifiedPolicy does"
+        )
 
 
 class PolicyEngine:

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from passk_guard.errors import ProbeError
 from passk_guard.gradients.accumulators import exact_bytes
-from passk_guard.gradients.engine import EngineSettings, Taken, register_engine
+from passk_guard.gradients.engine import EngineSettings, Taken, check_same, register_engine
 from passk_guard.gradients.exact_factors import ExactFactors
 from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
 from passk_guard.gradients.known_parameters import unknown_parameters
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.gradients.two_sided import TwoSidedGramian
 from passk_guard.gradients.watching import Watch, known_layers
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import packs
 from passk_guard.runtime.processes import everywhere, shared, world
@@ -87,12 +86,7 @@ class HookEngine:
             ProbeError: another process failed, or holds other rollouts.
         """
         groups = [group for batch in batches for group in batch]
-        counts = everywhere(lambda: [group.correct for group in groups])
-        if any(other != counts[0] for other in counts):
-            raise ProbeError(
-                "processes hold different rollouts: let the policy give all of them the same, as "
-                "VerifiedPolicy does"
-            )
+        check_same(everywhere(lambda: counts(groups)))
         signal = [i for i, group in enumerate(groups) if group.has_signal]
         gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
         scores: list[Tensor | None] = [None] * len(groups)

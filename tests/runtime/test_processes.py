@@ -78,7 +78,9 @@ def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
 
 
 def test_processes_that_hold_different_rollouts_are_told_so(ranks):
-    assert all("processes hold different rollouts" in rank["disagree"] for rank in ranks)
+    for rank in ranks:
+        assert set(rank["disagree"]) == {"auto", "hooks", "backward"}
+        assert all("hold different rollouts" in said for said in rank["disagree"].values())
 
 
 def test_processes_share_the_verifier_check_and_come_to_one_verdict(ranks):

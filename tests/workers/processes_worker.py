@@ -4,6 +4,7 @@ import os
 import random
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from extras import is_installed
 from judged import Judge, make_guard
 from test_processes import SHARDS, gramians
-from tiny import BanditPolicy
+from tiny import LANGUAGE_MODELS, BanditPolicy, CausalLMPolicy, random_groups
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
@@ -76,14 +77,21 @@ def shard(model):
 
 
 def disagree():
-    """Rollouts that differ between processes are refused on all of them."""
+    """Rollouts that differ between processes are refused on all of them, by every engine."""
     from passk_guard import ProbeError
+    from passk_guard.gradients import ENGINES, EngineSettings
 
-    try:
-        gramians("torch", seed=dist.get_rank())
-    except ProbeError as error:
-        return str(error)
-    return "nothing was said"
+    policy = CausalLMPolicy(LANGUAGE_MODELS["torch"]().eval())
+    groups = random_groups(7, 5, seed=dist.get_rank())
+    if dist.get_rank() == 1:  # one has nothing to compare at all
+        groups = [replace(group, success=torch.zeros(5)) for group in groups]
+    said = {}
+    for name in ("auto", "hooks", "backward"):
+        try:
+            ENGINES.make(name, policy, EngineSettings()).gramian(groups, (0,))
+        except ProbeError as error:
+            said[name] = str(error)
+    return said
 
 
 class FailsAgain(Judge):
