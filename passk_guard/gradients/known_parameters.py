@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +50,10 @@ def unknown_parameters(
     known = {name for _, names in layers.values() for name in names.values()}
     if not known:
         return frozenset(name for name, _ in parameters)
-    few = [_one_of_each(group) for group in groups[:2]]
+    few = [  # a right and a wrong rollout of each
+        group.those(torch.stack([group.success.argmax(), group.success.argmin()]))
+        for group in groups[:2]
+    ]
     shapes = {name: parameter.shape for name, parameter in parameters}
     truth = TwoSidedGramian(len(few), shapes, _SIZE)
     for row, group in enumerate(few):
@@ -103,18 +105,3 @@ def _watched(
 def _differ(got: Tensor, want: Tensor, whole: float, slack: float) -> bool:
     """By more than rounding does; what is nothing beside the whole gradient may."""
     return not float((got - want).norm()) <= slack * (float(want.norm()) + 0.1 * whole)
-
-
-def _one_of_each(group: RolloutGroup) -> RolloutGroup:
-    """A right and a wrong rollout of a prompt."""
-    which = torch.stack([group.success.argmax(), group.success.argmin()])
-    return replace(
-        group,
-        input_ids=group.input_ids[which],
-        attention_mask=group.attention_mask[which],
-        completion_mask=group.completion_mask[which],
-        success=group.success[which],
-        advantages=None,
-        rewards=None,
-        completions=None,
-    )

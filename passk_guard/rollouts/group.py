@@ -64,11 +64,11 @@ class RolloutGroup:
     def scorable(self) -> RolloutGroup:
         """Without the rollouts that the verifier could not score."""
         keep = ~self.success.isnan()
-        return self if bool(keep.all()) else self._kept(keep)
+        return self if bool(keep.all()) else self.those(keep)
 
     def first(self, n: int) -> RolloutGroup:
         """The first ``n`` rollouts."""
-        return self._kept(slice(n))
+        return self.those(slice(n))
 
     def _kept_completions(self, keep: Tensor | slice) -> tuple[Any, ...] | None:
         if self.completions is None:
@@ -76,7 +76,8 @@ class RolloutGroup:
         which = torch.arange(self.n)[keep if isinstance(keep, slice) else keep.cpu()]
         return tuple(self.completions[i] for i in which.tolist())
 
-    def _kept(self, keep: Tensor | slice) -> RolloutGroup:
+    def those(self, keep: Tensor | slice) -> RolloutGroup:
+        """Some of the rollouts: a mask, indices or a slice."""
         return replace(
             self,
             input_ids=self.input_ids[keep],
