@@ -111,7 +111,18 @@ def main() -> None:
     parser.add_argument("--lrs", nargs="+", type=float, default=[5e-6, 1e-5, 3e-5])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("runs/engines"))
+    parser.add_argument("--only", choices=["verdicts", "costs"])
     options = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if options.only != "costs":
+        results["runs"] = verdicts(options)
+    if options.only != "verdicts":
+        results["costs"] = costs(options)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def verdicts(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print and give what each engine saw in each run."""
     found = []
     print("| seed, lr | engine | alarms | largest difference of z | first z | time of looks |")
     print("|---|---|---|---|---|---|")
@@ -129,14 +140,18 @@ def main() -> None:
                     f"{run[name]['first_z']:.2f} | {share:.2f} |",
                     flush=True,
                 )
-    costs = {engine: budget(engine, 20, options.out) for engine in ("backward", "hooks")}
+    return found
+
+
+def costs(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Print and give what looks cost in a trainer."""
+    found = {engine: budget(engine, 20, options.out) for engine in ("backward", "hooks")}
     print(
         "\n| engine | a probe | the first look | probes in 1000 steps at 2 % |\n|---|---|---|---|"
     )
-    for engine, cost in costs.items():
+    for engine, cost in found.items():
         print(f"| {engine} | {cost['probe']:.1f} | {cost['first']:.1f} | {cost['probes']:.1f} |")
-    results = {"runs": found, "costs": costs}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    return {e: {name: round(v, 2) for name, v in cost.items()} for e, cost in found.items()}
 
 
 if __name__ == "__main__":

@@ -69,6 +69,8 @@ def thrice(run):
 def signalled(out, which):
     from trl_runs import near_answer
 
+    # A shell has what it runs in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     calls = []
 
     def verify(completions, answer, **columns):
