@@ -317,6 +317,22 @@ def test_what_the_alarm_misses():
     assert said.format(min(lost), max(lost), raised, len(runs)) in ALARM
 
 
+def test_the_engines_agree():
+    runs = figures("engines.json")["runs"]
+    assert len(runs) == 9
+    assert len({run["lr"] for run in runs}) == 3
+    for engine in ("hooks", "sketched"):
+        assert all(run[engine]["alarms"] == run["backward"]["alarms"] for run in runs)
+    apart = [
+        abs(z - other)
+        for run in runs
+        for engine in ("hooks", "sketched")
+        for z, other in zip(run[engine]["z"], run["backward"]["z"], strict=True)
+    ]
+    assert "In nine runs at three learning rates" in PRODUCTION
+    assert f"a z differed by at most {share(max(apart), 2)}" in PRODUCTION
+
+
 def test_what_gradients_cost():
     found = figures("probe_cost.json")
     long, short = found["64 tokens"], found["8 tokens"]
