@@ -7,6 +7,7 @@ before any parameter's gradient is formed, and for every rollout of a batch apar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -62,33 +63,24 @@ def rule_of(layer: Any) -> Rule | None:
         if isinstance(layer, known) and kind.forward is known.forward:
             return rule if _is_plain(layer) else None
     if kind.__name__ == "Conv1D" and getattr(layer, "nf", None) == layer.weight.shape[-1]:
-        return _conv1d  # transformers', of GPT-2
+        return partial(_linear, side=_LEFT)  # transformers', of GPT-2: the other way round
     if kind.__name__.endswith("RMSNorm") and _epsilon(layer) is not None:
         return _rms_norm
     return None
 
 
-def _linear(layer: Any, names: Names, x: Tensor, owners: Tensor, sink: Sink) -> Feed:
+def _linear(
+    layer: Any, names: Names, x: Tensor, owners: Tensor, sink: Sink, side: int = _RIGHT
+) -> Feed:
+    """The input lies along one side of the weight, the output's gradient along the other."""
     weight, bias = names.get("weight"), names.get("bias")
-    right = None if weight is None else sink.factor(weight, _RIGHT, _tokens(x))
+    inputs = None if weight is None else sink.factor(weight, side, _tokens(x))
 
     def feed(gradient: Tensor) -> None:
-        if weight is not None and right is not None:
-            sink.outer(weight, sink.factor(weight, _LEFT, _tokens(gradient)), right, owners)
-        if bias is not None:
-            sink.vector(bias, _summed(gradient), owners)
-
-    return feed
-
-
-def _conv1d(layer: Any, names: Names, x: Tensor, owners: Tensor, sink: Sink) -> Feed:
-    """A linear layer whose weight lies the other way round."""
-    weight, bias = names.get("weight"), names.get("bias")
-    left = None if weight is None else sink.factor(weight, _LEFT, _tokens(x))
-
-    def feed(gradient: Tensor) -> None:
-        if weight is not None and left is not None:
-            sink.outer(weight, left, sink.factor(weight, _RIGHT, _tokens(gradient)), owners)
+        if weight is not None and inputs is not None:
+            outputs = sink.factor(weight, 1 - side, _tokens(gradient))
+            pair = (outputs, inputs) if side == _RIGHT else (inputs, outputs)
+            sink.outer(weight, *pair, owners)
         if bias is not None:
             sink.vector(bias, _summed(gradient), owners)
 
