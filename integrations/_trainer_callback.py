@@ -65,7 +65,7 @@ class GuardCallback(TrainerCallback, ABC):
         if self._trainer is None:
             self._check(trainer)
             check_needs(trainer, NEEDS, "transformers", ">=4.56.2,<6")
-            refuse_unsupported(trainer)
+            refuse_unsupported(trainer, self.config)
             self._trainer = trainer
             self._side.found(trainer)
         self._refuse_second_guard()

@@ -15,7 +15,7 @@ from passk_guard.gradients.watching import Layers, Watch, known_layers
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
-from passk_guard.runtime.sharding import is_sharded
+from passk_guard.runtime.sharding import is_sharded, runs_together, whole_shape
 
 __all__ = ["unknown_parameters"]
 
@@ -54,14 +54,15 @@ def unknown_parameters(
         group.those(torch.stack([group.success.argmax(), group.success.argmin()]))
         for group in groups[:2]
     ]
-    shapes = {name: parameter.shape for name, parameter in parameters}
+    shapes = {name: whole_shape(parameter) for name, parameter in parameters}
     truth = TwoSidedGramian(len(few), shapes, _SIZE)
     for row, group in enumerate(few):
         add_gradient(truth, row, policy, group, parameters, most)
-    sharded = is_sharded(parameter for _, parameter in parameters)
-    if sharded:
+    tensors = [parameter for _, parameter in parameters]
+    if is_sharded(tensors):
         truth.merge(parameters)
-    watch, found = _watched(policy, model, layers, few, shapes, most, finite=not sharded)
+    finite = not runs_together(tensors)
+    watch, found = _watched(policy, model, layers, few, shapes, most, finite=finite)
     want = {name: truth.sketch(name) for name in known}
     whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
     slack = _HALF_SLACK if watch.half else _SLACK

@@ -5,6 +5,7 @@ import random
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from extras import is_installed
 from judged import Judge, make_guard
-from test_processes import SHARDS, gramians
+from test_processes import FLAT, SHARDS, gramians
 from tiny import LANGUAGE_MODELS, BanditPolicy, CausalLMPolicy, random_groups
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
@@ -74,6 +75,19 @@ def shard(model):
     for layer in model.model.layers:
         fully_shard(layer)
     fully_shard(model)
+    return model
+
+
+def flat(model, keep=False):
+    """FSDP1: the parameters of each layer are laid end to end, and split over the processes."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    layers = ModuleWrapPolicy({type(layer) for layer in model.model.layers})
+    cpu = torch.device("cpu")
+    return FullyShardedDataParallel(
+        model, auto_wrap_policy=layers, device_id=cpu, use_orig_params=keep
+    )
 
 
 def disagree():
@@ -129,11 +143,16 @@ def again():
 def main(out):
     dist.init_process_group("gloo")
     kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
-    ways = {"gramians": lambda model: None, **({"sharded": shard} if SHARDS else {})}
+    ways = {"gramians": lambda model: model, **({"sharded": shard} if SHARDS else {})}
+    flats = dict(zip(FLAT, (flat, partial(flat, keep=True)), strict=True))
     found = {
         kind: {how: gramians(kind, prepare=prepare) for how, prepare in ways.items()}
         for kind in kinds
     }
+    if "llama" in kinds:  # FSDP1 looks for tensors in what a model returns, not in every class
+        found["llama"] |= {
+            how: gramians("llama", prepare=prepare, watched=False) for how, prepare in flats.items()
+        }
     found |= {"faults": faults(), "disagree": disagree(), "again": again()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()

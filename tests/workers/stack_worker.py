@@ -1,0 +1,150 @@
+"""Run by torchrun on two processes: guarded runs on DeepSpeed or FSDP1; each rank writes what it saw.
+
+Arguments: folder, trainer, engine (``zero1`` ... or ``fsdp1``), names of the cases to run.
+"""
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["DS_ACCELERATOR"] = "cpu"
+sys.path[:0] = [
+    str(Path(__file__).parents[1] / "helpers"),
+    str(Path(__file__).parents[2] / "examples"),
+]
+
+import torch
+import torch.distributed as dist
+from hosted_ddp_worker import KEYWORDS, MIX
+from trl_runs import losses, make_trainer, near_answer
+
+LOSSES = {"reward_funcs": near_answer}
+CASES = {
+    "alone": (None, {}),
+    "warn": (LOSSES, {}),
+    "sketched": ({**LOSSES, "memory_limit": 1}, {}),
+    "backward": ({**LOSSES, "engine": "backward"}, {}),
+    "mix": ({**LOSSES, **MIX}, {}),
+}
+
+
+def deepspeed(stage, **more):
+    return {
+        "zero_optimization": {"stage": stage, **more},
+        "train_micro_batch_size_per_gpu": "auto",
+        "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": "auto"},
+    }
+
+
+def trl(out, guard, settings, model):
+    from passk_guard.integrations.trl import PassKGuardCallback
+
+    trainer = make_trainer(
+        out,
+        model=model,
+        per_device_train_batch_size=12,
+        gradient_accumulation_steps=2,
+        max_grad_norm=0.1,
+        steps=4,
+        **settings,
+    )
+    callback = None
+    if guard is not None:
+        keywords = {**KEYWORDS, **guard}
+        del keywords["max_completion_length"], keywords["reward_funcs"]
+        if keywords.pop("anchor_prompts", None):
+            keywords["objective"] = "pkpo"
+        callback = PassKGuardCallback(trainer, **keywords)
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer, callback
+
+
+def transformers(out, guard, settings, model):
+    import own_loss
+
+    from passk_guard.integrations.transformers import PassKGuardCallback
+
+    trainer = own_loss.make_trainer(
+        model,
+        str(out),
+        **{
+            "steps": 4,
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 2,
+            "max_grad_norm": 0.1,
+            "disable_tqdm": True,
+            "logging_steps": 1,
+            **settings,
+        },
+    )
+    trainer.verify = near_answer
+    callback = None if guard is None else PassKGuardCallback(trainer, **KEYWORDS | guard)
+    if callback:
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer, callback
+
+
+def whole(trainer, engine):
+    """Parameters gathered from all processes."""
+    if engine.startswith("zero3"):
+        import deepspeed as ds
+
+        with ds.zero.GatheredParameters(list(trainer.model.parameters())):
+            return [p.detach().clone() for p in trainer.model.parameters()]
+    if engine == "fsdp1":
+        return list(trainer.accelerator.get_state_dict(trainer.model).values())
+    return [p.detach() for p in trainer.model.parameters()]
+
+
+def seen(trainer, callback, engine):
+    found = {
+        "weights": [p.double().sum().item() for p in whole(trainer, engine)],
+        "losses": [[entry.get("loss"), entry.get("grad_norm")] for entry in losses(trainer)],
+    }
+    if callback is not None:
+        guard = callback.guard
+        found["history"] = [
+            [p.step, p.pass_at_1, p.alignment.z, p.track.change, p.pass1_weight]
+            for p in guard.history
+        ]
+        found["gradients"] = guard._prober.gradients.said
+        found["failures"] = [[f.step, f.reason] for f in guard.failures]
+    return found
+
+
+def settings_of(engine):
+    if engine == "fsdp1":
+        return {"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 1}}
+    return {"deepspeed": deepspeed(int(engine[4]))}
+
+
+def main(out, run, engine, cases):
+    from hosts import model
+
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in cases:
+            guard, more = CASES[name]
+            trainer, callback = run(out, guard, {**settings_of(engine), **more}, model())
+            found[name] = seen(trainer, callback, engine)
+    rank = dist.get_rank()
+    (out / f"rank{rank}.json").write_text(json.dumps(found))
+    if rank == 0:
+        print(json.dumps(found, indent=1)[:6000])
+    dist.barrier()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), globals()[sys.argv[2]], sys.argv[3], sys.argv[4:])
