@@ -24,11 +24,6 @@ def refuse_unsupported(trainer: Any, config: PassKGuardConfig) -> None:
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if trainer.is_deepspeed_enabled:
         _check_deepspeed(config)
-    if plugin is not None and getattr(plugin, "fsdp_version", 1) != 2:
-        raise ValueError(
-            "This trainer runs on FSDP1, whose flattened parameters have no gradients of their "
-            "own. Set fsdp_version=2 (FSDP2); one process and DDP work, too."
-        )
     if getattr(trainer, "is_tp_enabled", False):
         raise ValueError(
             "This trainer runs tensor parallel, which passk-guard does not support yet: one "

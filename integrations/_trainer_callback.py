@@ -95,8 +95,8 @@ class GuardCallback(TrainerCallback, ABC):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check, install the objective, probe the untouched policy."""
         self._meet(running_trainer())
-        made_anew = getattr(self._trainer, "model_init", None) is not None
-        if not self._session.built or (made_anew and self._trainer.model is not self._model):
+        # model_init makes a model anew, and FSDP1 puts it into another one.
+        if not self._session.built or self._trainer.model is not self._model:
             self._build_anew()
         total, load = state.max_steps if state.max_steps > 0 else None, None
         if state.global_step > 0:

@@ -16,19 +16,34 @@ sys.path[:0] = [
     str(Path(__file__).parents[2] / "examples"),
 ]
 
-import torch
 import torch.distributed as dist
 from hosted_ddp_worker import KEYWORDS, MIX
 from trl_runs import losses, make_trainer, near_answer
 
+from passk_guard.runtime.fsdp1 import flat_parameters
+
 LOSSES = {"reward_funcs": near_answer}
+HALF = {"bf16": True, "checkpointing": True}
 CASES = {
     "alone": (None, {}),
     "warn": (LOSSES, {}),
     "sketched": ({**LOSSES, "memory_limit": 1}, {}),
     "backward": ({**LOSSES, "engine": "backward"}, {}),
     "mix": ({**LOSSES, **MIX}, {}),
+    "half alone": (None, HALF),
+    "half warn": (LOSSES, HALF),
+    "adapter alone": (None, {"adapter": True}),
+    "adapter warn": (LOSSES, {"adapter": True}),
 }
+
+
+def adapted(model):
+    """LoRA beside every linear layer."""
+    import peft
+    import torch
+
+    torch.manual_seed(1)
+    return peft.get_peft_model(model, peft.LoraConfig(target_modules="all-linear", r=4))
 
 
 def deepspeed(stage, **more):
@@ -72,6 +87,8 @@ def transformers(out, guard, settings, model):
 
     from passk_guard.integrations.transformers import PassKGuardCallback
 
+    if settings.pop("checkpointing", False):
+        settings["gradient_checkpointing"] = True
     trainer = own_loss.make_trainer(
         model,
         str(out),
@@ -95,14 +112,14 @@ def transformers(out, guard, settings, model):
 
 
 def whole(trainer, engine):
-    """Parameters gathered from all processes."""
+    """Parameters, gathered from all processes where that is no trouble."""
     if engine.startswith("zero3"):
         import deepspeed as ds
 
         with ds.zero.GatheredParameters(list(trainer.model.parameters())):
             return [p.detach().clone() for p in trainer.model.parameters()]
-    if engine == "fsdp1":
-        return list(trainer.accelerator.get_state_dict(trainer.model).values())
+    if engine.startswith("fsdp1"):
+        return [p.detach() for _, p in flat_parameters(trainer.model)]  # this process's part
     return [p.detach() for p in trainer.model.parameters()]
 
 
@@ -122,9 +139,25 @@ def seen(trainer, callback, engine):
     return found
 
 
+def accelerate_takes_fsdp_on_a_cpu():
+    """It asks for an accelerator first, which torch's FSDP itself does without."""
+    from accelerate.state import DistributedType, PartialState
+
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    dist.init_process_group("gloo")
+    PartialState._prepare_backend = lambda *arguments: ("gloo", DistributedType.MULTI_GPU)
+
+
 def settings_of(engine):
-    if engine == "fsdp1":
-        return {"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 1}}
+    if engine.startswith("fsdp1"):
+        kept = engine == "fsdp1-kept"  # the parameters as the model knows them
+        config = {
+            "version": 1,
+            "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+            "use_orig_params": kept,
+            "sync_module_states": False,  # which asks for an accelerator
+        }
+        return {"fsdp": "full_shard", "fsdp_config": config}
     return {"deepspeed": deepspeed(int(engine[4]))}
 
 
@@ -132,11 +165,15 @@ def main(out, run, engine, cases):
     from hosts import model
 
     found = {}
+    if engine.startswith("fsdp1"):
+        accelerate_takes_fsdp_on_a_cpu()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in cases:
             guard, more = CASES[name]
-            trainer, callback = run(out, guard, {**settings_of(engine), **more}, model())
+            policy = adapted(model()) if more.get("adapter") else model()
+            more = {key: value for key, value in more.items() if key != "adapter"}
+            trainer, callback = run(out, guard, {**settings_of(engine), **more}, policy)
             found[name] = seen(trainer, callback, engine)
     rank = dist.get_rank()
     (out / f"rank{rank}.json").write_text(json.dumps(found))
