@@ -115,6 +115,7 @@ class HookEngine:
             Their share of all parameters.
 
         Raises:
+            FloatingPointError: a gradient is not finite.
             Unwatchable: as in :meth:`take`.
         """
         parameters = self._parameters()
@@ -126,7 +127,10 @@ class HookEngine:
                 lambda: unknown_parameters(self._policy, model, groups, parameters, most),
                 together=runs_together(p for _, p in parameters),
             )
-            self._note(frozenset().union(*found))
+            unknown = [names for names in found if names is not None]
+            if len(unknown) < len(found):
+                raise FloatingPointError("a gradient of the policy is not finite")
+            self._note(frozenset().union(*unknown))
         return self._unknown_share()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,7 +30,7 @@ def unknown_parameters(
     groups: Sequence[RolloutGroup],
     parameters: Sequence[tuple[str, Parameter]],
     most: int | None,
-) -> frozenset[str]:
+) -> frozenset[str] | None:
     """Names of those that no known layer holds, and of those where autograd finds something else.
 
     Four rollouts of two prompts go through both ways together, so that a layer that mixes up
@@ -42,6 +43,10 @@ def unknown_parameters(
         groups: prompts with a signal.
         parameters: to differentiate by.
         most: rollouts at once.
+
+    Returns:
+        ``None`` where a gradient is not finite, which tells nothing. No error: it may be so on one
+        process only.
 
     Raises:
         Unwatchable: checkpointing is re-entrant.
@@ -65,6 +70,8 @@ def unknown_parameters(
     watch, found = _watched(policy, model, layers, few, shapes, most, finite=finite)
     want = {name: truth.sketch(name) for name in known}
     whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
+    if not math.isfinite(whole):
+        return None
     slack = _HALF_SLACK if watch.half else _SLACK
     wrong = {name for name in known if _differ(found.sketch(name), want[name], whole, slack)}
     return frozenset(shapes) - known | wrong | watch.strangers

@@ -11,8 +11,8 @@ from torch_lm import TorchLM
 
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.token_log_probs import token_log_probs
-from passk_guard.runtime.sharding import named_parameters
 from passk_guard.runtime.isolation import isolated
+from passk_guard.runtime.sharding import named_parameters
 
 
 class BanditPolicy(nn.Module):

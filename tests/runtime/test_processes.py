@@ -47,7 +47,7 @@ def ranks(request, tmp_path_factory):
 
 
 def agree(ranks, kind, how, sketch_error=1e-5):
-    """Every process has what one process alone has, to rounding, and the same bits as the others."""
+    """Every process has what one alone has, to rounding, and the same bits as the others."""
     alone, found = gramians(kind), [rank[kind][how] for rank in ranks]
     for rank in found:
         for name in set(rank) & set(GRAMIANS):

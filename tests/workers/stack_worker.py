@@ -1,10 +1,11 @@
-"""Run by torchrun on two processes: guarded runs on DeepSpeed or FSDP1; each rank writes what it saw.
+"""Run by torchrun on two processes: guarded runs on DeepSpeed or FSDP1; each writes what it saw.
 
 Arguments: folder, trainer, engine (``zero1`` ... or ``fsdp1``), names of the cases to run.
 """
 
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -17,12 +18,16 @@ sys.path[:0] = [
 ]
 
 import torch.distributed as dist
-from hosted_ddp_worker import KEYWORDS, MIX
+from hosted_ddp_worker import KEYWORDS
+from torch import nn
+from transformers import TrainerCallback
 from trl_runs import losses, make_trainer, near_answer
 
 from passk_guard.runtime.fsdp1 import flat_parameters
 
 LOSSES = {"reward_funcs": near_answer}
+SAVES = {"max_steps": 6, "save_strategy": "steps", "save_steps": 4}
+MIX = {"action": "mix", "floor": 0.99, "objective": "pkpo"}
 HALF = {"bf16": True, "checkpointing": True}
 CASES = {
     "alone": (None, {}),
@@ -30,10 +35,15 @@ CASES = {
     "sketched": ({**LOSSES, "memory_limit": 1}, {}),
     "backward": ({**LOSSES, "engine": "backward"}, {}),
     "mix": ({**LOSSES, **MIX}, {}),
+    "trainer mix": ({**LOSSES, **MIX, "objective": None}, {}),  # the trainer's own advantages
     "half alone": (None, HALF),
     "half warn": (LOSSES, HALF),
     "adapter alone": (None, {"adapter": True}),
     "adapter warn": (LOSSES, {"adapter": True}),
+    "no room": ({**LOSSES, "on_error": "continue"}, {"no_room": 2}),
+    "long": ({**LOSSES, **MIX}, SAVES),
+    "killed": ({**LOSSES, **MIX}, {**SAVES, "kill": 5}),
+    "resumed": ({**LOSSES, **MIX}, {**SAVES, "resume": 4}),
 }
 
 
@@ -58,31 +68,71 @@ def deepspeed(stage, **more):
     }
 
 
-def trl(out, guard, settings, model):
+class Kill(TrainerCallback):
+    """The second process, without a word, after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step and dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fails(guard, model, step):
+    """The probe of one step has no memory for a layer, on all processes."""
+    looking, probe = [], guard.probe
+
+    def fail(*_):
+        if looking == [step]:
+            raise MemoryError("no room for the head")
+
+    def look(step):
+        looking[:] = [step]
+        found = probe(step)
+        looking.clear()
+        return found
+
+    guard.probe = look
+    next(m for m in model.modules() if isinstance(m, nn.Linear)).register_forward_hook(fail)
+
+
+def run(trainer, callback, *, kill=None, resume=None, no_room=None):
+    """Train; returns both."""
+    if callback:
+        trainer.add_callback(callback)
+    if kill is not None:
+        trainer.add_callback(Kill(kill))
+    if no_room is not None:
+        fails(callback.guard, trainer.model, no_room)
+    folder = f"{trainer.args.output_dir}/checkpoint-{resume}"
+    trainer.train(resume_from_checkpoint=folder if resume else None)
+    return trainer, callback
+
+
+def trl(out, guard, settings, model, **how):
     from passk_guard.integrations.trl import PassKGuardCallback
 
     trainer = make_trainer(
         out,
         model=model,
-        per_device_train_batch_size=12,
-        gradient_accumulation_steps=2,
-        max_grad_norm=0.1,
-        steps=4,
-        **settings,
+        **{
+            "per_device_train_batch_size": 12,
+            "gradient_accumulation_steps": 2,
+            "max_grad_norm": 0.1,
+            "max_steps": 4,
+            **settings,
+        },
     )
     callback = None
     if guard is not None:
         keywords = {**KEYWORDS, **guard}
         del keywords["max_completion_length"], keywords["reward_funcs"]
-        if keywords.pop("anchor_prompts", None):
-            keywords["objective"] = "pkpo"
         callback = PassKGuardCallback(trainer, **keywords)
-        trainer.add_callback(callback)
-    trainer.train()
-    return trainer, callback
+    return run(trainer, callback, **how)
 
 
-def transformers(out, guard, settings, model):
+def transformers(out, guard, settings, model, **how):
     import own_loss
 
     from passk_guard.integrations.transformers import PassKGuardCallback
@@ -93,7 +143,7 @@ def transformers(out, guard, settings, model):
         model,
         str(out),
         **{
-            "steps": 4,
+            "steps": settings.pop("max_steps", 4),
             "learning_rate": 1e-3,
             "per_device_train_batch_size": 8,
             "gradient_accumulation_steps": 2,
@@ -104,11 +154,10 @@ def transformers(out, guard, settings, model):
         },
     )
     trainer.verify = near_answer
+    if guard is not None and "objective" in guard:
+        guard = {**guard, "objective": trainer.objective, "k": trainer.objective.k}
     callback = None if guard is None else PassKGuardCallback(trainer, **KEYWORDS | guard)
-    if callback:
-        trainer.add_callback(callback)
-    trainer.train()
-    return trainer, callback
+    return run(trainer, callback, **how)
 
 
 def whole(trainer, engine):
@@ -161,7 +210,7 @@ def settings_of(engine):
     return {"deepspeed": deepspeed(int(engine[4]))}
 
 
-def main(out, run, engine, cases):
+def main(out, start, engine, cases):
     from hosts import model
 
     found = {}
@@ -172,8 +221,11 @@ def main(out, run, engine, cases):
         for name in cases:
             guard, more = CASES[name]
             policy = adapted(model()) if more.get("adapter") else model()
-            more = {key: value for key, value in more.items() if key != "adapter"}
-            trainer, callback = run(out, guard, {**settings_of(engine), **more}, policy)
+            how = {
+                key: value for key, value in more.items() if key in ("kill", "resume", "no_room")
+            }
+            more = {k: value for k, value in more.items() if k not in {"adapter", *how}}
+            trainer, callback = start(out, guard, {**settings_of(engine), **more}, policy, **how)
             found[name] = seen(trainer, callback, engine)
     rank = dist.get_rank()
     (out / f"rank{rank}.json").write_text(json.dumps(found))
