@@ -21,7 +21,7 @@ sys.path[:0] = [
 import ambiguous_arithmetic as task
 import torch
 import torch.distributed as dist
-from processes_worker import shard
+from sharded import shard
 from trl_runs import held_out, near_answer
 
 from passk_guard import HeldOutPool, HFPolicy, PassKGuard, PassKGuardConfig

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from extras import is_installed
 from judged import Judge, make_guard
+from sharded import flat, shard
 from test_processes import FLAT, SHARDS, gramians
 from tiny import LANGUAGE_MODELS, BanditPolicy, CausalLMPolicy, random_groups
 
@@ -66,28 +67,6 @@ def faults():
         "history": [(p.step, p.pass_at_1, p.track.change) for p in guard.history],
         "failures": [(f.step, f.reason) for f in guard.failures],
     }
-
-
-def shard(model):
-    """FSDP2: every parameter is split over the processes."""
-    from torch.distributed.fsdp import fully_shard
-
-    for layer in model.model.layers:
-        fully_shard(layer)
-    fully_shard(model)
-    return model
-
-
-def flat(model, keep=False):
-    """FSDP1: the parameters of each layer are laid end to end, and split over the processes."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
-    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
-
-    layers = ModuleWrapPolicy({type(layer) for layer in model.model.layers})
-    cpu = torch.device("cpu")
-    return FullyShardedDataParallel(
-        model, auto_wrap_policy=layers, device_id=cpu, use_orig_params=keep
-    )
 
 
 def disagree():
