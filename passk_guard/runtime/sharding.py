@@ -26,6 +26,7 @@ __all__ = [
     "local_part",
     "my_rollouts",
     "named_parameters",
+    "refuse_splits",
     "reshard",
     "runs_together",
     "whole_numel",
@@ -34,6 +35,7 @@ __all__ = [
 
 _ZERO3 = "ds_shape"  # DeepSpeed's, of a parameter that it has split
 _FLAT = "_unpadded_unsharded_size"  # torch's, of FSDP1's
+_TENSOR_PARALLEL = {"tp", "ep"}  # dimensions of processes, by the names that transformers gives
 
 
 def is_sharded(parameters: Iterable[Tensor]) -> bool:
@@ -44,7 +46,7 @@ def is_sharded(parameters: Iterable[Tensor]) -> bool:
 
 
 def named_parameters(module: nn.Module) -> Iterable[tuple[str, Parameter]]:
-    """A module's, as gradients are taken by them: split, and where FSDP1 has joined them, joined."""
+    """A module's, as gradients come: split, and end to end where FSDP1 has laid them so."""
     reshard(module)
     return flat_parameters(module) or module.named_parameters()
 
@@ -69,6 +71,25 @@ def whole_shape(parameter: Tensor) -> torch.Size:
 def whole_numel(parameter: Tensor) -> int:
     """How many numbers a parameter has, whatever of it is here."""
     return whole_shape(parameter).numel()
+
+
+def refuse_splits(module: nn.Module) -> None:
+    """Refuse parameters that are split in other ways than FSDP splits them, before training.
+
+    Raises:
+        ValueError: names the first one.
+    """
+    for name, parameter in module.named_parameters():
+        placements = _placements(parameter)
+        mesh: Any = getattr(parameter, "device_mesh", None)
+        names: tuple[str, ...] = getattr(mesh, "mesh_dim_names", None) or ()
+        plain = all(how.is_replicate() or how.is_shard(0) for how in placements)
+        if len(placements) > 1 or not plain or _TENSOR_PARALLEL & set(names):
+            raise ValueError(
+                f"{name!r} is split over processes as {placements} of {names or 'one dimension'}, "
+                "which passk-guard does not support: FSDP2 over one dimension of processes works, "
+                "tensor and expert parallelism and HSDP do not."
+            )
 
 
 def _placements(tensor: Tensor) -> tuple[Any, ...]:

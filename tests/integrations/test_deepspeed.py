@@ -11,6 +11,7 @@ from stacks import changed, ends_where_it_must, stack_runs, survives_faults, unt
 CASES = {
     "trl": ("alone", "warn", "trainer mix"),
     "transformers": ("alone", "warn", "mix"),
+    "lightning": ("alone", "warn"),
 }
 
 
@@ -35,7 +36,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("trainer", ["trl", "transformers"])
+@pytest.mark.parametrize("trainer", ["trl", "transformers", "lightning"])
 def test_warn_leaves_training_untouched(runs, trainer, stage):
     """With dropout, accumulation and clipping; layers are watched at every stage."""
     found = untouched(runs(trainer, stage), "warn")

@@ -17,8 +17,10 @@ sys.path[:0] = [
     str(Path(__file__).parents[2] / "examples"),
 ]
 
+import torch
 import torch.distributed as dist
 from hosted_ddp_worker import KEYWORDS
+from lightning import Callback
 from torch import nn
 from transformers import TrainerCallback
 from trl_runs import losses, make_trainer, near_answer
@@ -50,7 +52,6 @@ CASES = {
 def adapted(model):
     """LoRA beside every linear layer."""
     import peft
-    import torch
 
     torch.manual_seed(1)
     return peft.get_peft_model(model, peft.LoraConfig(target_modules="all-linear", r=4))
@@ -66,6 +67,16 @@ def deepspeed(stage, **more):
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": "auto"},
     }
+
+
+class Losses(Callback):
+    """Of every batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(outputs["loss"]))
 
 
 class Kill(TrainerCallback):
@@ -160,6 +171,36 @@ def transformers(out, guard, settings, model, **how):
     return run(trainer, callback, **how)
 
 
+def on_a_cpu(stage):
+    """Lightning's DeepSpeedStrategy, which asks for GPUs where DeepSpeed itself does without."""
+    from lightning.pytorch.accelerators import CPUAccelerator
+    from lightning.pytorch.strategies import deepspeed as module
+
+    module.CUDAAccelerator = CPUAccelerator
+    module._validate_device_index_selection = lambda devices: None
+
+    class Strategy(module.DeepSpeedStrategy):
+        root_device = torch.device("cpu", 0)
+
+    config = deepspeed(stage) | {"gradient_clipping": 0.1, "train_micro_batch_size_per_gpu": 8}
+    config = {key: value for key, value in config.items() if value != "auto" and key != "bf16"}
+    return Strategy(process_group_backend="gloo", config=config)
+
+
+def lightning(out, guard, settings, policy):
+    from lightning_runs import Automatic, fit
+
+    from passk_guard.integrations.lightning import PassKGuardCallback
+
+    module = Automatic()
+    callback = None if guard is None else PassKGuardCallback(**KEYWORDS | guard)
+    strategy = on_a_cpu(settings["deepspeed"]["zero_optimization"]["stage"])
+    callbacks = [Losses(), *([callback] if callback else [])]
+    fit(out, module, *callbacks, strategy=strategy, devices=2, accumulate_grad_batches=2)
+    module.losses = callbacks[0].seen
+    return module, callback
+
+
 def whole(trainer, engine):
     """Parameters, gathered from all processes where that is no trouble."""
     if engine.startswith("zero3"):
@@ -175,7 +216,9 @@ def whole(trainer, engine):
 def seen(trainer, callback, engine):
     found = {
         "weights": [p.double().sum().item() for p in whole(trainer, engine)],
-        "losses": [[entry.get("loss"), entry.get("grad_norm")] for entry in losses(trainer)],
+        "losses": trainer.losses
+        if hasattr(trainer, "losses")
+        else [[entry.get("loss"), entry.get("grad_norm")] for entry in losses(trainer)],
     }
     if callback is not None:
         guard = callback.guard
