@@ -17,6 +17,14 @@ def stack_runs(out, trainer, engine, *cases):
     return _seen(out)
 
 
+def refusals(out, engine):
+    """What is said to settings that cannot be served, before training; alike on both processes."""
+    together("refused_worker.py", out, engine)
+    one, other = _seen(out)
+    assert one == other
+    return one
+
+
 def untouched(ranks, case, alone="alone"):
     """Nothing of training tells a guarded run from one without; both processes saw the same."""
     one, other = (rank[case] for rank in ranks)

@@ -6,7 +6,18 @@ needs("trl", "deepspeed")
 
 import pytest
 from forked import run_together
-from stacks import changed, ends_where_it_must, stack_runs, survives_faults, untouched
+from stacks import (
+    changed,
+    ends_where_it_must,
+    refusals,
+    stack_runs,
+    survives_faults,
+    untouched,
+)
+
+from passk_guard import PassKGuardConfig
+from passk_guard.integrations import _parallel
+from passk_guard.integrations._parallel import check_deepspeed
 
 CASES = {
     "trl": ("alone", "warn", "trainer mix"),
@@ -77,6 +88,23 @@ def test_mix_changes_training_alike_on_both(runs, stage):
     """Of the trainer's own advantages, and of an objective in the loss."""
     changed(runs("trl", stage), "trainer mix")
     changed(runs("transformers", stage), "mix")
+
+
+def test_what_the_engine_keeps_to_itself_is_refused(tmp_path):
+    said = refusals(tmp_path, "zero2")
+    assert (
+        "metric='adam' reads the second moments of each parameter, which DeepSpeed" in said["adam"]
+    )
+    assert "not possible here: DeepSpeed keeps the gradients" in said["anchors"]
+    assert "pass that object as objective=" in said["anchors"]
+
+
+def test_a_release_that_cannot_be_set_aside_is_refused(monkeypatch):
+    """No such release is here; what it would say of itself is."""
+    check_deepspeed(PassKGuardConfig())
+    monkeypatch.setattr(_parallel, "version", lambda name: "0.15.4")
+    with pytest.raises(ValueError, match=r"deepspeed 0\.15\.4 has hooks.*deepspeed>=0\.16\.9"):
+        check_deepspeed(PassKGuardConfig())
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):

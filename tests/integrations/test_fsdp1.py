@@ -7,7 +7,7 @@ needs("trl")
 from importlib.metadata import version
 
 import pytest
-from stacks import changed, stack_runs, untouched
+from stacks import changed, refusals, stack_runs, untouched
 
 if tuple(map(int, version("transformers").split(".")[:1])) < (5,):
     pytest.skip("before transformers 5 FSDP is set otherwise", allow_module_level=True)
@@ -63,6 +63,22 @@ def test_a_sketch_tells_the_same(runs):
     assert found["history"] != exact["history"]
     for (_, *look), (_, *wanted) in zip(found["history"], exact["history"], strict=True):
         assert look == pytest.approx(wanted, abs=0.05)
+
+
+def test_what_end_to_end_parameters_cannot_do_is_refused(tmp_path):
+    said = refusals(tmp_path, "fsdp1")
+    assert "metric='adam' reads the second moments of each parameter, which FSDP1" in said["adam"]
+    assert "not possible here: FSDP1 keeps the gradients" in said["anchors"]
+    assert "pass that object as objective=" in said["anchors"]
+    assert "parameters='mlp' chooses by name" in said["names"]
+    assert "FSDP1 shares this model out by NO_SHARD" in said["no shards"]
+
+
+def test_tensor_parallelism_is_refused(tmp_path):
+    assert refusals(tmp_path, "tensor") == {
+        "at all": "This trainer runs tensor parallel, which passk-guard does not support: one "
+        "process, DDP, FSDP and DeepSpeed work."
+    }
 
 
 def test_mix_changes_training_alike_on_both(runs):

@@ -78,6 +78,14 @@ def test_the_gramian_of_parameters_laid_end_to_end(ranks, how):
     assert agree(ranks, "llama", how, 0.05) == {"exact", "sketched", "scores"}
 
 
+@pytest.mark.skipif(not SHARDS, reason="no FSDP2 on the CPU before torch 2.6")
+def test_shards_that_several_processes_hold_are_refused(ranks):
+    """And neither FSDP2 over all processes nor a model that is not split."""
+    for rank in ranks:
+        assert "'model.embed_tokens.weight' is split over processes as" in rank["replicated"]
+        assert "('copies', 'parts'), which passk-guard does not support" in rank["replicated"]
+
+
 def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
     first = ranks[0]["faults"]
     assert len(first["history"]) + len(first["failures"]) == 50

@@ -24,6 +24,7 @@ from tiny import LANGUAGE_MODELS, BanditPolicy, CausalLMPolicy, random_groups
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.runtime.sharding import refuse_splits
 
 ROUNDS = 50
 
@@ -87,6 +88,22 @@ def disagree():
     return said
 
 
+def replicated():
+    """HSDP: shards that several processes hold."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("copies", "parts"))
+    model = LANGUAGE_MODELS["torch"]()
+    refuse_splits(model)
+    refuse_splits(shard(LANGUAGE_MODELS["torch"]()))
+    try:
+        refuse_splits(fully_shard(model, mesh=mesh))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 class FailsAgain(Judge):
     """On one process, and only where it is asked again."""
 
@@ -132,6 +149,8 @@ def main(out):
         found["llama"] |= {
             how: gramians("llama", prepare=prepare, watched=False) for how, prepare in flats.items()
         }
+    if SHARDS:
+        found["replicated"] = replicated()
     found |= {"faults": faults(), "disagree": disagree(), "again": again()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()
