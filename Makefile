@@ -108,7 +108,7 @@ lane-deepspeed: .venv-deepspeed/.installed
 	$(PYTHON) -m venv .venv-deepspeed
 	.venv-deepspeed/bin/python $(PIP) -c constraints.txt torch
 	DS_ACCELERATOR=cpu .venv-deepspeed/bin/python $(PIP) -c constraints.txt \
-		-e '.[trl,lightning,deepspeed]' peft bitsandbytes ninja pytest pytest-xdist
+		-e '.[trl,lightning,deepspeed]' peft bitsandbytes ninja math-verify pytest
 	touch $@
 
 clean:

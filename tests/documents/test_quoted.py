@@ -213,6 +213,27 @@ def test_real_trainers():
     assert said.format(anchors[1], points(mean(low)), points(min(low))) in CONTROL
 
 
+def test_deepspeed():
+    runs = table("deepspeed_floor.csv")
+    assert {(run["stage"], run["action"]) for run in runs} == {
+        (stage, action) for stage in "23" for action in ("warn", "mix")
+    }
+    said = (
+        "at ZeRO-2 as at ZeRO-3, pass@1 went from {} to {} watched only, and to {} with `\"mix\"`, "
+        "after {} at the lowest"
+    )
+    for stage in "23":
+        (alone,), (mix,) = (of(runs, stage=stage, action=action) for action in ("warn", "mix"))
+        found = (alone["start1"], alone["end1"], mix["end1"], mix["lowest1"])
+        assert said.format(*(f"{float(v):.3f}".lstrip("0") for v in found)) in PRODUCTION
+        assert {run["gradients"] for run in (alone, mix)} == {"watched layers"}
+        assert {run["failures"] for run in (alone, mix)} == {"0"}
+    least = re.search(r'"deepspeed>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert f'Version("{least}")' in (ROOT / "integrations" / "_parallel.py").read_text()
+    assert f"DeepSpeed from {least}, ZeRO-0 to 3" in README
+    assert f"**DeepSpeed** from {least}, ZeRO-0 to 3, in all three trainers" in PRODUCTION
+
+
 def test_the_run_with_the_defaults():
     mixed, alone = (of(figures("default_run.json"), action=a)[0] for a in ("mix", "warn"))
     alarm = mixed["alarms"][0]["step"]
