@@ -51,7 +51,7 @@ passk_guard/no_signal             share of prompts whose rollouts are all right 
 passk_guard/exploration_gap       pass@k less pass@1
 passk_guard/lost_prompts          prompts whose pass@1 has surely fallen since they were first drawn
 passk_guard/won_prompts           prompts whose pass@1 has surely risen
-passk_guard/inference_kl          divergence of the engine that samples from the model, nats per token
+passk_guard/inference_kl          divergence of the engine that samples from the model, nats a token
 passk_guard/inference_ratio       mean ratio of their probabilities: what the engine can reach
 passk_guard/inference_effective   what the rollouts would be worth with their ratios as weights
 ================================  ==================================================================

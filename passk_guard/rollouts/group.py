@@ -83,7 +83,7 @@ class RolloutGroup:
     def those(self, keep: Tensor | slice) -> RolloutGroup:
         """Some of the rollouts: a mask, indices or a slice."""
         optional = ("advantages", "rewards", "sampling_log_probs")
-        there = {name: getattr(self, name) for name in optional}
+        there: dict[str, Any] = {name: getattr(self, name) for name in optional}
         return replace(
             self,
             input_ids=self.input_ids[keep],

@@ -29,8 +29,8 @@ __all__ = ["InferenceMismatch", "inference_mismatch"]
 
 # Rounding in bfloat16 is known to cost 1e-4 to 1e-3 nats per token, mixtures of experts up to ten
 # times that. Logits that are s times too sharp cost about (s - 1)² / 2 times the variance of log π:
-# at s = 1.5 more than .02 nats but for policies that have little entropy left, where they cost about
-# an eighth of it. Below .002 nats a few thousand tokens tell nothing apart.
+# at s = 1.5 more than .02 nats, but for policies with little entropy left, where it is an eighth of
+# the entropy. Below .002 nats a few thousand tokens tell nothing apart.
 _SHARE, _LEAST, _MOST = 0.05, 0.002, 0.02
 _SURE = 3.0
 

@@ -115,7 +115,7 @@ def test_rollouts_that_are_left_out_take_theirs_along():
 
 
 def rounded(logits, seed):
-    """What bfloat16 makes of logits, and kernels of another order: half a unit in the last place."""
+    """What bfloat16 makes of logits, and kernels of another order."""
     noise = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
     return (logits + noise * 0.01).to(torch.bfloat16).double()
 
