@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
 # `make check` is for every commit: all of `make test` that starts no trainer and no process.
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, and the trainers
-# on the lowest supported releases.
+# on the lowest supported releases. `make lane-vllm`, by itself, runs a real vLLM engine on the CPU.
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
@@ -12,16 +12,17 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest clean
+.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest lane-vllm \
+	clean
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
 
 test: lint .venv/.reporters
-	$(PY) $(PYTEST)
+	PASSK_GUARD_WITHOUT=vllm $(PY) $(PYTEST)
 
 check: lint
-	PASSK_GUARD_QUICK=1 $(PY) $(PYTEST) -rfE tests passk_guard --ignore=passk_guard/integrations
+	PASSK_GUARD_QUICK=1 PASSK_GUARD_WITHOUT=vllm $(PY) $(PYTEST) -rfE tests passk_guard --ignore=passk_guard/integrations
 
 # The README, the pages of docs/ and the API reference from docstrings, into build/docs.
 docs: .venv/.installed
@@ -53,7 +54,7 @@ lanes: lane-core lane-oldest-torch lane-lowest
 
 # What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
-	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow
+	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow vllm
 # Modules that need matplotlib, whose doctests are left out, too.
 DRAWN := $(addprefix reporting/,course.py figures.py page.py svg.py)
 CORE := tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
@@ -69,9 +70,14 @@ lane-oldest-torch: .venv-oldest-torch/.installed
 # not depend on their releases; the experiment trackers need newer ones, and
 # this transformers cannot read its own arguments from a file beside this accelerate.
 lane-lowest: .venv-lowest/.installed
-	PASSK_GUARD_WITHOUT="wandb trackio mlflow" .venv-lowest/bin/python $(PYTEST) -m trainers \
+	PASSK_GUARD_WITHOUT="wandb trackio mlflow vllm" .venv-lowest/bin/python $(PYTEST) -m trainers \
 		--ignore=tests/integrations/test_config_files.py \
 		$(addprefix tests/,cli integrations prompts rollouts session)
+
+# TRL's rollouts from a vLLM engine in the process. On one process: an engine takes many seconds and
+# a gigabyte.
+lane-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest -q -m vllm tests/integrations/test_vllm.py
 
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core
@@ -95,5 +101,12 @@ lane-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python $(PIP) -c constraints-lowest.txt -e '.[dev]'
 	touch $@
 
+.venv-vllm/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python $(PIP) -c constraints-vllm.txt torch
+	.venv-vllm/bin/python $(PIP) --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/python $(PIP) --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-vllm runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
