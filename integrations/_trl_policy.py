@@ -116,7 +116,7 @@ class TRLPolicy:
             pairs = self.generate(rows, row_ids, 2, temperature)  # trl < 0.25 divides by n - 1
             return [group.first(1) for group in pairs]
         temperature = self._temperature if temperature is None else temperature
-        with sampling_plainly(self._trainer, n, temperature):
+        with sampling_plainly(self._trainer, n, temperature, self._rewards.note):
             return self._in_chunks(rows, row_ids, n, self._told(temperature))
 
     def _told(self, temperature: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,13 +14,21 @@ __all__ = ["sampling_plainly", "training_filters", "without_room"]
 
 
 @contextmanager
-def sampling_plainly(trainer: Any, n: int, temperature: float) -> Iterator[None]:
+def sampling_plainly(
+    trainer: Any, n: int, temperature: float, failed: Callable[[Exception], None]
+) -> Iterator[None]:
     """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0.
 
     Where a release of TRL gives no way to vLLM's settings, they are checked before training.
+
+    Args:
+        trainer: of TRL.
+        n: rollouts per prompt.
+        temperature: of the sampling.
+        failed: notes an error that one process alone has, to be raised on all.
     """
     with ExitStack() as stack:
-        stack.enter_context(plain_engine(trainer, temperature))
+        stack.enter_context(plain_engine(trainer, temperature, failed))
         # trl < 0.25 has one number for training and evaluation
         name = "num_generations_eval"
         name = name if hasattr(trainer, name) else "num_generations"

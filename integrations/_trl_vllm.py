@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from passk_guard.integrations._trl_vllm_server import impatient
+from passk_guard.integrations._trl_vllm_server import server_in_a_probe
 from passk_guard.runtime.isolation import kept_attributes
 
 __all__ = [
@@ -40,8 +40,6 @@ _OFF = {
 # vLLM hands each sampled token's log-prob over as an object of some hundred bytes: a call of so
 # many tokens takes up to about a gigabyte of the host's memory.
 _TOKENS_AT_ONCE = 2**20
-# Seconds that a server may take for one call: for that many tokens it needs 600 a second.
-_PATIENCE = 1800.0
 
 
 def reachable_engine(trainer: Any) -> Any:
@@ -89,7 +87,9 @@ def engine_filters(engine: Any, temperature: float) -> dict[str, Any]:
 
 
 @contextmanager
-def plain_engine(trainer: Any, temperature: float) -> Iterator[None]:
+def plain_engine(
+    trainer: Any, temperature: float, failed: Callable[[Exception], None]
+) -> Iterator[None]:
     """Within, the engine samples from the model's own distribution, or its argmax at 0.
 
     After, its settings are as they were, none of the probe's prompts is left in its caches, where
@@ -99,6 +99,7 @@ def plain_engine(trainer: Any, temperature: float) -> Iterator[None]:
     Args:
         trainer: with an engine that can be reached, or anything else: then nothing is done.
         temperature: of the sampling.
+        failed: notes an error of a server, to be raised on all processes.
     """
     engine = reachable_engine(trainer)
     if engine is None:
@@ -108,7 +109,8 @@ def plain_engine(trainer: Any, temperature: float) -> Iterator[None]:
         names = (*_PLAIN, "temperature", "logprobs", "generation_kwargs")
         stack.enter_context(kept_attributes(engine, *names))
         if engine.mode == "server":
-            stack.enter_context(impatient(getattr(engine, "vllm_client", None), _PATIENCE))
+            client = getattr(engine, "vllm_client", None)
+            stack.enter_context(server_in_a_probe(client, failed))
         else:
             stack.callback(_tidied, engine)
         for name, value in _PLAIN.items():
@@ -116,7 +118,11 @@ def plain_engine(trainer: Any, temperature: float) -> Iterator[None]:
         engine.temperature, engine.logprobs = temperature, 0
         kwargs = engine.generation_kwargs
         engine.generation_kwargs = {k: v for k, v in kwargs.items() if k in _CARRIED}
-        yield
+        try:
+            yield
+        except Exception:
+            trainer._last_loaded_step = -1  # who knows which weights have arrived
+            raise
 
 
 def _tidied(engine: Any) -> None:
