@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -128,10 +129,12 @@ def plain_engine(
 def _tidied(engine: Any) -> None:
     llm = engine.llm
     if left := list(llm.llm_engine.output_processor.request_states):  # the probe has failed
-        llm.llm_engine.abort_request(left, internal=True)
+        abort = llm.llm_engine.abort_request
+        own_ids = {"internal": True} if "internal" in inspect.signature(abort).parameters else {}
+        abort(left, **own_ids)
     if not getattr(engine, "enable_sleep_mode", False):
         llm.reset_prefix_cache()
-    elif not engine._llm_weights_sleeping:
+    elif not getattr(engine, "_llm_weights_sleeping", True):
         llm.sleep(level=2)  # as TRL does after each call that went well
         engine._llm_weights_sleeping = True
 

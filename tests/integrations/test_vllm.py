@@ -75,7 +75,8 @@ def engine_as_made():
     """Engines are shared: what a test puts before their methods goes with it."""
     yield
     for llm in vllm_runs.ENGINES.values():
-        vars(llm).pop("generate", None)
+        for name in ("generate", "sleep", "wake_up"):
+            vars(llm).pop(name, None)
         vars(llm.llm_engine).pop("step", None)
 
 
@@ -154,6 +155,32 @@ def test_none_of_a_probes_prompts_stays_in_the_engines_cache(make):
     assert cached() > 0
     generated(trainer)
     assert cached() == 0
+
+
+@pytest.mark.usefixtures("faults")
+def test_an_engine_sleeps_where_it_slept(make):
+    """Only a GPU's engine can sleep: here it is noted when it is told to."""
+    trainer = make()
+    engine, told = trainer.vllm_generation, []
+    llm, inner = engine.llm, engine.llm.llm_engine
+    llm.sleep = lambda level: told.append("sleep")
+    llm.wake_up = lambda tags: told.append(tags[0])
+    engine.enable_sleep_mode = engine._llm_weights_sleeping = True
+    callback, steps = guarded(trainer, report_temperature=0), []
+
+    def step():
+        steps.append(getattr(trainer, "_passk_guard_probing", False))
+        if steps[-1] and sum(steps) == 2:
+            raise RuntimeError("out of memory")
+        return type(inner).step(inner)
+
+    inner.step = step
+    with pytest.warns(UserWarning, match="this probe is lost"):
+        train(trainer, callback)
+    assert [p.step for p in callback.guard.history] == [2, 4]
+    assert told[:3] == ["weights", "kv_cache", "sleep"]  # of the probe that failed
+    assert told == ["weights", "kv_cache", "sleep"] * (len(told) // 3)
+    assert engine._llm_weights_sleeping
 
 
 # What a probe samples -----------------------------------------------------------------------------

@@ -24,10 +24,11 @@ from passk_guard.integrations.trl import PassKGuardCallback
 
 
 def main(out: Path) -> None:
+    # Of a group, the first process alone would save a model.
+    rank = int(os.environ["RANK"])
+    model, served = (vllm_runs.saved_model(out / f"model{rank}", 20.0) for _ in range(2))
     dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    model = vllm_runs.saved_model(out / f"model{rank}", 20.0)
-    server = Server(vllm_runs.saved_model(out / f"model{rank}", 20.0))
+    server = Server(served)
     without_nccl(pytest.MonkeyPatch(), server)
     trainer = make_trainer(
         out,
