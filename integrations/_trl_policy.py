@@ -20,6 +20,7 @@ from passk_guard.integrations._trl_sampling import sampling_plainly, without_roo
 from passk_guard.integrations._trl_vllm import (
     reachable_engine,
     rollouts_at_once,
+    tapped_engine,
     tells_log_probs,
 )
 from passk_guard.rollouts.group import RolloutGroup
@@ -155,12 +156,16 @@ class TRLPolicy:
 
         self._rewards.completions = None
         # After continuous batching TRL puts the model into train mode.
-        with tapped_rewards(self._trainer) as tapped, kept_modes(self._trainer.model):
+        with (
+            tapped_rewards(self._trainer) as tapped,
+            tapped_engine(self._trainer) as answers,
+            kept_modes(self._trainer.model),
+        ):
             output = self._trainer._generate_and_score_completions(local)
         self._rewards.raise_errors()
         rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
-        rollouts = gather_object(unpadded(output, told))
+        rollouts = gather_object(unpadded(output, answers if told else None))
         completions = gather_object(self._rewards.completions or [])
         groups = []
         for i, row in enumerate(row_ids):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,18 +32,20 @@ class Rollout(NamedTuple):
     log_probs: list[float] | None
 
 
-def unpadded(output: Mapping[str, Tensor], told: bool) -> list[Rollout]:
+def unpadded(output: Mapping[str, Tensor], answers: Sequence[Any] | None) -> list[Rollout]:
     """Of this process.
 
     Args:
         output: of the trainer's ``_generate_and_score_completions``.
-        told: whether an engine's log-probs are of what a probe samples from.
+        answers: log-probs that an engine gave in each call; ``None`` where they are not of what a
+            probe samples from.
     """
     output = {k: v.cpu() for k, v in output.items() if isinstance(v, Tensor)}
     sampled = output["completion_mask"]
     if "tool_mask" in output:
         sampled = sampled * output["tool_mask"]
-    log_probs = output.get("sampling_per_token_logps") if told else None
+    told = None if answers is None else output.get("sampling_per_token_logps")
+    single = answers[0] if answers is not None and len(answers) == 1 else None
     rollouts = []
     for i in range(len(sampled)):
         prompt = output["prompt_ids"][i][output["prompt_mask"][i].bool()]
@@ -54,10 +57,17 @@ def unpadded(output: Mapping[str, Tensor], told: bool) -> list[Rollout]:
                 completion.tolist(),
                 sampled[i][present].tolist(),
                 float(output["advantages"][i]),
-                None if log_probs is None else log_probs[i][present].tolist(),
+                _of_one(single, i, len(completion)) if told is None else told[i][present].tolist(),
             )
         )
     return rollouts
+
+
+def _of_one(answer: Any, i: int, length: int) -> list[float] | None:
+    """A rollout's log-probs in the engine's only answer, where they are its tokens'."""
+    if answer is None or i >= len(answer) or len(answer[i]) != length:
+        return None
+    return [math.nan if likeliest[0] is None else likeliest[0] for likeliest in answer[i]]
 
 
 def grouped(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from passk_guard.integrations._trl_vllm_server import server_in_a_probe
+from passk_guard.integrations._trl_vllm_server import instead, server_in_a_probe
 from passk_guard.runtime.isolation import kept_attributes
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "plain_engine",
     "reachable_engine",
     "rollouts_at_once",
+    "tapped_engine",
     "tells_log_probs",
 ]
 
@@ -137,6 +138,27 @@ def _tidied(engine: Any) -> None:
     elif not getattr(engine, "_llm_weights_sleeping", True):
         llm.sleep(level=2)  # as TRL does after each call that went well
         engine._llm_weights_sleeping = True
+
+
+@contextmanager
+def tapped_engine(trainer: Any) -> Iterator[list[Any]]:
+    """Collect what the engine says within: of each call, each rollout's tokens' log-probs.
+
+    ``RLOOTrainer`` drops them.
+    """
+    engine, seen = reachable_engine(trainer), list[Any]()
+    if engine is None:
+        yield seen
+        return
+    original = engine.generate
+
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        answer = original(*args, **kwargs)
+        seen.append(answer[2])
+        return answer
+
+    with instead(engine, "generate", generate):
+        yield seen
 
 
 def rollouts_at_once(trainer: Any) -> int:

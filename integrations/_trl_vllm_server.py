@@ -10,7 +10,7 @@ from typing import Any
 from passk_guard.runtime.isolation import kept_attributes
 from passk_guard.runtime.processes import world
 
-__all__ = ["server_in_a_probe"]
+__all__ = ["instead", "server_in_a_probe"]
 
 # Seconds that a server may take for one call. Of the largest, a million tokens, it needs 600 a
 # second.
@@ -48,7 +48,7 @@ def _impatient(session: Any) -> Iterator[None]:
             stack.enter_context(kept_attributes(adapter, "max_retries"))
             adapter.max_retries = adapter.max_retries.new(read=0)
         stack.enter_context(
-            _instead(session, "request", partial(session.request, timeout=_PATIENCE))
+            instead(session, "request", partial(session.request, timeout=_PATIENCE))
         )
         yield
 
@@ -79,13 +79,13 @@ def _never_silent(client: Any, failed: Callable[[Exception], None]) -> Iterator[
 
     with ExitStack() as stack:
         for name in ("update_named_params", "reset_prefix_cache"):
-            stack.enter_context(_instead(client, name, partial(noted, getattr(client, name))))
-        stack.enter_context(_instead(client, "generate", partial(generate, client.generate)))
+            stack.enter_context(instead(client, name, partial(noted, getattr(client, name))))
+        stack.enter_context(instead(client, "generate", partial(generate, client.generate)))
         yield
 
 
 @contextmanager
-def _instead(obj: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+def instead(obj: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
     """Another method on one object; what it had of its own comes back."""
     own = vars(obj).get(name)
     setattr(obj, name, method)

@@ -22,7 +22,8 @@ with warnings.catch_warnings():  # vLLM's imports, and TRL's of a vLLM that it d
 import ambiguous_arithmetic as task
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from trl_runs import make_trainer
+from trl import RLOOConfig, RLOOTrainer
+from trl_runs import make_trainer, near_answer
 
 from passk_guard.runtime.isolation import kept_rng
 
@@ -34,6 +35,13 @@ if not torch.cuda.is_available():
     utils.check_cpu_sgl_kernel = lambda *size: False
 
 ENGINES = {}
+ENGINE = {
+    "use_vllm": True,
+    "vllm_mode": "colocate",
+    "vllm_gpu_memory_utilization": 0.1,
+    "vllm_max_model_length": 512,
+    "use_cpu": not torch.cuda.is_available(),
+}
 
 
 def _engine(**settings):
@@ -84,14 +92,33 @@ def vllm_trainer(tmp_path, folder, *, sharpness=1.0, **config):
     return make_trainer(
         tmp_path,
         model=saved_model(folder, sharpness),
-        **{
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_gpu_memory_utilization": 0.1,
-            "vllm_max_model_length": 512,
-            "use_cpu": not torch.cuda.is_available(),
-            **config,
-        },
+        **{**ENGINE, **config},
+    )
+
+
+def vllm_rloo_trainer(tmp_path, folder, *, sharpness=1.0):
+    """The same with RLOO, which drops the engine's log-probs."""
+    settings = {
+        "output_dir": str(tmp_path),
+        "per_device_train_batch_size": 16,
+        "num_generations": 4,
+        "learning_rate": 1e-3,
+        "max_completion_length": 2,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "bf16": False,
+        "disable_tqdm": True,
+        "beta": 0.0,  # else the model is loaded again by its name
+        **ENGINE,
+    }
+    return RLOOTrainer(
+        model=saved_model(folder, sharpness),
+        reward_funcs=near_answer,
+        args=RLOOConfig(**settings),
+        train_dataset=task.make_rows(64),
+        processing_class=task.make_tokenizer(),
     )
 
 

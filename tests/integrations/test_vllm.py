@@ -10,7 +10,7 @@ import vllm_runs  # before whatever else imports vLLM
 from transformers import TrainerCallback
 from trl_runs import GUARD, held_out, losses, make_trainer, same_weights, train, weights
 from vllm import SamplingParams
-from vllm_runs import engine_weights, saved_model, vllm_trainer
+from vllm_runs import engine_weights, saved_model, vllm_rloo_trainer, vllm_trainer
 
 from passk_guard.detection.named_states import NamedState
 from passk_guard.integrations._trl_vllm import rollouts_at_once
@@ -101,6 +101,17 @@ def test_warn_leaves_weights_and_losses_bit_identical(make, config):
     assert losses(alone) == losses(trainer)
     other = train(make(**config), Draws())
     assert not same_weights(weights(alone), weights(other))
+
+
+def test_rloo_is_left_alone_and_compared_as_well(tmp_path, folder):
+    alone = train(vllm_rloo_trainer(tmp_path, folder, sharpness=20.0))
+    watched = vllm_rloo_trainer(tmp_path, folder, sharpness=20.0)
+    callback = guarded(watched)
+    train(watched, callback)
+    assert same_weights(weights(alone), weights(watched))
+    for probe in callback.guard.history:
+        assert probe.inference.tokens > 200
+        assert abs(probe.inference.kl) < 0.1 * probe.inference.bound
 
 
 @pytest.mark.usefixtures("faults")
