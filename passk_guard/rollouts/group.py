@@ -82,15 +82,17 @@ class RolloutGroup:
 
     def those(self, keep: Tensor | slice) -> RolloutGroup:
         """Some of the rollouts: a mask, indices or a slice."""
-        optional = ("advantages", "rewards", "sampling_log_probs")
-        there: dict[str, Any] = {name: getattr(self, name) for name in optional}
+        optional: dict[str, Any] = {
+            name: None if getattr(self, name) is None else getattr(self, name)[keep]
+            for name in ("advantages", "rewards", "sampling_log_probs")
+        }
         return replace(
             self,
             input_ids=self.input_ids[keep],
             attention_mask=self.attention_mask[keep],
             completion_mask=self.completion_mask[keep],
             success=self.success[keep],
-            **{name: None if values is None else values[keep] for name, values in there.items()},
+            **optional,
             completions=self._kept_completions(keep),
         )
 
