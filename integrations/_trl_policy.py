@@ -18,6 +18,7 @@ from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
 from passk_guard.integrations._trl_rollouts import grouped, unpadded
 from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
 from passk_guard.integrations._trl_vllm import (
+    log_prob_mode,
     reachable_engine,
     rollouts_at_once,
     tapped_engine,
@@ -78,6 +79,7 @@ class TRLPolicy:
         self._rewards = ProbeRewards(timeout)
         self._threshold = threshold
         self._temperature = temperature
+        self._mode: str | None = None  # of an engine's log-probs, once it was asked
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """Named parameters of the unwrapped model."""
@@ -123,9 +125,12 @@ class TRLPolicy:
     def _told(self, temperature: float) -> bool:
         """Whether rollouts come with log-probs of what they are sampled from, on all processes."""
         engine = reachable_engine(self._trainer)
-        if engine is None or temperature == 0:
+        if engine is None:
             return False
-        return all(everywhere(lambda: tells_log_probs(engine, temperature)))
+        if self._mode is None:
+            # Of a server the main process alone knows.
+            self._mode = next(mode for mode in everywhere(lambda: log_prob_mode(engine)) if mode)
+        return tells_log_probs(self._mode, temperature)
 
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """Of each row: why it cannot be sampled, if so; the trainer would fail on its batch."""

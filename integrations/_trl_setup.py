@@ -12,6 +12,7 @@ from passk_guard.objectives.estimators import ESTIMATORS
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 from passk_guard.rollouts.verifier_timeout import is_async
+from passk_guard.runtime.processes import everywhere
 
 __all__ = ["check_trainer", "pick_verifier", "training_groups"]
 
@@ -49,7 +50,7 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
                 f"Raise it to {least} or more in the trainer's config, or lower k."
             )
     if (engine := reachable_engine(trainer)) is not None:
-        check_engine(engine)
+        everywhere(lambda: check_engine(engine))
     elif getattr(trainer, "use_vllm", False):
         _check_vllm(trainer, {temperature, config.report_temperature} - {None, trainer.temperature})
 

@@ -16,6 +16,7 @@ from passk_guard.runtime.isolation import kept_attributes
 __all__ = [
     "check_engine",
     "engine_filters",
+    "log_prob_mode",
     "plain_engine",
     "reachable_engine",
     "rollouts_at_once",
@@ -177,24 +178,38 @@ def rollouts_at_once(trainer: Any) -> int:
     return max(own, each * int(trainer.accelerator.num_processes))
 
 
-def tells_log_probs(engine: Any, temperature: float) -> bool:
-    """Whether the engine's log-probs are of the distribution that a probe samples from.
+def log_prob_mode(engine: Any) -> str:
+    """What vLLM's log-probs are of, in its own words; empty on processes that cannot know.
 
-    Raw ones are of temperature 1. Of a server the main process alone knows.
+    Args:
+        engine: of :func:`reachable_engine`.
     """
     if engine.mode == "server" and not hasattr(engine, "vllm_client"):
-        return True
-    mode = str(_model_config(engine).get("logprobs_mode", ""))
-    return mode == "processed_logprobs" or (mode == "raw_logprobs" and temperature == 1)
+        return ""
+    return str(_model_config(engine).get("logprobs_mode", "unknown"))
+
+
+def tells_log_probs(mode: str, temperature: float) -> bool:
+    """Whether log-probs are of the distribution that a probe samples from.
+
+    Raw ones are of temperature 1. At 0 there is none.
+
+    Args:
+        mode: of :func:`log_prob_mode`.
+        temperature: of the sampling.
+    """
+    if mode == "processed_logprobs":
+        return temperature != 0
+    return mode == "raw_logprobs" and temperature == 1
 
 
 def _model_config(engine: Any) -> Mapping[str, Any]:
-    """vLLM's; empty on the processes that have no connection to its server."""
+    """vLLM's; empty where a server does not tell, and on the processes that have none."""
     if engine.mode == "colocate":
         found: Mapping[str, Any] = vars(engine.llm.llm_engine.model_config)
         return found
-    client = getattr(engine, "vllm_client", None)
-    if client is None or not hasattr(client, "get_server_info"):
+    try:
+        info: Mapping[str, Any] = engine.vllm_client.get_server_info()["model_config"]
+    except Exception:  # it tells in a mode for developers only, and TRL may do without
         return {}
-    info: Mapping[str, Any] = client.get_server_info()["model_config"]
     return info

@@ -22,7 +22,7 @@ class Server:
 
     Args:
         model: whose configuration it has; its weights come from the trainer.
-        logprobs_mode: of its log-probs.
+        logprobs_mode: of its log-probs; ``None``: it does not tell about itself.
 
     Attributes:
         requests: bodies of ``/v1/completions``.
@@ -41,7 +41,9 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                self._answer(server.told(self.path.partition("?")[0]))
+                path = self.path.partition("?")[0]
+                hidden = path == "/server_info" and server.mode is None
+                self._answer({} if hidden else server.told(path), 404 if hidden else 200)
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -73,9 +73,12 @@ def test_probes_ask_for_plain_sampling_and_training_for_its_own(serve):
     assert server.updates == 5  # one for each step and one for the last look
 
 
-@pytest.mark.parametrize(("temperature", "told"), [(1.0, True), (0.7, False)])
-def test_raw_log_probs_say_something_at_temperature_one_only(serve, temperature, told):
-    _, trainer = serve("raw_logprobs", vllm_importance_sampling_correction=False)
+@pytest.mark.parametrize(
+    ("mode", "temperature", "told"),
+    [("raw_logprobs", 1.0, True), ("raw_logprobs", 0.7, False), (None, 1.0, False)],
+)
+def test_raw_log_probs_say_something_at_temperature_one_only(serve, mode, temperature, told):
+    _, trainer = serve(mode, vllm_importance_sampling_correction=False)
     callback = guarded(trainer, temperature=temperature)
     train(trainer, callback)
     assert {probe.inference is not None for probe in callback.guard.history} == {told}
