@@ -77,8 +77,8 @@ lane-lowest: .venv-lowest/.installed
 # TRL's rollouts from a vLLM engine in the process. On one process: an engine takes many seconds and
 # a gigabyte.
 lane-vllm: .venv-vllm/.installed
-	.venv-vllm/bin/python -m pytest -q -m vllm tests/integrations/test_vllm.py \
-		tests/integrations/test_vllm_server.py
+	.venv-vllm/bin/python -m pytest -q -m vllm \
+		$(addprefix tests/integrations/test_vllm,.py _server.py _processes.py)
 
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core

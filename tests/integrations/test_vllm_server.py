@@ -4,13 +4,11 @@ from extras import needs
 
 needs("trl", "vllm")
 
-import json
 import threading
 import time
 
 import pytest
 import vllm_runs  # before whatever else imports vLLM
-from launch import torchrun
 from trl_runs import GUARD, held_out, make_trainer, train
 from vllm_server import PLAIN, Server, without_nccl
 
@@ -138,15 +136,3 @@ def test_that_a_server_cannot_be_rewound_is_said_once(serve, caplog):
     _, trainer = serve()
     train(trainer, guarded(trainer))
     assert caplog.text.count("A server's random numbers cannot be rewound") == 1
-
-
-def test_a_server_that_fails_on_two_processes_costs_both_that_probe(tmp_path):
-    """Its main process alone hears of it; the other one waits for what it says."""
-    torchrun("vllm_worker.py", tmp_path, port=29541)
-    one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
-    assert one["steps"] == other["steps"] == [0, 6]
-    assert [step for step, _ in one["failures"]] == [2, 4]
-    assert all("Request failed: 400" in why for _, why in one["failures"])
-    assert all("on process 0: Exception: Request failed" in why for _, why in other["failures"])
-    assert one["weights"] == other["weights"]
-    assert one["trained"] == 6
