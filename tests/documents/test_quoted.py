@@ -418,6 +418,20 @@ def test_shares_and_releases_of_the_code():
     assert f"FSDP2 (`transformers` from {least}," in PRODUCTION
 
 
+def test_constants_of_the_inference_mismatch():
+    from passk_guard.statistics.inference_mismatch import _LEAST, _MOST, _SHARE
+
+    said = (
+        f"more than {100 * _SHARE:.0f} % of its entropy apart, taken between {share(_LEAST)} and "
+    )
+    assert f"{said}{share(_MOST, 2)} nats per token" in ALARM
+    # As source: the adapters need a trainer.
+    assert "_PATIENCE = 1800.0" in words("integrations/_trl_vllm_server.py")
+    assert "not for half an hour" in words("docs/failures.md")
+    assert "_TOKENS_AT_ONCE = 2**20" in words("integrations/_trl_vllm.py")
+    assert "up to a million tokens" in PRODUCTION
+
+
 def test_constants_of_the_controller():
     from passk_guard.remedies.guarded_floor import _AIM, _TRIED
     from passk_guard.remedies.mpc_controller import _RELEASE
