@@ -75,10 +75,25 @@ STACKS = (
         ),
     ),
     Stack(
-        *("LoRA; QLoRA (bitsandbytes, 4 bits)", "yes", "yes", _WATCHED, ""),
+        *("LoRA; QLoRA (bitsandbytes, 4 bits)", "yes, tried on TRL", "not tried", _WATCHED, ""),
         (
             _HERE + "test_deepspeed.py::test_with_an_adapter",
             _HERE + "test_quantised.py::test_training_is_left_untouched",
+        ),
+    ),
+    Stack(
+        *("vLLM in the process", "TRL", "", _WATCHED, ""),
+        (
+            _HERE + "test_vllm.py::test_warn_leaves_weights_and_losses_bit_identical",
+            _HERE + "test_vllm.py::test_pass_at_1_is_that_of_the_models_own_generation",
+        ),
+    ),
+    Stack(
+        *("vLLM server: its random numbers go on", "TRL", "", _WATCHED, ""),
+        (
+            _HERE + "test_vllm_server.py::test_a_server_that_fails_a_probe_costs_that_probe",
+            _HERE
+            + "test_vllm_processes.py::test_a_server_that_fails_costs_both_processes_that_probe",
         ),
     ),
     Stack(

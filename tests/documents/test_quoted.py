@@ -219,7 +219,7 @@ def test_deepspeed():
         (stage, action) for stage in "23" for action in ("warn", "mix")
     }
     said = (
-        "at ZeRO-2 as at ZeRO-3, pass@1 went from {} to {} watched only, and to {} with `\"mix\"`, "
+        'at ZeRO-2 as at ZeRO-3, pass@1 went from {} to {} watched only, and to {} with `"mix"`, '
         "after {} at the lowest"
     )
     for stage in "23":
