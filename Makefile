@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
 # `make check` is for every commit: all of `make test` that starts no trainer and no process.
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, and the trainers
-# on the lowest supported releases.
+# on the lowest supported releases. `make gpu` is for machines with one: see docs/gpu.md.
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
@@ -12,7 +12,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest clean
+.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest gpu clean
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
@@ -94,6 +94,13 @@ lane-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python $(PIP) -c constraints-lowest.txt torch
 	.venv-lowest/bin/python $(PIP) -c constraints-lowest.txt -e '.[dev]'
 	touch $@
+
+# In an environment of yours, whose torch fits the driver: nothing is installed.
+GPU_PYTHON ?= python
+
+gpu: export OMP_NUM_THREADS =
+gpu:
+	$(GPU_PYTHON) tests/gpu/run.py
 
 clean:
 	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], metavar="PART")
     parser.add_argument("--again", action="store_true", help="also what passed before")
     parser.add_argument("--minutes", type=float, help="start no part after so many")
+    parser.add_argument("--keep", type=Path, help="folder of what is done, by default in build/")
     parser.add_argument("--list", action="store_true", help="the parts, and what they may take")
     options = parser.parse_args()
     if options.list:
@@ -103,7 +104,7 @@ def main() -> None:
     rehearsal = options.rehearsal or os.environ.get("PASSK_GUARD_GPU_REHEARSAL") == "1"
     environment = _environment(rehearsal)
     machine = _machine(environment, rehearsal)
-    kept = ROOT / "build" / ("gpu-rehearsal" if rehearsal else "gpu")
+    kept = options.keep or ROOT / "build" / ("gpu-rehearsal" if rehearsal else "gpu")
     kept.mkdir(parents=True, exist_ok=True)
     target = kept / "gpu.json" if rehearsal else ROOT / "docs" / "gpu.json"
     if rehearsal:
@@ -122,7 +123,7 @@ def main() -> None:
         names = [each.name for each in PARTS]
         whole = document(machine, names, found, rehearsal=rehearsal)
         target.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"\n{table(whole)}\n\nIn {target.relative_to(ROOT)}")
+    print(f"\n{table(whole)}\n\nIn {target}")
     if any(part["outcome"] in ("failed", "timed out") for part in whole["parts"].values()):
         sys.exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,8 +95,8 @@ def table(found: Mapping[str, Any]) -> str:
     lines = []
     for name, part in found["parts"].items():
         tests = part.get("tests", {})
-        count = sum(test["outcome"] == "passed" for test in tests.values())
-        said = f"{count} of {len(tests)} tests passed" if tests else ""
+        counts = Counter(test["outcome"] for test in tests.values())
+        said = ", ".join(f"{count} {name}" for name, count in counts.items())
         why = part.get("reason", "")
         told = "; ".join(text for text in (said, why) if text)
         lines.append(f"{name:24} {part['outcome']:10} {part.get('seconds', 0):6.0f} s  {told}")
