@@ -8,6 +8,7 @@ import pytest
 import torch
 from gpu_runs import EVERY, STEPS, VARIANTS, run
 from hosts import HOSTS
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from trl_runs import same_weights
 
 # What releases that were never seen here warn of decides nothing.
@@ -16,9 +17,13 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture(autouse=True)
 def repeatable():
-    """Deterministic kernels, where there are any: two runs alone are compared first."""
+    """Deterministic kernels, where there are any: two runs alone are compared first.
+
+    The fused kernels of attention add up gradients in no fixed order.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
     torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()
 

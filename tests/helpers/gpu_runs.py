@@ -159,6 +159,10 @@ def _quantised(model: Any, folder: Path) -> Any:
     found = LlamaForCausalLM.from_pretrained(
         folder, quantization_config=how, device_map={"": DEVICE if REHEARSAL else 0}
     )
+    for layer in found.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # A CPU would repack weights in eval mode, for good, and have no gradients from then on.
+            layer.support_avx512bf16_for_cpu = False
     return prepare_model_for_kbit_training(found, use_gradient_checkpointing=False)
 
 
