@@ -98,9 +98,8 @@ lane-lowest: .venv-lowest/.installed
 # In an environment of yours, whose torch fits the driver: nothing is installed.
 GPU_PYTHON ?= python
 
-gpu: export OMP_NUM_THREADS =
 gpu:
-	$(GPU_PYTHON) tests/gpu/run.py
+	env -u OMP_NUM_THREADS $(GPU_PYTHON) tests/gpu/run.py
 
 clean:
 	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

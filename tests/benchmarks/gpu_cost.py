@@ -48,6 +48,7 @@ SIZES = {"0.5B": (1280, 20, 32_000), "1.5B": (2048, 26, 32_000), "tiny": (64, 2,
 SHAPES = {512: (8, 8), 2048: (4, 8), 24: (3, 4)}
 """By sampled tokens of each rollout: prompts, rollouts of each. A third of that again is prompt."""
 
+OURS, MEMORY = ("batched", "scoring", "guard", "backward"), "out of memory"
 RIVALS = ("bergson", "loop", "vmap", "autogram", "autogram_batched")
 FULL = 0.03  # less is gained by a larger micro-batch: it is large enough
 
@@ -101,7 +102,7 @@ def tried(work: Callable[[], Any]) -> str | None:
     try:
         work()
     except torch.cuda.OutOfMemoryError:
-        why = "out of memory"
+        why = MEMORY
     except ModuleNotFoundError as error:
         why = f"{error.name} is not installed"
     except Exception as error:
@@ -158,7 +159,7 @@ def cell(options: argparse.Namespace) -> None:
     contenders = OnGPU(model, partial(torch.autocast, torch.device(device).type, half), m)
     numel = sum(p.numel() for p in model.parameters())
     micro_batch, why = best_micro_batch(contenders, groups, device)
-    checkpointing = why == "out of memory"
+    checkpointing = why == MEMORY
     if checkpointing:
         model.train().gradient_checkpointing_enable({"use_reentrant": False})
         micro_batch, why = best_micro_batch(contenders, groups, device)
@@ -175,7 +176,7 @@ def cell(options: argparse.Namespace) -> None:
     if why is not None:
         found["error"] = why
     contenders.at_once = micro_batch
-    names = ("batched", "scoring", "guard", "backward", *RIVALS) if why is None else ()
+    names = (*OURS, *RIVALS) if why is None else ()
     for name in names:
         late = name in RIVALS and time.monotonic() - began > options.seconds
         found["ways"][name] = (
@@ -190,15 +191,26 @@ def cell(options: argparse.Namespace) -> None:
         written(options.out, in_ratios(found))  # what was found stays, whatever comes next
     if not names:
         written(options.out, found)
+    if wrong := faults(found):
+        sys.exit(wrong)
+
+
+def faults(found: dict[str, Any]) -> str:
+    """What no want of memory explains, of the guard and of what it is compared with."""
+    errors = {"all of it": found.get("error")}
+    errors |= {name: found["ways"].get(name, {}).get("error") for name in OURS}
+    return "; ".join(f"{name}: {e}" for name, e in errors.items() if e not in (None, MEMORY))
 
 
 def measured(work: Callable[[], Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Least seconds of several, once warm, and the peak beside what was there before."""
-    if (why := tried(work)) is not None:
-        return {"error": why}
+    """Least seconds of several, once warm, and peaks beside what was there before.
+
+    The first time a guard compares its layers with autograd, once in a run.
+    """
     found: dict[str, Any] = {}
 
     def all_of_it() -> None:
+        found["first_peak_bytes"] = peak_memory(work, options.device)
         found["seconds"] = min(seconds(work, options.device) for _ in range(options.repeats))
         found["peak_bytes"] = peak_memory(work, options.device)
 
@@ -302,6 +314,8 @@ def share(options: argparse.Namespace) -> None:
     }
     print(json.dumps(found, indent=1))
     written(options.out, found)
+    if guard.failures:
+        sys.exit(f"a probe was lost: {guard.failures[0].reason}")
 
 
 def written(path: Path | None, found: dict[str, Any]) -> None:

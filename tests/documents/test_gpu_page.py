@@ -220,3 +220,16 @@ def test_figures_are_in_units_of_the_plain_ones(monkeypatch):
     assert found["guard"]["with_log_probs"] == 0.75  # it gives them
     assert found["backward"]["with_log_probs"] == 1.5
     assert found["loop"] == {"error": "out of memory"}
+
+
+@pytest.mark.needs("transformers")
+def test_only_want_of_memory_is_no_fault(monkeypatch):
+    monkeypatch.syspath_prepend(str(TESTS / "benchmarks"))
+    import gpu_cost
+
+    small, absent = {"error": "out of memory"}, {"error": "torchjd is not installed"}
+    ways = {"batched": {}, "guard": small, "autogram": absent}
+    assert gpu_cost.faults({"ways": ways}) == ""
+    assert gpu_cost.faults({"ways": {}, "error": "out of memory"}) == ""
+    broken = {**ways, "guard": {"error": "RuntimeError: no"}}
+    assert gpu_cost.faults({"ways": broken}) == "guard: RuntimeError: no"

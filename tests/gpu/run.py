@@ -123,7 +123,7 @@ def main() -> None:
         names = [each.name for each in PARTS]
         whole = document(machine, names, found, rehearsal=rehearsal)
         target.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"\n{table(whole)}\n\nIn {target}")
+    print(f"\n{table(whole)}\n\nIn {target}{' (a REHEARSAL)' if rehearsal else ''}")
     if any(part["outcome"] in ("failed", "timed out") for part in whole["parts"].values()):
         sys.exit(1)
 
