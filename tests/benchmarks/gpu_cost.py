@@ -198,6 +198,9 @@ def cell(options: argparse.Namespace) -> None:
 def faults(found: dict[str, Any]) -> str:
     """What no want of memory explains, of the guard and of what it is compared with."""
     errors = {"all of it": found.get("error")}
+    said = found.get("engine", "")
+    if "autograd" in said or "because" in said:  # every layer of a Llama is known
+        errors["engine"] = said
     errors |= {name: found["ways"].get(name, {}).get("error") for name in OURS}
     return "; ".join(f"{name}: {e}" for name, e in errors.items() if e not in (None, MEMORY))
 

@@ -233,3 +233,8 @@ def test_only_want_of_memory_is_no_fault(monkeypatch):
     assert gpu_cost.faults({"ways": {}, "error": "out of memory"}) == ""
     broken = {**ways, "guard": {"error": "RuntimeError: no"}}
     assert gpu_cost.faults({"ways": broken}) == "guard: RuntimeError: no"
+    gave_up = (
+        "one backward per prompt, because 40% of the parameters are in layers that are not known"
+    )
+    assert gpu_cost.faults({"ways": {}, "engine": gave_up}) == f"engine: {gave_up}"
+    assert gpu_cost.faults({"ways": {}, "engine": "watched layers, exact"}) == ""

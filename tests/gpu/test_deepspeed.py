@@ -27,8 +27,15 @@ def test_warn_leaves_weights_and_losses_bit_identical(tmp_path, stage):
         how = {"strategy": strategy, "precision": "bf16-mixed", "gradient_clip_val": None}
         return fit(make_module(hosts.model()), tmp_path / name, guard, **how)
 
+    def same(one, other):
+        # At stage 3 a parameter is empty outside a forward; each loss is what weights made it.
+        weighed = stage == 3 or same_weights(one.weights, other.weights)
+        return weighed and one.losses == other.losses
+
     alone, again = run("alone", None), run("again", None)
-    if not same_weights(alone.weights, again.weights):
+    assert stage == 3 or all(weight.numel() for weight in alone.weights.values())
+    assert len({entry["loss"] for entry in alone.losses}) > 2
+    if not same(alone, again):
         pytest.fail("two runs without a guard differ: nothing can be told", pytrace=False)
     try:
         guarded = run("guarded", hosts.settings(hosts.HOSTS["lightning"]))
@@ -38,5 +45,4 @@ def test_warn_leaves_weights_and_losses_bit_identical(tmp_path, stage):
         pytest.skip(f"refused: {error}")
     assert guarded.guard.history
     assert not guarded.guard.failures
-    assert same_weights(alone.weights, guarded.weights)
-    assert alone.losses == guarded.losses
+    assert same(alone, guarded)

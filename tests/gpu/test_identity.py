@@ -49,3 +49,29 @@ def test_one_sampled_token_more_or_less_is_seen(tmp_path, host):
     alone, odd = (run(host, "bf16", tmp_path / str(odd), odd=odd) for odd in (False, True))
     assert not same_weights(alone.weights, odd.weights)
     assert alone.losses != odd.losses
+
+
+@pytest.mark.filterwarnings("ignore::passk_guard.errors.PassKGuardWarning")
+@pytest.mark.parametrize("variant", ["bf16", "fp16"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_remedy_is_as_large_as_in_float32(tmp_path, host, variant):
+    """A GradScaler has scaled the gradients that it is matched with and added to, by 2^16."""
+
+    def run_so(name, how, **alarm):
+        objective = {k: v for k, v in HOSTS[host].mix.items() if k == "objective"}
+        found = run(host, how, tmp_path / name, guarded=True, **objective | alarm)
+        assert not found.guard.failures
+        return found
+
+    calm = run_so("calm", variant)
+    alarm = {"action": ["warn", "mix"], "floor": 0.99, **HOSTS[host].mix}
+    whole, half = run_so("whole", "float32", **alarm), run_so("half", variant, **alarm)
+    assert half.guard.history[0].alarm
+    assert half.guard.pass1_weight == 1.0
+    assert not same_weights(calm.weights, half.weights)
+    assert all(bool(weight.isfinite().all()) for weight in half.weights.values())
+    if host != "trl":  # which mixes advantages
+        sizes = [found.guard.objective.scale for found in (whole, half)]
+        assert 1.0 not in sizes  # they were matched
+        assert min(sizes) > 0
+        assert max(sizes) < 5 * min(sizes)

@@ -20,7 +20,15 @@ STEPS, EVERY = 6, 2
 VARIANTS = ["float32", "bf16", "fp16", "checkpointing", "compiled", "LoRA", "QLoRA"]
 
 
-def run(host: str, variant: str, out: Path, *, guarded: bool = False, odd: bool = False) -> Result:
+def run(
+    host: str,
+    variant: str,
+    out: Path,
+    *,
+    guarded: bool = False,
+    odd: bool = False,
+    **settings: Any,
+) -> Result:
     """Train for a few steps.
 
     Args:
@@ -29,6 +37,7 @@ def run(host: str, variant: str, out: Path, *, guarded: bool = False, odd: bool 
         out: a folder.
         guarded: with a guard that only watches.
         odd: with one sampled token of each batch changed, which a comparison has to see.
+        **settings: the guard's, beside those of :func:`hosts.settings`.
     """
     if variant == "bf16" and not has_bf16():
         pytest.skip("this GPU does not compute in bfloat16")
@@ -38,7 +47,7 @@ def run(host: str, variant: str, out: Path, *, guarded: bool = False, odd: bool 
     model = _model(variant, out)
     if odd:
         _change_a_token(model)
-    guard = hosts.settings(HOSTS[host]) if guarded else None
+    guard = hosts.settings(HOSTS[host], **settings) if guarded else None
     return _RUNS[host](model, variant, out, guard)
 
 
