@@ -1,7 +1,8 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
 # `make check` is for every commit: all of `make test` that starts no trainer and no process.
-# `make lanes` runs the core without extras, the core on the oldest torch and NumPy, and the trainers
-# on the lowest supported releases. `make gpu` is for machines with one: see docs/gpu.md.
+# `make lanes` runs the core without extras, the core on the oldest torch and NumPy, the trainers on the
+# lowest supported releases, and what stands beside a trainer in production: DeepSpeed, bitsandbytes.
+# `make gpu` is for machines with one: see docs/gpu.md.
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
@@ -12,16 +13,20 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest gpu clean
+.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest \
+	lane-deepspeed gpu clean
+
+# These have a lane of their own: all the others do without.
+APART := deepspeed bitsandbytes
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
 
 test: lint .venv/.reporters
-	$(PY) $(PYTEST)
+	PASSK_GUARD_WITHOUT="$(APART)" $(PY) $(PYTEST)
 
 check: lint
-	PASSK_GUARD_QUICK=1 $(PY) $(PYTEST) -rfE tests passk_guard --ignore=passk_guard/integrations
+	PASSK_GUARD_QUICK=1 PASSK_GUARD_WITHOUT="$(APART)" $(PY) $(PYTEST) -rfE tests passk_guard --ignore=passk_guard/integrations
 
 # The README, the pages of docs/ and the API reference from docstrings, into build/docs.
 docs: .venv/.installed
@@ -49,11 +54,11 @@ keywords:
 	$(PY) $(PIP) -c constraints.txt -e '.[dev,contracts,reporters]'
 	touch $@
 
-lanes: lane-core lane-oldest-torch lane-lowest
+lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed
 
 # What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
-	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow
+	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow $(APART)
 # Modules that need matplotlib, whose doctests are left out, too.
 DRAWN := $(addprefix reporting/,course.py figures.py page.py svg.py)
 CORE := tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
@@ -69,9 +74,14 @@ lane-oldest-torch: .venv-oldest-torch/.installed
 # not depend on their releases; the experiment trackers need newer ones, and
 # this transformers cannot read its own arguments from a file beside this accelerate.
 lane-lowest: .venv-lowest/.installed
-	PASSK_GUARD_WITHOUT="wandb trackio mlflow" .venv-lowest/bin/python $(PYTEST) -m trainers \
+	PASSK_GUARD_WITHOUT="wandb trackio mlflow $(APART)" .venv-lowest/bin/python $(PYTEST) -m trainers \
 		--ignore=tests/integrations/test_config_files.py \
 		$(addprefix tests/,cli integrations prompts rollouts session)
+
+# DeepSpeed's communication on a CPU is compiled as it is first used, by the ninja beside it.
+lane-deepspeed: .venv-deepspeed/.installed
+	PATH="$(CURDIR)/.venv-deepspeed/bin:$$PATH" DS_ACCELERATOR=cpu .venv-deepspeed/bin/python \
+		-m pytest -q $(addprefix tests/integrations/test_,deepspeed.py quantised.py)
 
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core
@@ -95,6 +105,13 @@ lane-lowest: .venv-lowest/.installed
 	.venv-lowest/bin/python $(PIP) -c constraints-lowest.txt -e '.[dev]'
 	touch $@
 
+.venv-deepspeed/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-deepspeed
+	.venv-deepspeed/bin/python $(PIP) -c constraints.txt torch
+	DS_ACCELERATOR=cpu .venv-deepspeed/bin/python $(PIP) -c constraints.txt \
+		-e '.[trl,lightning,deepspeed]' peft bitsandbytes ninja pytest pytest-xdist
+	touch $@
+
 # In an environment of yours, whose torch fits the driver: nothing is installed.
 GPU_PYTHON ?= python
 
@@ -102,4 +119,4 @@ gpu:
 	env -u OMP_NUM_THREADS $(GPU_PYTHON) tests/gpu/run.py
 
 clean:
-	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -127,7 +127,8 @@ def make_trainer(
     """A real GRPO run: 32 prompts x 16 rollouts a step, at a constant learning rate by default."""
     from trl import GRPOConfig, GRPOTrainer  # the task itself does without
 
-    settings.setdefault("lr_scheduler_type", "constant")
+    defaults = {"lr_scheduler_type": "constant", "per_device_train_batch_size": 512}
+    defaults |= {"use_cpu": True, "bf16": False}
     return GRPOTrainer(
         model=model,
         reward_funcs=right_answer,
@@ -135,12 +136,11 @@ def make_trainer(
             output_dir=out,
             max_steps=steps,
             learning_rate=learning_rate,
-            per_device_train_batch_size=512,
             num_generations=16,
             max_completion_length=ANSWER_TOKENS,
             save_strategy="no",
             seed=seed,
-            **{"use_cpu": True, "bf16": False, **settings},
+            **{**defaults, **settings},
         ),
         train_dataset=make_rows(4096, products=products, seed=seed),
         processing_class=tokenizer,

@@ -106,7 +106,13 @@ def _batch(trainer: Any) -> int | None:
     return size * int(trainer.accumulate_grad_batches) * int(trainer.world_size)
 
 
-def module_host(trainer: Any, module: Any, say: Callable[[str], None], progress: Progress) -> Host:
+def module_host(
+    trainer: Any,
+    module: Any,
+    say: Callable[[str], None],
+    progress: Progress,
+    why_no_mix: str | None = None,
+) -> Host:
     """What the module offers to its guard."""
     return Host(
         name=type(module).__name__,
@@ -118,4 +124,5 @@ def module_host(trainer: Any, module: Any, say: Callable[[str], None], progress:
         progress=progress,
         samples_per_step=lambda: _batch(trainer),
         autocast=getattr(trainer.precision_plugin, "forward_context", nullcontext),
+        why_no_mix=why_no_mix,
     )

@@ -11,11 +11,12 @@ from transformers import TrainerCallback
 from passk_guard.config import PassKGuardConfig
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._needs import Need, check_needs
-from passk_guard.integrations._parallel import refuse_unsupported
+from passk_guard.integrations._parallel import check_trainer_parallelism
 from passk_guard.integrations._running_trainer import resumed_folder, running_trainer
 from passk_guard.integrations._trainer_side import TransformersSide
 from passk_guard.remedies.anchors import norm
 from passk_guard.remedies.gradient_term import HostNorm, add_to_gradients
+from passk_guard.runtime.sharding import refuse_splits
 from passk_guard.session.session import Session
 from passk_guard.session.state_file import FILE_NAME, read_state, write_state
 
@@ -65,7 +66,7 @@ class GuardCallback(TrainerCallback, ABC):
         if self._trainer is None:
             self._check(trainer)
             check_needs(trainer, NEEDS, "transformers", ">=4.56.2,<6")
-            refuse_unsupported(trainer)
+            check_trainer_parallelism(trainer, self.config)
             self._trainer = trainer
             self._side.found(trainer)
         self._refuse_second_guard()
@@ -95,9 +96,10 @@ class GuardCallback(TrainerCallback, ABC):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check, install the objective, probe the untouched policy."""
         self._meet(running_trainer())
-        made_anew = getattr(self._trainer, "model_init", None) is not None
-        if not self._session.built or (made_anew and self._trainer.model is not self._model):
+        # model_init makes a model anew, and FSDP1 puts it into another one.
+        if not self._session.built or self._trainer.model is not self._model:
             self._build_anew()
+        refuse_splits(self._trainer.model)
         total, load = state.max_steps if state.max_steps > 0 else None, None
         if state.global_step > 0:
             folder = resumed_folder(self._trainer)

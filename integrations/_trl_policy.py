@@ -25,7 +25,8 @@ from passk_guard.runtime.isolation import (
     kept_attributes,
     kept_modes,
 )
-from passk_guard.runtime.sharding import reshard
+from passk_guard.runtime.lockstep import all_or_none
+from passk_guard.runtime.sharding import named_parameters
 
 __all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
 
@@ -73,9 +74,7 @@ class TRLPolicy:
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """Named parameters of the unwrapped model."""
-        reshard(self._trainer.model)
-        named: Iterable[tuple[str, Parameter]] = self._trainer.model.named_parameters()
-        return named
+        return named_parameters(self._trainer.model)
 
     @property
     def model(self) -> torch.nn.Module:
@@ -142,7 +141,8 @@ class TRLPolicy:
 
         self._rewards.completions = None
         # After continuous batching TRL puts the model into train mode.
-        with tapped_rewards(self._trainer) as tapped, kept_modes(self._trainer.model):
+        together = all_or_none(self._trainer.accelerator.num_processes > 1)  # TRL gathers within
+        with together, tapped_rewards(self._trainer) as tapped, kept_modes(self._trainer.model):
             output = self._trainer._generate_and_score_completions(local)
         self._rewards.raise_errors()
         rewards = tapped[-1][:, self._index].float().cpu()

@@ -12,9 +12,11 @@ from passk_guard.gradients.parameters import ParameterFilter
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._lightning_side import LightningSide, module_host
 from passk_guard.integrations._needs import Need, check_needs
+from passk_guard.integrations._parallel import check_deepspeed, no_anchors
 from passk_guard.objectives.passk_objective import PassKObjective
 from passk_guard.remedies.anchors import norm
 from passk_guard.remedies.gradient_term import add_to_gradients, averaged
+from passk_guard.runtime.sharding import refuse_splits
 from passk_guard.session.arguments import Arguments
 from passk_guard.session.guard_for_host import hosted_guard
 from passk_guard.session.session import Session
@@ -44,7 +46,6 @@ _NEEDS = (
     Need("optimizers", None, "see Adam's moments"),
     Need("save_checkpoint", 1, "save where action='checkpoint' asks for it"),
 )
-_UNSUPPORTED = ("FSDPStrategy", "DeepSpeedStrategy")  # ModelParallelStrategy is FSDP2
 
 
 class PassKGuardCallback(Callback):
@@ -193,19 +194,26 @@ class PassKGuardCallback(Callback):
         if self._session.built:
             return
         strategy = type(trainer.strategy)
-        if any(cls.__name__ in _UNSUPPORTED for cls in strategy.__mro__):
+        kinds = {kind.__name__ for kind in strategy.__mro__}
+        if "FSDPStrategy" in kinds:
             raise ValueError(
-                f"passk-guard does not support {strategy.__name__}, whose parameters have no "
-                "gradients of their own: one process, DDP and ModelParallelStrategy (FSDP2) work."
+                f"passk-guard does not support {strategy.__name__} (FSDP1), whose parameters have "
+                "no gradients of their own: one process, DDP, ModelParallelStrategy (FSDP2) and "
+                "DeepSpeedStrategy work."
             )
+        why_no_mix = None
+        if "DeepSpeedStrategy" in kinds:
+            check_deepspeed(self.config)
+            why_no_mix = no_anchors("DeepSpeed")
         check_needs(trainer, _NEEDS, "lightning", ">=2.4")
         self._side.found(trainer, pl_module)
         terminal = self._session.terminal
-        host = module_host(trainer, pl_module, terminal.say, terminal.progress)
+        host = module_host(trainer, pl_module, terminal.say, terminal.progress, why_no_mix)
         self._session.attach(*hosted_guard(host, self._arguments, self.config))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up a saved state, and probe the untouched policy."""
+        refuse_splits(pl_module)
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         restored, self._restored = self._restored, {}
         load = (lambda: restored) if step > 0 or restored else None

@@ -10,6 +10,7 @@ from transformers import Trainer
 from passk_guard.config import Actions, Names, PassKGuardConfig
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.integrations._parallel import why_no_anchors
 from passk_guard.integrations._trainer_callback import GuardCallback
 from passk_guard.integrations._trainer_side import trainer_host
 from passk_guard.objectives.passk_objective import PassKObjective
@@ -157,5 +158,6 @@ class PassKGuardCallback(GuardCallback):
 
     def _build(self) -> None:
         terminal = self._session.terminal
-        host = trainer_host(self._trainer, terminal.say, terminal.progress)
+        why = why_no_anchors(self._trainer)
+        host = trainer_host(self._trainer, terminal.say, terminal.progress, why)
         self._session.attach(*hosted_guard(host, self._arguments, self.config))

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["PassKGuardWarning", "ProbeError", "survived", "warn"]
+__all__ = ["HalfDone", "PassKGuardWarning", "ProbeError", "survived", "warn"]
 
 
 class PassKGuardWarning(UserWarning):
@@ -15,6 +15,13 @@ class PassKGuardWarning(UserWarning):
 
 class ProbeError(RuntimeError):
     """A probe could not be completed. It is lost; training goes on."""
+
+
+class HalfDone(BaseException):
+    """One process failed where all have to go on together: the others wait for it in the middle.
+
+    No fault can be survived there, so this is no :class:`Exception`: it ends the run.
+    """
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from passk_guard.cli.alone import alone
+from passk_guard.cli.stacks import STACKS
 from passk_guard.cli.tables import print_table
 from passk_guard.cli.tiny_trainers import STEPS
 from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
@@ -54,12 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     wrong = problems(versions, findings)
     if aloud:
         _show_trainers(findings)
+        _show_stacks()
         _say(*conclusion(wrong, findings))
     else:
         found = {
             "packages": [asdict(package) for package in versions],
             "accelerators": devices,
             "trainers": [asdict(finding) for finding in findings],
+            "runs on": [asdict(stack) for stack in STACKS],
             "problems": wrong,
         }
         print(json.dumps(found, indent=2))
@@ -129,6 +132,18 @@ def _show_trainers(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.verdict in ("cannot tell", "not tried") and finding.reason:
             _say(f"{finding.trainer}: {finding.reason}.")
+
+
+def _show_stacks() -> None:
+    plain = str.maketrans("", "", "`")
+    _say("What runs where, as tested; not measured on a GPU:")
+    print_table(
+        ["", "TRL, Trainer", "Lightning", "gradients from", "refused with it"],
+        [
+            [text.translate(plain) for text in (s.what, s.trl, s.lightning, s.gradients, s.without)]
+            for s in STACKS
+        ],
+    )
 
 
 def _say(*paragraphs: str) -> None:

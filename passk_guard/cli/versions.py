@@ -16,7 +16,7 @@ __all__ = ["Package", "packages"]
 
 _NAMES = (
     *("torch", "numpy", "transformers", "accelerate", "trl", "lightning", "pytorch-lightning"),
-    *("peft", "tensorboard", "matplotlib", "jinja2", "rich"),
+    *("deepspeed", "peft", "tensorboard", "matplotlib", "jinja2", "rich"),
 )
 # Lightning goes by two names, released together under one number.
 _SAME_RELEASES = {"pytorch-lightning": "lightning"}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.runtime.processes import add_up, everywhere, world
-from passk_guard.runtime.sharding import local_part
+from passk_guard.runtime.sharding import local_part, whole_numel
 
 __all__ = ["DEFAULT_MEMORY_LIMIT", "ExactGramian", "GradientAccumulator", "exact_bytes"]
 
@@ -20,8 +20,15 @@ DEFAULT_MEMORY_LIMIT = 4 * 2**30
 class GradientAccumulator(Protocol):
     """Takes gradients piece by piece."""
 
-    def add(self, row: int, name: str, gradient: Tensor) -> None:
-        """Add one parameter's gradient to the gradient of prompt ``row``."""
+    def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
+        """Add one parameter's gradient, or a slice of it, to the gradient of prompt ``row``.
+
+        Args:
+            row: of the prompt.
+            name: of the parameter.
+            gradient: the parameter's, or a slice of the flattened one.
+            offset: where the slice begins.
+        """
         ...
 
 
@@ -32,8 +39,8 @@ class ExactGramian:
         self._rows = rows
         self._gradients: dict[str, Tensor] = {}
 
-    def add(self, row: int, name: str, gradient: Tensor) -> None:
-        """Add one parameter's gradient to the gradient of prompt ``row``."""
+    def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
+        """Add one parameter's gradient, or this process's part of it, to that of prompt ``row``."""
         flat, _ = local_part(gradient)
         self._of(name, len(flat), flat.device)[row] += flat
 
@@ -46,8 +53,8 @@ class ExactGramian:
         """Add up what processes hold; each of them names all parameters."""
         if world()[1] > 1:
             for name, parameter in parameters:
-                self.add(0, name, torch.zeros_like(parameter))  # this one may hold none of it
-                add_up(self._gradients[name])
+                # This one may hold none of it.
+                add_up(self._of(name, whole_numel(parameter), parameter.device))
 
     def gramian(self, *, sharded: bool = False) -> Tensor:
         """``(rows, rows)`` float64 inner products, on the CPU.
@@ -63,4 +70,4 @@ class ExactGramian:
 
 def exact_bytes(parameters: Sequence[tuple[str, Parameter]], prompts: int) -> int:
     """Bytes that :class:`ExactGramian` takes: a float32 gradient for each prompt."""
-    return 4 * prompts * sum(parameter.numel() for _, parameter in parameters)
+    return 4 * prompts * sum(whole_numel(parameter) for _, parameter in parameters)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,9 +27,10 @@ from passk_guard.gradients.sketch import SketchedGramian
 from passk_guard.rollouts.batching import micro_batches
 from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
+from passk_guard.runtime.fsdp1 import flat_gradients, is_flat
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress, silent
-from passk_guard.runtime.sharding import is_sharded, my_rollouts
+from passk_guard.runtime.sharding import is_sharded, my_rollouts, runs_together
 
 __all__ = ["BackwardEngine", "add_gradient", "prompt_gramian"]
 
@@ -112,18 +115,22 @@ def prompt_gramian(
     accumulator: ExactGramian | SketchedGramian = ExactGramian(len(signal))
     if exact_bytes(parameters, len(groups)) > memory_limit:
         accumulator = SketchedGramian(len(signal), seed=seed)
-    sharded = is_sharded(parameter for _, parameter in parameters)
+    tensors = [parameter for _, parameter in parameters]
+    sharded, together = is_sharded(tensors), runs_together(tensors)
     rank, size = (0, 1) if sharded else world()  # every process does its part of every prompt
 
-    def my_share() -> tuple[list[int], list[int]]:
+    def my_share() -> None:
         mine = range(len(signal))[rank::size]
         for done, row in enumerate(mine):
             progress("gradients", done, len(mine))
             group = groups[signal[row]]
             add_gradient(accumulator, row, policy, group, parameters, rollouts_per_backward, scales)
-        return counts(groups)
+        if together and len(mine) * size < len(signal):  # only because the others are not done yet
+            group = replace(groups[signal[0]], success=torch.zeros(groups[signal[0]].n))
+            add_gradient(accumulator, 0, policy, group, parameters, rollouts_per_backward, scales)
 
-    check_same(everywhere(my_share))
+    check_same(everywhere(lambda: counts(groups)))  # or some would run more passes than others
+    everywhere(my_share, together=together)
     if signal and not sharded:
         accumulator.merge(parameters)
     gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
@@ -152,21 +159,27 @@ def add_gradient(
     # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
     coefficients = group.centred_success() / group.n
     tokens: Sequence[Tensor] = group.tokens
-    sharded = is_sharded(parameter for _, parameter in parameters)
-    if sharded:
+    tensors = [parameter for _, parameter in parameters]
+    if is_sharded(tensors):
         mine, share = my_rollouts(group.n)
         coefficients = coefficients[mine] * share
         tokens = [tensor[mine] for tensor in tokens]
-    with _gradients_go_to(accumulator, row, parameters, scales):
+    together = runs_together(tensors)
+    if any(map(is_flat, tensors)):
+        into = flat_gradients(parameters, partial(accumulator.add, row))
+    else:
+        into = _gradients_go_to(accumulator, row, parameters, scales)
+    with into as done:
         for which in micro_batches(len(coefficients), rollouts_per_backward, tokens[0].shape[1]):
             scores = policy.log_probs(*(tensor[which] for tensor in tokens))
             loss = scores.sum(-1) @ coefficients[which].to(scores)
-            # A sharded one must not leave here: the other processes wait for its backward.
-            if not sharded and not bool(loss.isfinite()):
+            # Where all run together it must not leave here: the others wait for its backward.
+            if not together and not bool(loss.isfinite()):
                 raise FloatingPointError(
                     f"the policy gave a log-probability that is not finite on row {group.row}"
                 )
             loss.backward()
+            done()
 
 
 @contextmanager
@@ -175,7 +188,7 @@ def _gradients_go_to(
     row: int,
     parameters: Sequence[tuple[str, Parameter]],
     scales: Mapping[str, Tensor] | None,
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Within, ``backward()`` feeds the accumulator and leaves every ``.grad`` as it was.
 
     Post-accumulate hooks of others (optimisers that step inside backward) are set aside: they
@@ -202,7 +215,7 @@ def _gradients_go_to(
             if parameter._post_accumulate_grad_hooks:
                 parameter._post_accumulate_grad_hooks.clear()
             handles.append(parameter.register_post_accumulate_grad_hook(feed(name)))
-        yield
+        yield lambda: None  # fed within the backward
     finally:
         for handle in handles:
             handle.remove()

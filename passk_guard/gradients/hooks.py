@@ -25,8 +25,9 @@ from passk_guard.gradients.watching import Watch, known_layers
 from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import packs
+from passk_guard.runtime.fsdp1 import is_flat
 from passk_guard.runtime.processes import everywhere, shared, world
-from passk_guard.runtime.sharding import is_sharded
+from passk_guard.runtime.sharding import runs_together, whole_numel, whole_shape
 
 __all__ = ["HookEngine"]
 
@@ -114,15 +115,22 @@ class HookEngine:
             Their share of all parameters.
 
         Raises:
+            FloatingPointError: a gradient is not finite.
             Unwatchable: as in :meth:`take`.
         """
         parameters = self._parameters()
+        if any(is_flat(parameter) for _, parameter in parameters):
+            raise Unwatchable("FSDP1 lays parameters end to end")
         if self._unknown is None:
             most, model = self._settings.rollouts_per_backward, _model_of(self._policy)
             found = everywhere(
-                lambda: unknown_parameters(self._policy, model, groups, parameters, most)
+                lambda: unknown_parameters(self._policy, model, groups, parameters, most),
+                together=runs_together(p for _, p in parameters),
             )
-            self._note(frozenset().union(*found))
+            unknown = [names for names in found if names is not None]
+            if len(unknown) < len(found):
+                raise FloatingPointError("a gradient of the policy is not finite")
+            self._note(frozenset().union(*unknown))
         return self._unknown_share()
 
     @property
@@ -137,12 +145,12 @@ class HookEngine:
         return f"watched layers, many prompts per backward{sketch}{share}"
 
     def _unknown_share(self) -> float:
-        sizes = {name: parameter.numel() for name, parameter in self._parameters()}
+        sizes = {name: whole_numel(parameter) for name, parameter in self._parameters()}
         return sum(sizes.get(name, 0) for name in self._unknown or ()) / sum(sizes.values())
 
     def _note(self, unknown: frozenset[str]) -> None:
         self._unknown = unknown.union(self._unknown or ())
-        if self._unknown and is_sharded(p for _, p in self._parameters()):
+        if self._unknown and runs_together(p for _, p in self._parameters()):
             raise Unwatchable(
                 f"{min(self._unknown)!r} is sharded, and no layer that is known holds it"
             )
@@ -155,7 +163,7 @@ class HookEngine:
         groups = sum(map(len, batches))
         while True:
             parameters = self._parameters()
-            rows, shapes = sum(map(len, signal)), {n: p.shape for n, p in parameters}
+            rows, shapes = sum(map(len, signal)), {n: whole_shape(p) for n, p in parameters}
             sink: ExactFactors | TwoSidedGramian = ExactFactors(rows, shapes)
             if exact_bytes(parameters, groups) > self._settings.memory_limit:
                 sink = TwoSidedGramian(rows, shapes, self._size, seed)
@@ -187,20 +195,20 @@ class HookEngine:
             parts = [[i] for i in range(len(batch))] if others else packs(batch, most)
             work += [(first + part[0], [batch[i] for i in part]) for part in parts]
             first += len(batch)
-        sharded = is_sharded(p for _, p in parameters)
+        together = runs_together(p for _, p in parameters)
         rank, size = world()
-        one = HookedPass(self._policy, watch, sink, most, finite=not sharded)
+        one = HookedPass(self._policy, watch, sink, most, finite=not together)
 
         def of_pack(index: int) -> list[Tensor]:
             again = index % size != rank  # only because the others are not done yet
-            if again and not sharded:
+            if again and not together:
                 return []
             row, groups = work[index]
             progress("gradients", row, first)
             return one.take(row, groups, 0.0 if again else 1.0)
 
         with watch.attached():
-            found = shared(range(len(work)), of_pack)
+            found = shared(range(len(work)), of_pack, together=together)
         strangers = frozenset().union(*everywhere(lambda: frozenset(watch.strangers)))
         scores = [log_probs for pack in found for log_probs in pack]
         return None if others else scores, strangers

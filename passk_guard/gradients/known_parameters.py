@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from passk_guard.gradients.watching import Layers, Watch, known_layers
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
-from passk_guard.runtime.sharding import is_sharded
+from passk_guard.runtime.sharding import is_sharded, runs_together, whole_shape
 
 __all__ = ["unknown_parameters"]
 
@@ -29,7 +30,7 @@ def unknown_parameters(
     groups: Sequence[RolloutGroup],
     parameters: Sequence[tuple[str, Parameter]],
     most: int | None,
-) -> frozenset[str]:
+) -> frozenset[str] | None:
     """Names of those that no known layer holds, and of those where autograd finds something else.
 
     Four rollouts of two prompts go through both ways together, so that a layer that mixes up
@@ -43,6 +44,10 @@ def unknown_parameters(
         parameters: to differentiate by.
         most: rollouts at once.
 
+    Returns:
+        ``None`` where a gradient is not finite, which tells nothing. No error: it may be so on one
+        process only.
+
     Raises:
         Unwatchable: checkpointing is re-entrant.
     """
@@ -54,16 +59,19 @@ def unknown_parameters(
         group.those(torch.stack([group.success.argmax(), group.success.argmin()]))
         for group in groups[:2]
     ]
-    shapes = {name: parameter.shape for name, parameter in parameters}
+    shapes = {name: whole_shape(parameter) for name, parameter in parameters}
     truth = TwoSidedGramian(len(few), shapes, _SIZE)
     for row, group in enumerate(few):
         add_gradient(truth, row, policy, group, parameters, most)
-    sharded = is_sharded(parameter for _, parameter in parameters)
-    if sharded:
+    tensors = [parameter for _, parameter in parameters]
+    if is_sharded(tensors):
         truth.merge(parameters)
-    watch, found = _watched(policy, model, layers, few, shapes, most, finite=not sharded)
+    finite = not runs_together(tensors)
+    watch, found = _watched(policy, model, layers, few, shapes, most, finite=finite)
     want = {name: truth.sketch(name) for name in known}
     whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
+    if not math.isfinite(whole):
+        return None
     slack = _HALF_SLACK if watch.half else _SLACK
     wrong = {name for name in known if _differ(found.sketch(name), want[name], whole, slack)}
     return frozenset(shapes) - known | wrong | watch.strangers

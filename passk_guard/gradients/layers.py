@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from passk_guard.runtime.sharding import whole_shape
+
 __all__ = ["Feed", "Names", "Rule", "Sink", "rule_of"]
 
 Names = Mapping[str, str]
@@ -62,7 +64,7 @@ def rule_of(layer: Any) -> Rule | None:
     for known, rule in _RULES.items():
         if isinstance(layer, known) and kind.forward is known.forward:
             return rule if _is_plain(layer) else None
-    if kind.__name__ == "Conv1D" and getattr(layer, "nf", None) == layer.weight.shape[-1]:
+    if kind.__name__ == "Conv1D" and getattr(layer, "nf", None) == whole_shape(layer.weight)[-1]:
         return partial(_linear, side=_LEFT)  # transformers', of GPT-2: the other way round
     if kind.__name__.endswith("RMSNorm") and _epsilon(layer) is not None:
         return _rms_norm

@@ -92,8 +92,8 @@ class TwoSidedGramian:
             values = values @ signs
         self._made(name, values.device).index_add_(0, owners, values[:, :, None])
 
-    def add(self, row: int, name: str, gradient: Tensor) -> None:
-        """Add one parameter's gradient, or this process's shard of it, as it is."""
+    def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
+        """Add one parameter's gradient, or this process's shard of it, as it is; no slices."""
         shape = self._shapes[name]
         flat, start = local_part(gradient)
         owner = torch.tensor([row], device=flat.device)

@@ -70,6 +70,7 @@ class Watch:
         self._batch: tuple[Tensor, int] | None = None  # while a forward runs
         self._placed: dict[tuple[Any, ...], Tensor] = {}  # the batch's owners
         self._first: list[Tensor] = []
+        self._noted: nn.Module | None = None  # its output is the last of these
         self.strangers: set[str] = set()
         self._spread, self.spreads, self.half = spread, False, False
 
@@ -125,7 +126,9 @@ class Watch:
         """Where the path of gradients ends: an output that has one, from inputs that have none."""
         if self._batch is None or not isinstance(output, Tensor) or not output.requires_grad:
             return
-        if not any(value.requires_grad for value in _tensors(args, kwargs)):
+        # What others made of an output that is known already, as ZeRO-3 does, ends too early.
+        noted, self._noted = self._noted, None
+        if noted is not module and not any(v.requires_grad for v in _tensors(args, kwargs)):
             self._first.append(output)
 
     def _watch(
@@ -136,6 +139,9 @@ class Watch:
             return None
         if not inputs:
             return None
+        if not any(value.requires_grad for value in inputs):
+            self._first.append(output)
+            self._noted = layer
         rule, names = self._layers[layer]
         x, many = inputs[0], len(self._batch[0])
         self.half |= output.dtype.itemsize == 2

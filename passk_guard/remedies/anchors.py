@@ -180,8 +180,8 @@ class _Sum:
     def __init__(self) -> None:
         self.gradients: dict[str, Tensor] = {}
 
-    def add(self, row: int, name: str, gradient: Tensor) -> None:
-        """Add one parameter's gradient."""
+    def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
+        """Add one parameter's gradient, whole."""
         if name in self.gradients:
             self.gradients[name] += gradient
         else:

@@ -16,7 +16,7 @@ from passk_guard.rollouts.group import RolloutGroup, packed
 from passk_guard.rollouts.plain_sampling import plain_config, plain_sampling
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import checkpointing_without_dropout, kept_modes
-from passk_guard.runtime.sharding import is_sharded
+from passk_guard.runtime.sharding import generating, named_parameters, runs_together
 
 __all__ = ["HFPolicy"]
 
@@ -84,8 +84,7 @@ class HFPolicy:
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """The model's named parameters."""
-        named: Iterable[tuple[str, Parameter]] = self.model.named_parameters()
-        return named
+        return named_parameters(self.model)
 
     def log_probs(
         self, input_ids: Tensor, attention_mask: Tensor, completion_mask: Tensor
@@ -192,7 +191,7 @@ class HFPolicy:
         rooms = [int(min(self._longest, self._positions - length)) for length in lengths]
         order = sorted(range(len(rooms)), key=rooms.__getitem__, reverse=True)
         parts = [list(part) for _, part in groupby(order, key=rooms.__getitem__)]
-        if is_sharded(self.model.parameters()):
+        if runs_together(self.model.parameters()):
             parts = [order]  # processes wait for one another: as many batches on each
         for part in parts:
             for start in range(0, len(part), self._at_once):
@@ -220,12 +219,12 @@ class HFPolicy:
         for i, prompt in enumerate(prompts):
             ids[i, width - len(prompt) :] = torch.tensor(prompt)
             mask[i, width - len(prompt) :] = 1
-        with kept_modes(self.model):
+        with kept_modes(self.model), generating(self.model):
             output = self.model.generate(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),
                 generation_config=config,
-                synced_gpus=is_sharded(self.model.parameters()),
+                synced_gpus=runs_together(self.model.parameters()),
             )
         return [_until_end(row, set(self._eos)) for row in output[:, width:].tolist()]
 

@@ -11,6 +11,7 @@ from passk_guard.rollouts.batching import TOKENS_AT_ONCE, micro_batches
 from passk_guard.rollouts.group import RolloutGroup, stacked
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import shared
+from passk_guard.runtime.sharding import runs_together
 
 __all__ = ["packs", "score", "score_all", "scored"]
 
@@ -45,8 +46,11 @@ def score_all(
     def forward(tokens: Sequence[Tensor], which: slice) -> Tensor:
         return policy.log_probs(*tokens)
 
+    # A policy whose model lies elsewhere has none here.
+    named = policy.parameters() if hasattr(policy, "parameters") else []
     with torch.no_grad():
-        found = shared(list(packs(groups, rollouts_per_forward)), of_pack)
+        parts = list(packs(groups, rollouts_per_forward))
+        found = shared(parts, of_pack, together=runs_together(p for _, p in named))
     return [scores for pack in found for scores in pack]
 
 

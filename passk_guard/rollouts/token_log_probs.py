@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from passk_guard.rollouts.token_rows import tokens_of
-from passk_guard.runtime.sharding import is_sharded
+from passk_guard.runtime.sharding import runs_together
 
 __all__ = ["LOGITS_AT_ONCE", "token_log_probs"]
 
@@ -60,7 +60,7 @@ def token_log_probs(
         head is not None
         and input_ids.numel() * vocabulary > logits_at_once
         and head not in _plain_only
-        and not is_sharded(head.parameters())  # processes have unlike numbers of pieces
+        and not runs_together(head.parameters())  # processes have unlike numbers of pieces
     ):
         found = _before_head(model, head, inputs)
         if found is None:

@@ -20,8 +20,9 @@ from passk_guard.rollouts.verified_again import completion_ids, shared_out
 from passk_guard.rollouts.verifier import checked_scores, copied, decide_success, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
 from passk_guard.runtime.isolation import kept_modes
+from passk_guard.runtime.lockstep import all_or_none
 from passk_guard.runtime.processes import everywhere, world
-from passk_guard.runtime.sharding import reshard
+from passk_guard.runtime.sharding import reshard, runs_together
 
 __all__ = ["VerifiedPolicy", "finished"]
 
@@ -136,7 +137,9 @@ class VerifiedPolicy:
         filled: int,
     ) -> list[RolloutGroup]:
         more = () if temperature is None else (temperature,)
-        with self._autocast(), kept_modes(self._module):
+        parameters = () if self._module is None else self._module.parameters()
+        together = all_or_none(runs_together(parameters))
+        with together, self._autocast(), kept_modes(self._module):
             groups = self._policy.generate(rows, row_ids, n, *more)
         groups, rows = groups[: len(rows) - filled], rows[: len(rows) - filled]
         if self._verifier is None:

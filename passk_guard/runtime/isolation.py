@@ -74,8 +74,13 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+# On a CPU bitsandbytes repacks 4-bit weights for good at the first forward in eval mode, where its
+# layers have this flag: training would go on with other kernels.
+_REPACKS = "support_avx512bf16_for_cpu"
+
 # What generation helpers switch on submodules and do not always switch back after an error.
 _MODULE_FLAGS = (
+    _REPACKS,
     *("training", "gradient_checkpointing", "_gradient_checkpointing_func"),
     *("_require_grads_hook", "_require_grads_hooks"),
 )
@@ -95,6 +100,9 @@ def _kept_module(module: nn.Module) -> Iterator[None]:
                 stack.enter_context(kept_attributes(m, "generation_config", copied=True))
         for config in {id(c): c for m, _ in flags for c in _configs(m)}.values():
             stack.enter_context(kept_attributes(config, "use_cache"))
+        for m, kept in flags:
+            if _REPACKS in kept:
+                m.__dict__[_REPACKS] = False
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, distributed
 
 from passk_guard.errors import ProbeError
+from passk_guard.runtime.lockstep import all_or_none
 
 __all__ = ["add_up", "decided_by_first", "everywhere", "shared", "world"]
 
@@ -22,12 +23,17 @@ def world() -> tuple[int, int]:
     return 0, 1
 
 
-def everywhere(work: Callable[[], T]) -> list[T]:
+def everywhere(work: Callable[[], T], *, together: bool = False) -> list[T]:
     """Run ``work`` on every process and give all of them all results, by rank.
 
     An error on one process is raised on all: none of them waits for results that never come.
 
+    Args:
+        work: returns what can be pickled.
+        together: whether processes wait for one another within ``work``.
+
     Raises:
+        HalfDone: this one has left the others waiting within ``work``.
         Exception: this process's own.
         ProbeError: another process's, named.
     """
@@ -37,7 +43,8 @@ def everywhere(work: Callable[[], T]) -> list[T]:
     result: T | None = None
     error: Exception | None = None
     try:
-        result = work()
+        with all_or_none(together):
+            result = work()
     except Exception as mine:
         error = mine
     said = None if error is None else f"{type(error).__name__}: {error}"
@@ -51,17 +58,22 @@ def everywhere(work: Callable[[], T]) -> list[T]:
     return [value for value, _ in found]
 
 
-def shared(items: Sequence[A], work: Callable[[A], T]) -> list[T]:
+def shared(items: Sequence[A], work: Callable[[A], T], *, together: bool = False) -> list[T]:
     """``work(item)`` for every item, shared out over processes; all of them get all results.
 
     Each process does the same number, repeating some: sharded processes wait for one another.
+
+    Args:
+        items: alike on every process.
+        work: as in :func:`everywhere`.
+        together: as there.
 
     Raises:
         Exception: as in :func:`everywhere`.
     """
     rank, size = world()
     mine = [min(i, len(items) - 1) for i in range(rank, -(-len(items) // size) * size, size)]
-    parts = everywhere(lambda: [work(items[i]) for i in mine])
+    parts = everywhere(lambda: [work(items[i]) for i in mine], together=together)
     return [parts[i % size][i // size] for i in range(len(items))]
 
 

@@ -91,7 +91,7 @@ def test_json_is_all_that_is_printed(capsys, bare):
     assert main(["doctor", "--json"]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
-    assert set(found) == {"packages", "accelerators", "trainers", "problems"}
+    assert set(found) == {"packages", "accelerators", "trainers", "runs on", "problems"}
     assert set(found["packages"][0]) == {"name", "installed", "supported", "mark"}
     assert {trainer["verdict"] for trainer in found["trainers"]} == {"not installed"}
     assert err == ""

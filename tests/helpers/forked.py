@@ -74,8 +74,8 @@ def run(worker, *arguments, environments=({},)):
         return [(code, out.read_text()) for code, (_, out) in zip(codes, started, strict=True)]
 
 
-def together(worker, *arguments, processes=2):
-    """Run a worker file on so many processes, with the environment that torchrun gives them."""
+def run_together(worker, *arguments, processes=2):
+    """:func:`run` on so many processes, with the environment that torchrun gives them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -89,7 +89,12 @@ def together(worker, *arguments, processes=2):
         "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
     ranks = [{**shared, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)]
-    ended = run(worker, *arguments, environments=ranks)
+    return run(worker, *arguments, environments=ranks)
+
+
+def together(worker, *arguments, processes=2):
+    """Run a worker file on so many processes to its end."""
+    ended = run_together(worker, *arguments, processes=processes)
     failed = [output for code, output in ended if code]
     assert not failed, failed[0][-3000:]
     assert all(code == 0 for code, _ in ended), [output[-3000:] for _, output in ended]

@@ -12,6 +12,7 @@ from torch_lm import TorchLM
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import isolated
+from passk_guard.runtime.sharding import named_parameters
 
 
 class BanditPolicy(nn.Module):
@@ -84,7 +85,7 @@ class CausalLMPolicy:
         self.model, self.temperature = model, temperature
 
     def parameters(self):
-        return self.model.named_parameters()
+        return named_parameters(self.model)
 
     def log_probs(self, input_ids, attention_mask, completion_mask):
         return token_log_probs(

@@ -135,11 +135,11 @@ def test_gradient_clipping_sees_the_anchor_term(tmp_path):
 
 
 def test_strategies_without_gradients_of_their_own_are_refused(tmp_path):
-    class DeepSpeedStrategy(L.pytorch.strategies.SingleDeviceStrategy):
-        """Stands for the real one, which needs a GPU and a package to be made."""
+    class FSDPStrategy(L.pytorch.strategies.SingleDeviceStrategy):
+        """Stands for the real one, which needs a GPU."""
 
-    with pytest.raises(ValueError, match="passk-guard does not support DeepSpeedStrategy"):
-        fit(tmp_path, Automatic(), guard(), strategy=DeepSpeedStrategy(torch.device("cpu")))
+    with pytest.raises(ValueError, match="passk-guard does not support FSDPStrategy"):
+        fit(tmp_path, Automatic(), guard(), strategy=FSDPStrategy(torch.device("cpu")))
 
 
 def test_loggers_get_every_probe_at_its_own_step(tmp_path):

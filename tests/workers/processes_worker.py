@@ -5,6 +5,7 @@ import random
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,11 +18,13 @@ import torch
 import torch.distributed as dist
 from extras import is_installed
 from judged import Judge, make_guard
-from test_processes import SHARDS, gramians
+from sharded import flat, shard
+from test_processes import FLAT, SHARDS, gramians
 from tiny import LANGUAGE_MODELS, BanditPolicy, CausalLMPolicy, random_groups
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.runtime.sharding import refuse_splits
 
 ROUNDS = 50
 
@@ -67,15 +70,6 @@ def faults():
     }
 
 
-def shard(model):
-    """FSDP2: every parameter is split over the processes."""
-    from torch.distributed.fsdp import fully_shard
-
-    for layer in model.model.layers:
-        fully_shard(layer)
-    fully_shard(model)
-
-
 def disagree():
     """Rollouts that differ between processes are refused on all of them, by every engine."""
     from passk_guard import ProbeError
@@ -92,6 +86,22 @@ def disagree():
         except ProbeError as error:
             said[name] = str(error)
     return said
+
+
+def replicated():
+    """HSDP: shards that several processes hold."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("copies", "parts"))
+    model = LANGUAGE_MODELS["torch"]()
+    refuse_splits(model)
+    refuse_splits(shard(LANGUAGE_MODELS["torch"]()))
+    try:
+        refuse_splits(fully_shard(model, mesh=mesh))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 class FailsAgain(Judge):
@@ -129,11 +139,18 @@ def again():
 def main(out):
     dist.init_process_group("gloo")
     kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
-    ways = {"gramians": lambda model: None, **({"sharded": shard} if SHARDS else {})}
+    ways = {"gramians": lambda model: model, **({"sharded": shard} if SHARDS else {})}
+    flats = dict(zip(FLAT, (flat, partial(flat, keep=True)), strict=True))
     found = {
         kind: {how: gramians(kind, prepare=prepare) for how, prepare in ways.items()}
         for kind in kinds
     }
+    if "llama" in kinds:  # FSDP1 looks for tensors in what a model returns, not in every class
+        found["llama"] |= {
+            how: gramians("llama", prepare=prepare, watched=False) for how, prepare in flats.items()
+        }
+    if SHARDS:
+        found["replicated"] = replicated()
     found |= {"faults": faults(), "disagree": disagree(), "again": again()}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()

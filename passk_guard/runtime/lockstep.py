@@ -1,0 +1,59 @@
+"""Where processes wait for one another in every pass: an error on one of them is never a hang.
+
+A process that fails alone has left the others in the middle of a gather, which nobody can undo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import distributed
+
+from passk_guard.errors import HalfDone
+
+__all__ = ["all_or_none"]
+
+_PATIENCE = 60.0  # seconds, for the others to fail as well
+
+_failed = 0  # errors on this process so far
+
+
+@contextmanager
+def all_or_none(together: bool = True) -> Iterator[None]:
+    """Within, an error on all processes is an error; one on some of them ends the run.
+
+    Args:
+        together: whether processes wait for one another here; else nothing is done.
+
+    Raises:
+        HalfDone: others have not failed; they wait.
+    """
+    global _failed
+    try:
+        yield
+    except Exception as error:
+        if not together or distributed.get_world_size() == 1:
+            raise
+        _failed += 1
+        if _others_failed():
+            raise
+        raise HalfDone(
+            f"passk-guard: process {distributed.get_rank()} failed where processes wait for one "
+            "another, and left the others in the middle. The run cannot go on. Reason: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _others_failed() -> bool:
+    """Whether all processes come here, too, within a minute."""
+    store = distributed.distributed_c10d._get_default_store()
+    key = f"passk_guard/failed/{_failed}"
+    store.add(key, 1)
+    end = time.monotonic() + _PATIENCE
+    while store.add(key, 0) < distributed.get_world_size():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
