@@ -1,7 +1,8 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
 # `make check` is for every commit: all of `make test` that starts no trainer and no process.
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, the trainers on the
-# lowest supported releases, and what stands beside a trainer in production: DeepSpeed, bitsandbytes.
+# lowest supported releases, and what stands beside a trainer in production: DeepSpeed, bitsandbytes,
+# and a real vLLM engine on the CPU.
 # `make gpu` is for machines with one: see docs/gpu.md.
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -14,10 +15,10 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest \
-	lane-deepspeed gpu clean
+	lane-deepspeed lane-vllm gpu clean
 
-# These have a lane of their own: all the others do without.
-APART := deepspeed bitsandbytes
+# These have lanes of their own: all the others do without.
+APART := deepspeed bitsandbytes vllm
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
@@ -83,6 +84,12 @@ lane-deepspeed: .venv-deepspeed/.installed
 	PATH="$(CURDIR)/.venv-deepspeed/bin:$$PATH" DS_ACCELERATOR=cpu .venv-deepspeed/bin/python \
 		-m pytest -q $(addprefix tests/integrations/test_,deepspeed.py quantised.py)
 
+# TRL's rollouts from a vLLM engine in the process. On one process: an engine takes many seconds and
+# a gigabyte.
+lane-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest -q -m vllm \
+		$(addprefix tests/integrations/test_vllm,.py _server.py _processes.py)
+
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core
 	.venv-core/bin/python $(PIP) -c constraints.txt torch
@@ -109,7 +116,14 @@ lane-deepspeed: .venv-deepspeed/.installed
 	$(PYTHON) -m venv .venv-deepspeed
 	.venv-deepspeed/bin/python $(PIP) -c constraints.txt torch
 	DS_ACCELERATOR=cpu .venv-deepspeed/bin/python $(PIP) -c constraints.txt \
-		-e '.[trl,lightning,deepspeed]' peft bitsandbytes ninja pytest pytest-xdist
+		-e '.[trl,lightning,deepspeed]' peft bitsandbytes ninja math-verify pytest
+	touch $@
+
+.venv-vllm/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python $(PIP) -c constraints-vllm.txt torch
+	.venv-vllm/bin/python $(PIP) --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/python $(PIP) --no-deps -e .
 	touch $@
 
 # In an environment of yours, whose torch fits the driver: nothing is installed.
@@ -119,4 +133,4 @@ gpu:
 	env -u OMP_NUM_THREADS $(GPU_PYTHON) tests/gpu/run.py
 
 clean:
-	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed .venv-vllm runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

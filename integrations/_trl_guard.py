@@ -58,6 +58,12 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
             "without, from the policy's own distribution, which the scores belong to. Their "
             "pass@1 is not that of the training rollouts."
         )
+    if getattr(trainer, "vllm_mode", None) == "server" and getattr(trainer, "use_vllm", False):
+        session.say(
+            "passk-guard: rollouts come from a vLLM server. A server's random numbers cannot be "
+            "rewound: with probes in between, training goes on with other rollouts than without, "
+            "of the same distribution."
+        )
     live: PassKObjective | TrainerMix | None = None
     if config.objective is not None:
         live = PassKObjective(config.k, estimator=config.objective)

@@ -15,8 +15,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
+from passk_guard.integrations._trl_rollouts import grouped, unpadded
 from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
-from passk_guard.rollouts.group import RolloutGroup, packed
+from passk_guard.integrations._trl_vllm import (
+    log_prob_mode,
+    reachable_engine,
+    rollouts_at_once,
+    tapped_engine,
+    tells_log_probs,
+)
+from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.rollouts.verifier import decide_success, verifier_name
 from passk_guard.runtime.isolation import (
@@ -26,6 +34,7 @@ from passk_guard.runtime.isolation import (
     kept_modes,
 )
 from passk_guard.runtime.lockstep import all_or_none
+from passk_guard.runtime.processes import everywhere
 from passk_guard.runtime.sharding import named_parameters
 
 __all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
@@ -71,6 +80,7 @@ class TRLPolicy:
         self._rewards = ProbeRewards(timeout)
         self._threshold = threshold
         self._temperature = temperature
+        self._mode: str | None = None  # of an engine's log-probs, once it was asked
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """Named parameters of the unwrapped model."""
@@ -103,27 +113,36 @@ class TRLPolicy:
         n: int,
         temperature: float | None = None,
     ) -> list[RolloutGroup]:
-        """Sample and verify ``n`` rollouts per row, no more at a time than training does."""
+        """Sample and verify ``n`` rollouts per row, in as few calls as is safe."""
         if n == 1 and not hasattr(self._trainer, "num_generations_eval"):
             pairs = self.generate(rows, row_ids, 2, temperature)  # trl < 0.25 divides by n - 1
             return [group.first(1) for group in pairs]
-        with sampling_plainly(
-            self._trainer, n, self._temperature if temperature is None else temperature
-        ):
-            return self._in_chunks(rows, row_ids, n)
+        temperature = self._temperature if temperature is None else temperature
+        with sampling_plainly(self._trainer, n, temperature, self._rewards.note):
+            return self._in_chunks(rows, row_ids, n, self._told(temperature))
+
+    def _told(self, temperature: float) -> bool:
+        """Whether rollouts come with log-probs of what they are sampled from, on all processes."""
+        engine = reachable_engine(self._trainer)
+        if engine is None:
+            return False
+        if self._mode is None:
+            # Of a server the main process alone knows.
+            self._mode = next(mode for mode in everywhere(lambda: log_prob_mode(engine)) if mode)
+        return tells_log_probs(self._mode, temperature)
 
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """Of each row: why it cannot be sampled, if so; the trainer would fail on its batch."""
         return without_room(self._trainer, rows)
 
     def _in_chunks(
-        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int
+        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int, told: bool
     ) -> list[RolloutGroup]:
         accelerator = self._trainer.accelerator
         world, rank = accelerator.num_processes, accelerator.process_index
         # Every process takes the same number of rollouts, so prompts come in multiples of this.
         unit = world // math.gcd(world, n)
-        at_once = max(self._trainer.args.generation_batch_size // n // unit, 1) * unit
+        at_once = max(rollouts_at_once(self._trainer) // n // unit, 1) * unit
         groups: list[RolloutGroup] = []
         for start in range(0, len(rows), at_once):
             chunk = list(range(start, min(start + at_once, len(rows))))
@@ -131,28 +150,33 @@ class TRLPolicy:
             repeated = [dict(rows[i]) for i in chunk + filler for _ in range(n)]
             share = len(repeated) // world
             local = repeated[rank * share : (rank + 1) * share]
-            groups += self._rollouts(local, [row_ids[i] for i in chunk], n)
+            groups += self._rollouts(local, [row_ids[i] for i in chunk], n, told)
         return groups
 
     def _rollouts(
-        self, local: list[dict[str, Any]], row_ids: list[int], n: int
+        self, local: list[dict[str, Any]], row_ids: list[int], n: int, told: bool
     ) -> list[RolloutGroup]:
         from accelerate.utils import gather_object
 
         self._rewards.completions = None
         # After continuous batching TRL puts the model into train mode.
         together = all_or_none(self._trainer.accelerator.num_processes > 1)  # TRL gathers within
-        with together, tapped_rewards(self._trainer) as tapped, kept_modes(self._trainer.model):
+        with (
+            together,
+            tapped_rewards(self._trainer) as tapped,
+            tapped_engine(self._trainer) as answers,
+            kept_modes(self._trainer.model),
+        ):
             output = self._trainer._generate_and_score_completions(local)
         self._rewards.raise_errors()
         rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
-        rollouts = gather_object(_unpadded(output))
+        rollouts = gather_object(unpadded(output, answers if told else None))
         completions = gather_object(self._rewards.completions or [])
         groups = []
         for i, row in enumerate(row_ids):
             mine = slice(i * n, (i + 1) * n)
-            group = _group(row, rollouts[mine], success[mine], rewards[mine])
+            group = grouped(row, rollouts[mine], success[mine], rewards[mine])
             if len(completions) == len(rollouts):
                 group = replace(group, completions=tuple(completions[mine]))
             groups.append(group)
@@ -188,7 +212,7 @@ class TRLPolicy:
             stack.enter_context(isolated(trainer.model, *modules, seed=seed + rank))
             stack.enter_context(_kept_trainer(trainer))
             stack.enter_context(kept_attributes(trainer.state, "num_input_tokens_seen"))
-            stack.enter_context(kept_attributes(trainer.args, "report_to"))
+            stack.enter_context(kept_attributes(trainer.args, "report_to", "steps_per_generation"))
             self._set_up(trainer)
             yield
 
@@ -197,6 +221,9 @@ class TRLPolicy:
         trainer.mask_truncated_completions = False
         trainer.args.report_to = []  # TRL writes down the time that each call of its methods takes
         trainer.beta = 0.0  # spares the reference model; the KL term is no part of GRPO's reward
+        # These spare forward passes for a loss that is never taken.
+        trainer.vllm_importance_sampling_correction = False
+        trainer.num_iterations = trainer.args.steps_per_generation = 1
         if not any(func is self._verifier for func in trainer.reward_funcs):
             trainer.reward_funcs = [*trainer.reward_funcs, self._verifier]
             trainer.reward_func_names = [*trainer.reward_func_names, verifier_name(self._verifier)]
@@ -231,35 +258,6 @@ def restore_method(trainer: Any, name: str, original: Any) -> None:
     delattr(trainer, name)
     if getattr(trainer, name) != original:
         setattr(trainer, name, original)
-
-
-_Rollout = tuple[list[int], list[int], list[int], float]
-
-
-def _unpadded(output: Mapping[str, Tensor]) -> list[_Rollout]:
-    """Per rollout: prompt ids, completion ids, which of them the policy sampled, advantage."""
-    output = {k: v.cpu() for k, v in output.items() if isinstance(v, Tensor)}
-    sampled = output["completion_mask"]
-    if "tool_mask" in output:
-        sampled = sampled * output["tool_mask"]
-    rollouts = []
-    for i in range(len(sampled)):
-        prompt = output["prompt_ids"][i][output["prompt_mask"][i].bool()]
-        present = output["completion_mask"][i].bool()
-        completion = output["completion_ids"][i][present]
-        advantage = float(output["advantages"][i])
-        rollouts.append(
-            (prompt.tolist(), completion.tolist(), sampled[i][present].tolist(), advantage)
-        )
-    return rollouts
-
-
-def _group(
-    row: int, rollouts: Sequence[_Rollout], success: Tensor, rewards: Tensor
-) -> RolloutGroup:
-    prompts, completions, sampled, advantages = zip(*rollouts, strict=True)
-    tokens = packed(prompts, completions, sampled)
-    return RolloutGroup(row, *tokens, success, torch.tensor(advantages), rewards)
 
 
 @contextmanager

@@ -45,6 +45,10 @@ class ProbeRewards:
             return func
         return self._wrapped.setdefault(id(func), self._wrap(func))
 
+    def note(self, error: Exception) -> None:
+        """Remember what went wrong on this process; the first error counts."""
+        self._error = self._error or error
+
     def raise_errors(self) -> None:
         """Raise, on all processes, what went wrong on any since the last call."""
         error, self._error = self._error, None
@@ -65,7 +69,7 @@ class ProbeRewards:
             return own
 
         def failed(error: Exception, prompts: Any) -> list[float]:
-            self._error = self._error or error
+            self.note(error)
             return [0.0] * len(prompts)
 
         if is_async(func):

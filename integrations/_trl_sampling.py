@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from passk_guard.integrations._trl_vllm import engine_filters, plain_engine, reachable_engine
 from passk_guard.rollouts.plain_sampling import CARRIED, filters, plain_config, plain_sampling
 from passk_guard.runtime.isolation import kept_attributes
 
@@ -13,12 +14,21 @@ __all__ = ["sampling_plainly", "training_filters", "without_room"]
 
 
 @contextmanager
-def sampling_plainly(trainer: Any, n: int, temperature: float) -> Iterator[None]:
+def sampling_plainly(
+    trainer: Any, n: int, temperature: float, failed: Callable[[Exception], None]
+) -> Iterator[None]:
     """``n`` rollouts per prompt from the policy's own distribution, or its argmax at 0.
 
-    vLLM's settings cannot be reached here; they are checked before training.
+    Where a release of TRL gives no way to vLLM's settings, they are checked before training.
+
+    Args:
+        trainer: of TRL.
+        n: rollouts per prompt.
+        temperature: of the sampling.
+        failed: notes an error that one process alone has, to be raised on all.
     """
     with ExitStack() as stack:
+        stack.enter_context(plain_engine(trainer, temperature, failed))
         # trl < 0.25 has one number for training and evaluation
         name = "num_generations_eval"
         name = name if hasattr(trainer, name) else "num_generations"
@@ -36,7 +46,9 @@ def sampling_plainly(trainer: Any, n: int, temperature: float) -> Iterator[None]
 
 
 def training_filters(trainer: Any) -> dict[str, Any]:
-    """Settings by which training samples otherwise than from the softmax, in the process."""
+    """Settings by which training samples otherwise than from the softmax."""
+    if (engine := reachable_engine(trainer)) is not None:
+        return engine_filters(engine, trainer.temperature)
     own = getattr(trainer, "generation_config", None)
     if own is None:
         return {}

@@ -7,10 +7,12 @@ from typing import Any
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.integrations._needs import Need, check_needs
+from passk_guard.integrations._trl_vllm import check_engine, reachable_engine
 from passk_guard.objectives.estimators import ESTIMATORS
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 from passk_guard.rollouts.verifier_timeout import is_async
+from passk_guard.runtime.processes import everywhere
 
 __all__ = ["check_trainer", "pick_verifier", "training_groups"]
 
@@ -47,7 +49,9 @@ def check_trainer(trainer: Any, config: PassKGuardConfig, temperature: float | N
                 f"{trainer.num_generations}: in smaller ones every advantage is 0, or undefined. "
                 f"Raise it to {least} or more in the trainer's config, or lower k."
             )
-    if getattr(trainer, "use_vllm", False):
+    if (engine := reachable_engine(trainer)) is not None:
+        everywhere(lambda: check_engine(engine))
+    elif getattr(trainer, "use_vllm", False):
         _check_vllm(trainer, {temperature, config.report_temperature} - {None, trainer.temperature})
 
 
@@ -63,6 +67,7 @@ _VLLM_PLAIN = {
 
 
 def _check_vllm(trainer: Any, other_temperatures: set[Any]) -> None:
+    """For releases of TRL in which a probe cannot reach vLLM's settings."""
     args = trainer.args
     own = {name: getattr(trainer, name, None) for name in ("top_p", "top_k", "min_p")}
     own["repetition_penalty"] = trainer.repetition_penalty
@@ -81,10 +86,10 @@ def _check_vllm(trainer: Any, other_temperatures: set[Any]) -> None:
     found += [f"temperature {value!r} in the callback" for value in sorted(other_temperatures)]
     if found:
         raise ValueError(
-            "vLLM samples with settings of its own, which a probe cannot change: its scores would "
-            f"not belong to its rollouts. Here: {', '.join(found)}. Remove filters, penalties and "
-            "constraints from GRPOConfig and its generation_kwargs, and temperatures other than "
-            "the trainer's from the callback."
+            "vLLM samples with settings of its own, which a probe cannot change in this release of "
+            f"TRL: its scores would not belong to its rollouts. Here: {', '.join(found)}. Remove "
+            "filters, penalties and constraints from GRPOConfig and its generation_kwargs, and "
+            "temperatures other than the trainer's from the callback, or update TRL."
         )
 
 

@@ -14,6 +14,7 @@ from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
 from passk_guard.statistics.first_test import FirstTest
+from passk_guard.statistics.inference_mismatch import InferenceMismatch
 from passk_guard.statistics.levels import Reading
 from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.rollout_store import Drift
@@ -164,6 +165,11 @@ class Probe(Look):
     def pass_rates(self) -> np.ndarray:
         """``(m,)`` share of right rollouts."""
         return np.asarray(np.divide(self.correct, self.scored))
+
+    @property
+    def inference(self) -> InferenceMismatch | None:
+        """How far the engine that samples is from the model, where there is one that tells."""
+        return self.diagnostics.inference
 
     @property
     def exploration_gap(self) -> float:

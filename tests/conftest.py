@@ -29,6 +29,7 @@ def pytest_configure(config):
     """A lane that has what it says it does without would leave tests out for nothing."""
     config.addinivalue_line("markers", "needs(*packages): see tests/helpers/extras.py")
     config.addinivalue_line("markers", "trainers: given to what needs one, by its own words")
+    config.addinivalue_line("markers", "vllm: a real vLLM engine; see `make lane-vllm`")
     config.addinivalue_line("markers", "long: over a second and a half; not in `make check`")
     if found := sorted(package for package in WITHOUT if is_installed(package)):
         raise pytest.UsageError(f"PASSK_GUARD_WITHOUT names {', '.join(found)}: installed here")

@@ -19,6 +19,7 @@ class NamedState(StrEnum):
     VANISHING_SIGNAL = "vanishing signal"
     EXPLORATION_COLLAPSE = "exploration collapse"
     VERIFIER_DRIFT = "verifier drift"
+    INFERENCE_MISMATCH = "inference mismatch"
 
 
 _VANISHED, _BACK = 0.9, 0.8  # share of prompts without signal: enter, leave
@@ -36,7 +37,9 @@ class StateWatch:
     standard errors) below half of what it was, while the likeliest rollouts have gained
     probability and not everything is solved within k tries (Yu 2025, arXiv 2511.16231).
     *Verifier drift*: verdicts on the same rollouts surely differ more often than they did, see
-    :func:`~passk_guard.detection.verifier_drift.verifier_drift`.
+    :func:`~passk_guard.detection.verifier_drift.verifier_drift`. *Inference mismatch*: the engine
+    that samples is surely another distribution than the model, see
+    :mod:`passk_guard.statistics.inference_mismatch`.
     """
 
     def __init__(self) -> None:
@@ -65,6 +68,12 @@ class StateWatch:
         if verifier is not None:
             # It stays: what was measured before and since cannot be compared in this run.
             self._set(NamedState.VERIFIER_DRIFT, on=verifier.surely, off=False)
+        if (mismatch := found.inference) is not None:
+            self._set(
+                NamedState.INFERENCE_MISMATCH,
+                on=mismatch.surely,
+                off=mismatch.kl < mismatch.bound / 2,
+            )
         if self._start is None:
             self._start = {"gap": gap, "variance": gap_se**2, "top": top_log_prob}
             self._gap, self._variance = gap, gap_se**2

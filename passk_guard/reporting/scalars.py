@@ -51,6 +51,9 @@ passk_guard/no_signal             share of prompts whose rollouts are all right 
 passk_guard/exploration_gap       pass@k less pass@1
 passk_guard/lost_prompts          prompts whose pass@1 has surely fallen since they were first drawn
 passk_guard/won_prompts           prompts whose pass@1 has surely risen
+passk_guard/inference_kl          divergence of the engine that samples from the model, nats a token
+passk_guard/inference_ratio       mean ratio of their probabilities: what the engine can reach
+passk_guard/inference_effective   what the rollouts would be worth with their ratios as weights
 ================================  ==================================================================
 
 A key is left out where it has no value, such as ``drift`` at the first probe.
@@ -120,7 +123,7 @@ def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]
 
 def _of_a_probe(probe: Probe) -> dict[str, float | None]:
     update, target, found = probe.update_alignment, probe.alignment, probe.diagnostics
-    cosine, turnover = probe.cosine, probe.turnover
+    cosine, turnover, engine = probe.cosine, probe.turnover, probe.inference
     return {
         "pass_at_1": probe.pass_at_1,
         "pass_at_k": probe.pass_at_k,
@@ -146,4 +149,7 @@ def _of_a_probe(probe: Probe) -> dict[str, float | None]:
         "exploration_gap": probe.exploration_gap,
         "lost_prompts": None if turnover is None else float(len(turnover.lost)),
         "won_prompts": None if turnover is None else float(len(turnover.won)),
+        "inference_kl": None if engine is None else engine.kl,
+        "inference_ratio": None if engine is None else engine.ratio,
+        "inference_effective": None if engine is None else engine.effective,
     }

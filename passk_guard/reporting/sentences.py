@@ -10,6 +10,7 @@ from passk_guard.look import Failure, Probe
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
+from passk_guard.statistics.inference_mismatch import InferenceMismatch
 
 __all__ = [
     "blind_message",
@@ -78,12 +79,27 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
             "conflict, but pass@1 from before and after cannot be compared. What helps: the "
             "verifier as it was (a judge's model, its prompt, a service's version), or a new run."
         )
+    if state is NamedState.INFERENCE_MISMATCH and probe.inference is not None:
+        return head + _mismatch(probe.inference)
     found = probe.diagnostics
     return (
         f"{head}exploration is collapsing. pass@k - pass@1 was {gap_at_start:.3f} at the "
         f"start and is {found.gap:.3f} now; a prompt's likeliest answer has probability "
         f"{found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not fall. What helps "
         "if pass@k matters: a higher temperature, an entropy bonus, or a pass@k objective."
+    )
+
+
+def _mismatch(found: InferenceMismatch) -> str:
+    filters = ""
+    if found.left_out > 0:
+        filters = f" It never gives {1 - found.ratio:.1%} of the model's probability: a filter."
+    return (
+        "the engine samples from another distribution than the model that is trained. On "
+        f"{found.tokens} tokens just sampled they differ by {found.kl:.3g} nats per token, where "
+        f"the engine's entropy is {found.entropy:.3g}.{filters} This is no conflict, but pass@1, "
+        "pass@k and the gradients are of what the engine samples, and so is training. What helps: "
+        "weights that really reach the engine, its precision as the model's, no quantisation."
     )
 
 

@@ -27,7 +27,7 @@ def summary(run: Run) -> dict[str, Any]:
     last = looks[-1] if looks else {}
     probe = probes[-1] if probes else {}
     verdict, sentence = _verdict(run)
-    sentence += _drifted(run)
+    sentence += _drifted(run) + _mismatched(run)
     config = run.start.get("config", {})
     return {
         "run": str(run.path.parent),
@@ -106,7 +106,8 @@ def _verdict(run: Run) -> tuple[str, str]:
     if last["change_high"] < -run.start.get("config", {}).get("pass1_tolerance", 0.0):
         return "falling", f"No alarm yet, but pass@1 has probably fallen. {_change(last)}"
     count = f"{len(run.looks)} look{'s' if len(run.looks) > 1 else ''}"
-    told = [state for state in states if state != NamedState.VERIFIER_DRIFT]
+    by_itself = (NamedState.VERIFIER_DRIFT, NamedState.INFERENCE_MISMATCH)
+    told = [state for state in states if state not in by_itself]
     also = "".join(f" But note: {state}." for state in told)
     return "healthy", f"No conflict in {count}. {_change(last)}{also}"
 
@@ -124,6 +125,19 @@ def _drifted(run: Run) -> str:
         f"{found['disagreement']:.1%} of its verdicts on the same rollouts are other ones "
         f"({found['baseline']:.1%} before), which by itself moves pass@1 by "
         f"{100 * found['points']:+.1f} points."
+    )
+
+
+def _mismatched(run: Run) -> str:
+    """Whatever is said of pass@1 is of the engine's."""
+    probe = run.probes[-1] if run.probes else {"states": []}
+    if NamedState.INFERENCE_MISMATCH not in probe["states"]:
+        return ""
+    apart = (
+        "" if "inference_kl" not in probe else f", {probe['inference_kl']:.3g} nats per token apart"
+    )
+    return (
+        f" But the engine samples from another distribution than the model that is trained{apart}."
     )
 
 

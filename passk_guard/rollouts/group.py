@@ -30,6 +30,9 @@ class RolloutGroup:
             nothing is right, or everything.
         completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
             soon after.
+        sampling_log_probs: ``(n, L)`` of the sampled tokens, as whatever sampled them has it, where
+            that is another program than the model, at the temperature of the sampling; NaN where it
+            told none, anything elsewhere.
     """
 
     row: int
@@ -40,6 +43,7 @@ class RolloutGroup:
     advantages: Tensor | None = None
     rewards: Tensor | None = None
     completions: tuple[Any, ...] | None = None
+    sampling_log_probs: Tensor | None = None
 
     @property
     def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,14 +89,17 @@ class RolloutGroup:
 
     def those(self, keep: Tensor | slice) -> RolloutGroup:
         """Some of the rollouts: a mask, indices or a slice."""
+        optional: dict[str, Any] = {
+            name: None if getattr(self, name) is None else getattr(self, name)[keep]
+            for name in ("advantages", "rewards", "sampling_log_probs")
+        }
         return replace(
             self,
             input_ids=self.input_ids[keep],
             attention_mask=self.attention_mask[keep],
             completion_mask=self.completion_mask[keep],
             success=self.success[keep],
-            advantages=None if self.advantages is None else self.advantages[keep],
-            rewards=None if self.rewards is None else self.rewards[keep],
+            **optional,
             completions=self._kept_completions(keep),
         )
 

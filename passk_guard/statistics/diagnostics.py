@@ -11,6 +11,7 @@ from torch import Tensor
 from passk_guard.passk import binomial_ratio, pass_at_k
 from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.statistics.alignment import Alignment
+from passk_guard.statistics.inference_mismatch import InferenceMismatch, inference_mismatch
 
 __all__ = ["Diagnostics", "diagnose"]
 
@@ -34,6 +35,8 @@ class Diagnostics:
         normalised_agreement: ``E_w[a] / (E[w] ‖∇J_1‖²)`` under the weights in force, E[w] over the
             prompts with a signal: 1 where weights do not matter, below 0 in a conflict; ``None``
             where a denominator is not positive.
+        inference: how far what samples is from the model; ``None`` where the model samples itself,
+            or nothing else is known.
     """
 
     gap: float
@@ -44,6 +47,7 @@ class Diagnostics:
     hard_weight: float
     weight_ratio: float | None
     normalised_agreement: float | None
+    inference: InferenceMismatch | None = None
 
 
 def diagnose(
@@ -89,4 +93,5 @@ def diagnose(
         hard_weight=float(passk_weight[correct <= 1].sum()) / total if total > 0 else 0.0,
         weight_ratio=float(weights[signal].max()) / mean_weight if mean_weight > 0 else None,
         normalised_agreement=normalised,
+        inference=inference_mismatch(groups, log_probs),
     )

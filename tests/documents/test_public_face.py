@@ -36,6 +36,7 @@ KEYS = """
     pass_at_1 pass_at_k pass_at_k_low pass_at_k_high pass_at_1_served pass_at_1_training
     cosine cosine_low cosine_high z z_probe cosine_at_k z_at_k normalised_agreement weight_ratio
     hard_weight entropy top1_mass k pass1_weight no_signal exploration_gap lost_prompts won_prompts
+    inference_kl inference_ratio inference_effective
 """
 COMMANDS = "report doctor"
 

@@ -213,6 +213,27 @@ def test_real_trainers():
     assert said.format(anchors[1], points(mean(low)), points(min(low))) in CONTROL
 
 
+def test_deepspeed():
+    runs = table("deepspeed_floor.csv")
+    assert {(run["stage"], run["action"]) for run in runs} == {
+        (stage, action) for stage in "23" for action in ("warn", "mix")
+    }
+    said = (
+        "at ZeRO-2 as at ZeRO-3, pass@1 went from {} to {} watched only, and to {} with `\"mix\"`, "
+        "after {} at the lowest"
+    )
+    for stage in "23":
+        (alone,), (mix,) = (of(runs, stage=stage, action=action) for action in ("warn", "mix"))
+        found = (alone["start1"], alone["end1"], mix["end1"], mix["lowest1"])
+        assert said.format(*(f"{float(v):.3f}".lstrip("0") for v in found)) in PRODUCTION
+        assert {run["gradients"] for run in (alone, mix)} == {"watched layers"}
+        assert {run["failures"] for run in (alone, mix)} == {"0"}
+    least = re.search(r'"deepspeed>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert f'Version("{least}")' in (ROOT / "integrations" / "_parallel.py").read_text()
+    assert f"DeepSpeed from {least}, ZeRO-0 to 3" in README
+    assert f"**DeepSpeed** from {least}, ZeRO-0 to 3, in all three trainers" in PRODUCTION
+
+
 def test_the_run_with_the_defaults():
     mixed, alone = (of(figures("default_run.json"), action=a)[0] for a in ("mix", "warn"))
     alarm = mixed["alarms"][0]["step"]
@@ -395,6 +416,20 @@ def test_shares_and_releases_of_the_code():
     sharded = (ROOT / "tests/integrations/test_sharded.py").read_text()
     least = ".".join(re.search(r">= \((\d+), (\d+)\)", sharded).groups())  # as it is tested
     assert f"FSDP2 (`transformers` from {least}," in PRODUCTION
+
+
+def test_constants_of_the_inference_mismatch():
+    from passk_guard.statistics.inference_mismatch import _LEAST, _MOST, _SHARE
+
+    said = (
+        f"more than {100 * _SHARE:.0f} % of its entropy apart, taken between {share(_LEAST)} and "
+    )
+    assert f"{said}{share(_MOST, 2)} nats per token" in ALARM
+    # As source: the adapters need a trainer.
+    assert "_PATIENCE = 1800.0" in words("integrations/_trl_vllm_server.py")
+    assert "not for half an hour" in words("docs/failures.md")
+    assert "_TOKENS_AT_ONCE = 2**20" in words("integrations/_trl_vllm.py")
+    assert "up to a million tokens" in PRODUCTION
 
 
 def test_constants_of_the_controller():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from transformers import GenerationConfig
+from trl import GRPOConfig
 from trl_runs import GUARD, held_out, make_trainer
 
 from passk_guard import HFPolicy
@@ -117,6 +118,47 @@ def test_first_tokens_are_draws_from_the_softmax(tmp_path, name, where):
         assert p_value(trainer, first_tokens(policy, trainer)) > 1e-3
     assert p_value(trainer, raw_first_tokens(trainer)) < 1e-6
     assert p_value(trainer, first_tokens(guarded(trainer), trainer)) > 1e-3
+
+
+CONTINUOUS = "use_transformers_continuous_batching"
+
+
+@pytest.mark.skipif(CONTINUOUS not in GRPOConfig.__dataclass_fields__, reason="not in this trl")
+@pytest.mark.parametrize("given", [{"top_k": 3}, {"top_p": 0.5}, {"temperature": 0.3}])
+def test_continuous_batching_is_plain_in_probes_too(tmp_path, given):
+    blocks = {"num_blocks": 64, "max_batch_tokens": 512, "page_size": 32}
+    more = {CONTINUOUS: True, "transformers_continuous_batching_config": blocks}
+    trainer = peaked(tmp_path, given, **more)
+    assert p_value(trainer, raw_first_tokens(trainer)) < 1e-6
+    policy = PassKGuardCallback(trainer, prompts=held_out(16), **GUARD, temperature=0.9)
+    tokens = first_tokens(policy.guard.policy, trainer, 1000)
+    assert p_value(trainer, tokens) > 1e-3
+    assert p_value(trainer, continuous_tokens(trainer, 1000)) < 1e-6
+    greedy = {int(t) for t in first_tokens(ServedAt(policy.guard.policy, 0.0), trainer, 16)}
+    assert greedy == {int(tokens.bincount().argmax())}
+
+
+def continuous_tokens(trainer, n):
+    """As the trainer samples, by continuous batching."""
+    ids = trainer.processing_class(PROMPT)["input_ids"]
+    torch.manual_seed(0)
+    found = trainer.model.generate_batch(
+        [ids] * n,
+        generation_config=trainer.generation_config,
+        continuous_batching_config=trainer.continuous_batching_config,
+        progress_bar=False,
+    )
+    return torch.tensor([one.generated_tokens[0] for one in found.values()])
+
+
+class ServedAt:
+    """A policy at another temperature."""
+
+    def __init__(self, policy, temperature):
+        self.isolated, self._policy, self._temperature = policy.isolated, policy, temperature
+
+    def generate(self, rows, row_ids, n):
+        return self._policy.generate(rows, row_ids, n, self._temperature)
 
 
 def test_the_models_own_filters_are_out_of_the_way_under_an_adapter(tmp_path):

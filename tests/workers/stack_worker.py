@@ -57,9 +57,9 @@ def adapted(model):
     return peft.get_peft_model(model, peft.LoraConfig(target_modules="all-linear", r=4))
 
 
-def deepspeed(stage, **more):
+def deepspeed(stage):
     return {
-        "zero_optimization": {"stage": stage, **more},
+        "zero_optimization": {"stage": stage, "overlap_comm": stage > 1},
         "train_micro_batch_size_per_gpu": "auto",
         "train_batch_size": "auto",
         "gradient_accumulation_steps": "auto",

@@ -1,0 +1,86 @@
+"""What a TRL trainer's generation gives, as groups of rollouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from passk_guard.rollouts.group import RolloutGroup, packed
+
+__all__ = ["Rollout", "grouped", "unpadded"]
+
+
+class Rollout(NamedTuple):
+    """One rollout without padding, for the other processes.
+
+    Attributes:
+        prompt: token ids.
+        completion: token ids.
+        sampled: which of them the policy sampled.
+        advantage: that the trainer would give it.
+        log_probs: of the completion, as an engine has them that told.
+    """
+
+    prompt: list[int]
+    completion: list[int]
+    sampled: list[int]
+    advantage: float
+    log_probs: list[float] | None
+
+
+def unpadded(output: Mapping[str, Tensor], answers: Sequence[Any] | None) -> list[Rollout]:
+    """Of this process.
+
+    Args:
+        output: of the trainer's ``_generate_and_score_completions``.
+        answers: log-probs that an engine gave in each call; ``None`` where they are not of what a
+            probe samples from.
+    """
+    output = {k: v.cpu() for k, v in output.items() if isinstance(v, Tensor)}
+    sampled = output["completion_mask"]
+    if "tool_mask" in output:
+        sampled = sampled * output["tool_mask"]
+    told = None if answers is None else output.get("sampling_per_token_logps")
+    single = answers[0] if answers is not None and len(answers) == 1 else None
+    rollouts = []
+    for i in range(len(sampled)):
+        prompt = output["prompt_ids"][i][output["prompt_mask"][i].bool()]
+        present = output["completion_mask"][i].bool()
+        completion = output["completion_ids"][i][present]
+        rollouts.append(
+            Rollout(
+                prompt.tolist(),
+                completion.tolist(),
+                sampled[i][present].tolist(),
+                float(output["advantages"][i]),
+                _of_one(single, i, len(completion)) if told is None else told[i][present].tolist(),
+            )
+        )
+    return rollouts
+
+
+def _of_one(answer: Any, i: int, length: int) -> list[float] | None:
+    """A rollout's log-probs in the engine's only answer, where they are its tokens'."""
+    if answer is None or i >= len(answer) or len(answer[i]) != length:
+        return None
+    return [math.nan if likeliest[0] is None else likeliest[0] for likeliest in answer[i]]
+
+
+def grouped(
+    row: int, rollouts: Sequence[Rollout], success: Tensor, rewards: Tensor
+) -> RolloutGroup:
+    """The rollouts of one row."""
+    prompts, completions, sampled, advantages, log_probs = zip(*rollouts, strict=True)
+    tokens = packed(prompts, completions, sampled)
+    told = None
+    if all(values is not None for values in log_probs):
+        told = torch.full(tokens[0].shape, torch.nan)
+        for i, (prompt, values) in enumerate(zip(prompts, log_probs, strict=True)):
+            told[i, len(prompt) : len(prompt) + len(values)] = torch.tensor(values)
+    return RolloutGroup(
+        row, *tokens, success, torch.tensor(advantages), rewards, sampling_log_probs=told
+    )
