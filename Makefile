@@ -3,6 +3,7 @@
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, the trainers on the
 # lowest supported releases, and what stands beside a trainer in production: DeepSpeed, bitsandbytes,
 # and a real vLLM engine on the CPU.
+# `make gpu` is for machines with one: see docs/gpu.md.
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
@@ -14,7 +15,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest \
-	lane-deepspeed lane-vllm clean
+	lane-deepspeed lane-vllm gpu clean
 
 # These have lanes of their own: all the others do without.
 APART := deepspeed bitsandbytes vllm
@@ -124,6 +125,12 @@ lane-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python $(PIP) --no-deps -r constraints-vllm.txt
 	.venv-vllm/bin/python $(PIP) --no-deps -e .
 	touch $@
+
+# In an environment of yours, whose torch fits the driver: nothing is installed.
+GPU_PYTHON ?= python
+
+gpu:
+	env -u OMP_NUM_THREADS $(GPU_PYTHON) tests/gpu/run.py
 
 clean:
 	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed .venv-vllm runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

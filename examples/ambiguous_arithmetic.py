@@ -128,6 +128,7 @@ def make_trainer(
     from trl import GRPOConfig, GRPOTrainer  # the task itself does without
 
     defaults = {"lr_scheduler_type": "constant", "per_device_train_batch_size": 512}
+    defaults |= {"use_cpu": True, "bf16": False}
     return GRPOTrainer(
         model=model,
         reward_funcs=right_answer,
@@ -138,8 +139,6 @@ def make_trainer(
             num_generations=16,
             max_completion_length=ANSWER_TOKENS,
             save_strategy="no",
-            use_cpu=True,
-            bf16=False,
             seed=seed,
             **{**defaults, **settings},
         ),

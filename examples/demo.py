@@ -52,6 +52,7 @@ def run(name: str, action: str, options: argparse.Namespace) -> tuple[float, flo
         seed=options.seed,
         scale_rewards="none",
         report_to="tensorboard",
+        use_cpu=not options.gpu,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Bar())
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--gpu", action="store_true", help="train on a GPU; slower, it is so small")
     parser.add_argument("--figures", type=Path, help="also write the true values to this JSON file")
     options = parser.parse_args()
     board = options.out / "tensorboard"

@@ -36,5 +36,6 @@ def passk_loss(
     rewards = torch.tensor(verify(completions=completions, **columns))
     advantages = objective(rewards.view(-1, ROLLOUTS)).flatten()
     ids, mask, sampled = (part.to(model.device) for part in stacked(groups))
-    scores = token_log_probs(wrapped or model, ids, mask, sampled).sum(-1)
+    called = model if wrapped is None else wrapped  # a compiled one has no truth value
+    scores = token_log_probs(called, ids, mask, sampled).sum(-1)
     return -(advantages.to(scores) * scores).mean()

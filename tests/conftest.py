@@ -18,6 +18,7 @@ _TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
 
 from extras import DECLARED, QUICK, TRAINERS, WITHOUT, is_installed, left_out, needs
+from gpu_lane import why_left_out
 from tiny import KINDS, LANGUAGE_MODELS
 
 # No tests in these, and some import an extra.
@@ -75,7 +76,9 @@ def pytest_report_header():
 
 
 def pytest_runtest_setup(item):
-    """``@pytest.mark.needs`` and ``@pytest.mark.long``."""
+    """``@pytest.mark.gpu``, ``@pytest.mark.needs`` and ``@pytest.mark.long``."""
+    if item.get_closest_marker("gpu") and (why := why_left_out()):
+        pytest.skip(why)
     if QUICK and item.get_closest_marker("long"):
         left_out("leaves out what takes long")
     for mark in item.iter_markers("needs"):

@@ -25,6 +25,7 @@ class ExactFactors(ExactGramian):
     def __init__(self, rows: int, shapes: Mapping[str, torch.Size]) -> None:
         super().__init__(rows)
         self._shapes = shapes
+        self._last: tuple[Tensor, list[tuple[int, slice]]] | None = None  # owners, their runs
 
     def factor(self, name: str, side: int, values: Tensor) -> Tensor:
         """The factor itself."""
@@ -33,13 +34,19 @@ class ExactFactors(ExactGramian):
     def outer(self, name: str, left: Tensor, right: Tensor, owners: Tensor) -> None:
         """Add ``Σ_t left_t right_tᵀ`` of each row to its owner's gradient."""
         gradients = self._of(name, self._shapes[name].numel(), right.device)
-        for owner, which in _runs(owners):
+        for owner, which in self._runs_of(owners):
             b = right[which].flatten(0, -2).float()
             target = gradients[owner].view(self._shapes[name])
             if left.is_floating_point():
                 target.addmm_(left[which].flatten(0, -2).float().T, b)
             else:
                 target.index_add_(0, left[which].flatten(), b)
+
+    def _runs_of(self, owners: Tensor) -> list[tuple[int, slice]]:
+        """Read once for all layers of a batch, which share one tensor: a GPU is waited for."""
+        if self._last is None or self._last[0] is not owners:
+            self._last = owners, list(_runs(owners))
+        return self._last[1]
 
     def vector(self, name: str, values: Tensor, owners: Tensor) -> None:
         """Add ``(b, width)`` to the gradient of a parameter with one dimension."""

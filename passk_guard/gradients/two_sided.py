@@ -31,6 +31,7 @@ from passk_guard.runtime.sharding import local_part
 __all__ = ["TwoSidedGramian"]
 
 _SHORT_VECTOR = 2**10  # signs would cost more than they save
+_WORDS = 2**16  # drawn signs, 63 in each, that are taken apart at once
 _LONG_VECTOR = 2**15  # biases over a vocabulary: their signs would take more room than they do
 
 
@@ -219,8 +220,10 @@ class TwoSidedGramian:
         generator = torch.Generator(source).manual_seed(seed)
         words = torch.empty(-(-math.prod(shape) // 63), dtype=torch.int64, device=source)
         words.random_(generator=generator)  # 63 bits each
-        bits = words[:, None] >> torch.arange(63, device=source) & 1
-        return (bits.flatten()[: math.prod(shape)].view(shape) * 2 - 1).to(device)
+        places = torch.arange(63, device=source)
+        # A part at a time: as int64 a vocabulary's signs would take a gigabyte.
+        bits = [(part[:, None] >> places & 1).to(torch.int8) for part in words.split(_WORDS)]
+        return (torch.cat(bits).flatten()[: math.prod(shape)].view(shape) * 2 - 1).to(device)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

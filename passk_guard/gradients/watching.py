@@ -68,6 +68,7 @@ class Watch:
     ) -> None:
         self._model, self._layers, self._sink, self._others = model, layers, sink, others
         self._batch: tuple[Tensor, int] | None = None  # while a forward runs
+        self._placed: dict[tuple[Any, ...], Tensor] = {}  # the batch's owners
         self._first: list[Tensor] = []
         self._noted: nn.Module | None = None  # its output is the last of these
         self.strangers: set[str] = set()
@@ -105,7 +106,7 @@ class Watch:
         Returns:
             The gradients of ``others`` by name, and the log-probs.
         """
-        self._batch, self._first = (owners, width), []
+        self._batch, self._placed, self._first = (owners, width), {}, []
         try:
             value, found = loss()
         finally:
@@ -152,7 +153,8 @@ class Watch:
         return wider
 
     def _feed(self, rule: Callable[..., Feed], names: Names, x: Tensor, output: Tensor) -> None:
-        owners, flat = self._owners(x.shape if not x.is_floating_point() else x.shape[:-1])
+        leading = x.shape if not x.is_floating_point() else x.shape[:-1]
+        owners, flat = self._owners(leading, output.device)
         if owners is None:
             self.strangers.update(names.values())
             return
@@ -161,19 +163,29 @@ class Watch:
             return values.detach().unsqueeze(1) if flat else values.detach()
 
         with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
-            feed = rule(by_rollout(x), owners.to(output.device), self._sink)
+            # accelerate moves a layer's input, where a model is spread over devices, after hooks.
+            feed = rule(by_rollout(x.to(output.device)), owners, self._sink)
         output.register_hook(lambda gradient: feed(by_rollout(gradient)))
 
-    def _owners(self, leading: torch.Size) -> tuple[Tensor | None, bool]:
+    def _owners(self, leading: torch.Size, device: torch.device) -> tuple[Tensor | None, bool]:
         """Whose each row of a layer's input is, and whether rows are single tokens."""
         assert self._batch is not None
         owners, width = self._batch
         rows = rows_of_tokens()
         if rows is not None and leading == (len(rows),):
-            return owners[rows.cpu()], True
+            return self._on(device, 1)[rows.to(device)], True
         if leading == (len(owners) * width,):
-            return owners.repeat_interleave(width), True
-        return (owners, False) if len(leading) > 1 and leading[0] == len(owners) else (None, False)
+            return self._on(device, width), True
+        if len(leading) > 1 and leading[0] == len(owners):
+            return self._on(device, 1), False
+        return None, False
+
+    def _on(self, device: torch.device, times: int) -> Tensor:
+        """The batch's owners, each so many times: one tensor for all layers that ask."""
+        assert self._batch is not None
+        if (device, times) not in self._placed:
+            self._placed[device, times] = self._batch[0].to(device).repeat_interleave(times)
+        return self._placed[device, times]
 
 
 def _tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -86,7 +86,7 @@ class AnchorLoss:
             if not ids:
                 raise ProbeError("none of this step's anchor_prompts can be sampled")
             drawn = self._policy.generate([self.pool.rows[i] for i in ids], ids, self._n)
-            groups = [group.scorable() for group in drawn]
+            groups = [group.on_cpu().scorable() for group in drawn]
             parameters = list(self.parameters().items())
             if is_sharded(parameter for _, parameter in parameters):
                 rank, size = 0, 1  # each process does its part of every prompt

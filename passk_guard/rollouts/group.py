@@ -74,6 +74,13 @@ class RolloutGroup:
         """The first ``n`` rollouts."""
         return self.those(slice(n))
 
+    def on_cpu(self) -> RolloutGroup:
+        """Where stored rollouts lie: they outlast the probe, and are read one by one."""
+        parts: dict[str, Any] = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+        if all(value.device.type == "cpu" for value in parts.values()):
+            return self
+        return replace(self, **{key: value.cpu() for key, value in parts.items()})
+
     def _kept_completions(self, keep: Tensor | slice) -> tuple[Any, ...] | None:
         if self.completions is None:
             return None

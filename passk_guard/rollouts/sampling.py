@@ -130,7 +130,7 @@ class Sampler:
             raise ProbeError(
                 f"the policy gave {got} for {len(row_ids)} prompts x {n} rollouts asked for"
             )
-        return groups
+        return [group.on_cpu() for group in groups]
 
 
 def usable_groups(groups: Sequence[RolloutGroup], k: int) -> list[RolloutGroup]:

@@ -70,7 +70,9 @@ def token_log_probs(
     def chosen(values: Tensor) -> Tensor:
         """At the predicting positions: picked out at once, for a slice has a costly backward."""
         # PEFT's prompt tuning puts virtual tokens in front, whose logits belong to no token here.
-        return values[rows, columns + (values.shape[1] - length)]
+        # A model that is spread over devices may end on another one than it began.
+        at = rows.to(values.device), columns.to(values.device) + (values.shape[1] - length)
+        return values[at]
 
     if found is None:
         scores = _scores(chosen(model(**inputs).logits), targets, temperature)
@@ -88,6 +90,7 @@ def token_log_probs(
                     )
                 )
         scores = torch.cat(pieces)
+    scores = scores.to(input_ids.device)
     out: Tensor = scores.new_zeros(input_ids.shape)
     out[:, 1:][predicts] = scores
     return out
@@ -97,7 +100,8 @@ def _scores(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """``(tokens,)`` log-probabilities of ``targets`` from ``(tokens, vocabulary)`` logits."""
     logits = logits if temperature == 1 else logits / temperature
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    chosen = targets.to(logits.device).unsqueeze(-1)
+    return logits.log_softmax(-1).gather(-1, chosen).squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -151,5 +155,6 @@ def _before_head(model: Any, head: nn.Module, inputs: dict[str, Any]) -> _Before
         return None
     found = _BeforeHead(head, *seen[0], last.dtype)
     with torch.no_grad():
-        same = torch.equal(found.logits(found.hidden[:, -1:]), last)
+        again = found.logits(found.hidden[:, -1:])
+        same = torch.equal(again, last.to(again.device))
     return found if same else None

@@ -52,7 +52,9 @@ def kept_rng() -> Iterator[None]:
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     cpu_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    # A process forked from one that used a GPU has none, and asking for it is an error.
+    has_cuda = torch.cuda.is_available() and not torch.cuda._is_in_bad_fork()
+    cuda_states = torch.cuda.get_rng_state_all() if has_cuda else None
     mps_state = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         yield

@@ -17,6 +17,7 @@ from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.report import Report, all_scalars, begin_run, end_run, publish
 from passk_guard.reporting.sentences import start_message, stop_message, where_message
 from passk_guard.reporting.terminal import Terminal
+from passk_guard.runtime.gpu_queue import wait_for_gpu
 from passk_guard.runtime.processes import decided_by_first, everywhere
 from passk_guard.session.harmless import Harmless, harmless
 from passk_guard.session.state_file import take_up, whole_state
@@ -223,7 +224,7 @@ class Session(Harmless):
         if self._sensor is not None:
             with survived(self.config.strict, self._blind_to_training):
                 self._sensor.observe()
-        self._look(step)
+        now += self._look(step)
         self._clock = time.perf_counter()
         schedule.also(self._clock - now - (schedule.spent - before))
         self._grant_requests(step)
@@ -250,13 +251,16 @@ class Session(Harmless):
             yield
         self._remedy_seconds += time.perf_counter() - began
 
-    def _look(self, step: int) -> None:
+    def _look(self, step: int) -> float:
+        """Look, if it is time; seconds that the step before was waited for, which are its own."""
         guard, side = self.guard, self._side
         task = guard.due(step)
         if guard.schedule.timed:
             task = decided_by_first(task)  # process 0's clock decides for all
         if task is None:
-            return
+            return 0.0
+        waited = wait_for_gpu()
+        guard.schedule.trained(waited, 0)
         hook = self._hook
         if hook is not None and any(everywhere(lambda: hook.failed)):
             hook.failed = True
@@ -266,6 +270,7 @@ class Session(Harmless):
             side.tell(all_scalars(found, guard))
         if side.is_main:
             publish(found, guard, self._journal, side.send)
+        return waited
 
     def _grant_requests(self, step: int) -> None:
         requests, self.guard.requests = self.guard.requests, set()

@@ -23,7 +23,7 @@ from passk_guard.rollouts.scores import score
 Groups = list[RolloutGroup]
 
 
-def make_model(hidden: int, layers: int, vocabulary: int) -> Any:
+def make_model(hidden: int, layers: int, vocabulary: int, positions: int = 2048) -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -32,7 +32,7 @@ def make_model(hidden: int, layers: int, vocabulary: int) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=hidden // 64 or 1,
         num_key_value_heads=hidden // 64 or 1,
-        max_position_embeddings=2048,
+        max_position_embeddings=positions,
     )
     return LlamaForCausalLM(config).eval()
 
@@ -221,8 +221,9 @@ def bergson_gramian(model: Any, policy: Any, groups: Groups, at_once: int | None
             scores = policy.log_probs(*(t[which] for t in tokens)).sum(-1)
             (scores @ weights[which].to(scores)).backward()
         for name, gradients in collector.mod_grads.items():
-            kept = found.setdefault(name, torch.zeros(len(groups), gradients[0].numel()))
-            kept.index_add_(0, rows[which], gradients.flatten(1).float())
+            nothing = gradients.new_zeros(len(groups), gradients[0].numel(), dtype=torch.float32)
+            kept = found.setdefault(name, nothing)
+            kept.index_add_(0, rows[which].to(kept.device), gradients.flatten(1).float())
         collector.mod_grads.clear()
     model.zero_grad()
     return sum(kept @ kept.T for kept in found.values())

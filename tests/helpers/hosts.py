@@ -164,10 +164,10 @@ def lightning_trainer(out: Path, callbacks: list[Any], **settings: Any) -> L.Tra
     saves = any(isinstance(c, L.pytorch.callbacks.ModelCheckpoint) for c in callbacks)
     return L.Trainer(
         default_root_dir=out,
-        accelerator="cpu",
         callbacks=callbacks,
         enable_checkpointing=saves,
         **{
+            "accelerator": "cpu",
             "logger": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,

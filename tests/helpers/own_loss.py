@@ -24,6 +24,7 @@ def make_trainer(
         "max_grad_norm": 1.0,
         "save_strategy": "no",
         "report_to": "none",
+        "use_cpu": True,
     }
     model.generation_config.max_new_tokens = task.ANSWER_TOKENS
     trainer = PassKTrainer(
@@ -32,7 +33,6 @@ def make_trainer(
             output_dir=out,
             max_steps=steps,
             seed=seed,
-            use_cpu=True,
             remove_unused_columns=False,
             **{**defaults, **settings},
         ),

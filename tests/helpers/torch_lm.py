@@ -72,7 +72,8 @@ class Body(nn.Module):
         length = ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
         # Padding sees itself, so that no row of the softmax is empty.
-        visible = causal & attention_mask.bool()[:, None, None] | torch.eye(length).bool()
+        itself = torch.eye(length, dtype=torch.bool, device=ids.device)
+        visible = causal & attention_mask.bool()[:, None, None] | itself
         x = self.embed_tokens(ids) + self.positions(position_ids)
         for layer in self.layers:
             x = layer(x, visible)

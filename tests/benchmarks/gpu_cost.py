@@ -1,0 +1,345 @@
+"""What does a probe cost on a GPU? Two questions, a JSON file each; ``tests/gpu/run.py`` asks all.
+
+    python tests/benchmarks/gpu_cost.py cell --size 0.5B --tokens 512
+    python tests/benchmarks/gpu_cost.py share --budget 0.02
+    python tests/benchmarks/gpu_cost.py cell --device cpu --tiny    # does it run?
+
+``cell``: time and peak memory of taking gradients, beside a plain forward and backward of the same
+rollouts at the micro-batch that is fastest for it, which everything else then gets, too; the ways
+are those of ``probe_cost.py``. Llamas from a config with a vocabulary of 32 000, weights in
+float32, computing in bfloat16, or in float16 where the GPU has no bfloat16. What does not fit is
+written down as that, and costs that way only. Extra peak memory is in units of a training step's
+peak: weights, Adam's moments, and the most that the plain forward and backward hold beside them.
+
+``share``: what a budget comes to in a ``GRPOTrainer``, by a clock around every call into the guard,
+on a Llama of 134 M parameters whose rollouts a toy verifier calls right half of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "examples")]
+warnings.simplefilter("ignore")
+
+import torch
+from gradient_contenders import Contenders, Groups, make_groups, make_model
+from peak_memory import peak_memory
+from tiny import CausalLMPolicy
+
+from passk_guard.gradients import ENGINES, EngineSettings
+
+SIZES = {"0.5B": (1280, 20, 32_000), "1.5B": (2048, 26, 32_000), "tiny": (64, 2, 512)}
+"""Hidden size, layers, vocabulary."""
+
+SHAPES = {512: (8, 8), 2048: (4, 8), 24: (3, 4)}
+"""By sampled tokens of each rollout: prompts, rollouts of each. A third of that again is prompt."""
+
+OURS, MEMORY = ("batched", "scoring", "guard", "backward"), "out of memory"
+RIVALS = ("bergson", "loop", "vmap", "autogram", "autogram_batched")
+FULL = 0.03  # less is gained by a larger micro-batch: it is large enough
+
+
+class Computing(CausalLMPolicy):
+    """In half precision, as trainers do."""
+
+    def __init__(self, model: Any, autocast: Callable[[], Any]) -> None:
+        super().__init__(model)
+        self._autocast = autocast
+
+    def log_probs(self, *tokens: torch.Tensor) -> torch.Tensor:
+        with self._autocast():
+            return super().log_probs(*tokens)
+
+
+class OnGPU(Contenders):
+    """The contenders, and the guard as it is by default."""
+
+    def __init__(self, model: Any, autocast: Callable[[], Any], prompts: int) -> None:
+        super().__init__(model)
+        self.policy, self._autocast = Computing(model, autocast), autocast
+        self._prompts, self._made = prompts, dict[str, Any]()
+
+    def guard(self, groups: Groups) -> torch.Tensor:
+        return self.engine("auto").gramian(groups, (0,))
+
+    def backward(self, groups: Groups) -> torch.Tensor:
+        return self.engine("backward").gramian(groups, (0,))
+
+    def engine(self, name: str) -> Any:
+        if name not in self._made:
+            settings = EngineSettings(None, self.at_once, prompts=self._prompts)
+            self._made[name] = ENGINES.make(name, self.policy, settings)
+        return self._made[name]
+
+    def work(self, name: str, groups: Groups) -> None:
+        """One way; those that call the model by themselves are given its precision."""
+        with self._autocast() if name.startswith(("vmap", "autogram")) else nullcontext():
+            getattr(self, name)(groups)
+        self.model.zero_grad()
+
+
+def half_precision(device: str) -> torch.dtype:
+    supported = device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if supported else torch.float16
+
+
+def tried(work: Callable[[], Any]) -> str | None:
+    """Why it did not run, if so; what it held is let go."""
+    try:
+        work()
+    except torch.cuda.OutOfMemoryError:
+        why = MEMORY
+    except ModuleNotFoundError as error:
+        why = f"{error.name} is not installed"
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+    else:
+        return None
+    let_go()  # once the error, and with it the frames that hold tensors, is gone
+    return why
+
+
+def let_go() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def best_micro_batch(contenders: OnGPU, groups: Groups, device: str) -> tuple[int, str | None]:
+    """The smallest that is as fast as any for a plain forward and backward; else why none runs."""
+    n, best, size, why = groups[0].n, (0, 0.0), 1, None
+    while size <= n * len(groups):
+        some = groups[: -(-size // n)]
+        contenders.at_once = size
+        plain = partial(contenders.work, "batched", some)
+        if (why := tried(plain)) is not None:
+            break
+        rate = n * len(some) / seconds(plain, device)
+        if rate < best[1] * (1 + FULL):
+            break
+        best, size = (size, rate), 2 * size
+    contenders.model.zero_grad()
+    return best[0], why if not best[0] else None
+
+
+def cell(options: argparse.Namespace) -> None:
+    """One model size, one length."""
+    device = options.device
+    size, tokens = ("tiny", 24) if options.tiny else (options.size, options.tokens)
+    (hidden, layers, vocabulary), (m, n) = SIZES[size], SHAPES[tokens]
+    began = time.monotonic()
+    width = tokens + tokens // 3
+    model = make_model(hidden, layers, vocabulary, positions=width).to(device)
+    groups = make_groups(m, n, width, vocabulary, device)
+    half = half_precision(device)
+    contenders = OnGPU(model, partial(torch.autocast, torch.device(device).type, half), m)
+    numel = sum(p.numel() for p in model.parameters())
+    micro_batch, why = best_micro_batch(contenders, groups, device)
+    checkpointing = why == MEMORY
+    if checkpointing:
+        model.train().gradient_checkpointing_enable({"use_reentrant": False})
+        micro_batch, why = best_micro_batch(contenders, groups, device)
+    found: dict[str, Any] = {
+        "parameters": numel,
+        "prompts": m,
+        "rollouts": n,
+        "tokens": {"sampled": width - width // 4, "all": width},
+        "computes_in": str(half).removeprefix("torch."),
+        "micro_batch": micro_batch,
+        "checkpointing": checkpointing,
+        "ways": {},
+    }
+    if why is not None:
+        found["error"] = why
+    contenders.at_once = micro_batch
+    names = (*OURS, *RIVALS) if why is None else ()
+    for name in names:
+        late = name in RIVALS and time.monotonic() - began > options.seconds
+        found["ways"][name] = (
+            {"error": "no time was left"}
+            if late
+            else measured(partial(contenders.work, name, groups), options)
+        )
+        let_go()
+        print(f"{name}: {found['ways'][name]}", flush=True)
+        if name == "guard":
+            found["engine"] = contenders.engine("auto").said
+        written(options.out, in_ratios(found))  # what was found stays, whatever comes next
+    if not names:
+        written(options.out, found)
+    if wrong := faults(found):
+        sys.exit(wrong)
+
+
+def faults(found: dict[str, Any]) -> str:
+    """What no want of memory explains, of the guard and of what it is compared with."""
+    errors = {"all of it": found.get("error")}
+    said = found.get("engine", "")
+    if "autograd" in said or "because" in said:  # every layer of a Llama is known
+        errors["engine"] = said
+    errors |= {name: found["ways"].get(name, {}).get("error") for name in OURS}
+    return "; ".join(f"{name}: {e}" for name, e in errors.items() if e not in (None, MEMORY))
+
+
+def measured(work: Callable[[], Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Least seconds of several, once warm, and peaks beside what was there before.
+
+    The first time a guard compares its layers with autograd, once in a run.
+    """
+    found: dict[str, Any] = {}
+
+    def all_of_it() -> None:
+        found["first_peak_bytes"] = peak_memory(work, options.device)
+        found["seconds"] = min(seconds(work, options.device) for _ in range(options.repeats))
+        found["peak_bytes"] = peak_memory(work, options.device)
+
+    why = tried(all_of_it)
+    return found if why is None else {"error": why}
+
+
+def in_ratios(found: dict[str, Any]) -> dict[str, Any]:
+    """With each way's time, and extra peak, in units of the plain one."""
+    ways = found["ways"]
+    plain = ways["batched"]
+    if "error" in plain:
+        return found
+    step = 12 * found["parameters"] + plain["peak_bytes"]  # weights and Adam's moments in float32
+    scoring = ways.get("scoring", {}).get("seconds")
+    for name, way in ways.items():
+        if "error" not in way:
+            way["time"] = round(way["seconds"] / plain["seconds"], 3)
+            way["extra_peak"] = round((way["peak_bytes"] - plain["peak_bytes"]) / step, 4)
+            beside = 0.0 if name == "guard" else scoring
+            if beside is not None and name not in ("batched", "scoring"):
+                way["with_log_probs"] = round((way["seconds"] + beside) / plain["seconds"], 3)
+    return found
+
+
+def even(completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """The toy verifier: half of all rollouts are right, whatever the model says."""
+    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
+
+
+def share(options: argparse.Namespace) -> None:
+    """A real run under a budget, for so many seconds."""
+    import ambiguous_arithmetic as task
+    from overhead import Clocked
+    from transformers import TrainerCallback
+    from trl_runs import make_trainer
+
+    class Until(TrainerCallback):
+        """Ends the run in time."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if time.monotonic() - began > options.seconds:
+                control.should_training_stop = True
+
+    class Waiting(Clocked):
+        """Before its clock starts, the GPU has done what training had queued."""
+
+        def _clocked(self, event: str, *args: Any, **kwargs: Any) -> None:
+            if options.device != "cpu":
+                torch.cuda.synchronize()
+            super()._clocked(event, *args, **kwargs)
+
+    hidden, layers, vocabulary = (64, 2, 512) if options.tiny else (768, 12, 32_000)
+    length = 4 if options.tiny else 64
+    tokenizer = task.make_tokenizer()
+    model = make_model(hidden, layers, vocabulary, positions=length + 16)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    trainer = make_trainer(
+        ROOT / "build" / "gpu-share",
+        steps=6 if options.tiny else 2000,
+        model=model.train(),
+        tokenizer=tokenizer,
+        rows=task.make_rows(4096),
+        reward_funcs=even,
+        per_device_train_batch_size=32,
+        num_generations=8,
+        max_completion_length=length,
+        learning_rate=1e-6,
+        logging_steps=10_000,
+        use_cpu=options.device == "cpu",
+        bf16=half_precision(options.device) is torch.bfloat16,
+    )
+    callback = Waiting(
+        trainer,
+        prompts=task.make_rows(1024, seed=9),
+        k=4,
+        num_generations=8,
+        prompts_per_probe=16,
+        max_overhead=options.budget,
+    )
+    began = time.monotonic()
+    trainer.add_callback(callback)
+    trainer.add_callback(Until())
+    trainer.train()
+    guard = callback.guard
+    later = sorted(probe.seconds for probe in guard.history[1:])
+    found = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "budget": options.budget,
+        "share": round(callback.spent / callback.total, 4),
+        "as_logged": round(guard.overhead, 4),
+        "steps": trainer.state.global_step,
+        "step_seconds": round(guard.schedule.step_seconds or 0.0, 3),
+        "first_look_seconds": round(guard.history[0].seconds, 2) if guard.history else None,
+        "probe_seconds": round(later[len(later) // 2], 2) if later else None,
+        "probes": len(guard.history),
+        "rescorings": len(guard.rescores),
+        "lost": len(guard.failures),
+        "engine": guard._prober.gradients.said,
+    }
+    print(json.dumps(found, indent=1))
+    written(options.out, found)
+    if guard.failures:
+        sys.exit(f"a probe was lost: {guard.failures[0].reason}")
+
+
+def written(path: Path | None, found: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=["cell", "share"])
+    parser.add_argument("--size", choices=["0.5B", "1.5B"], default="0.5B")
+    parser.add_argument("--tokens", type=int, choices=[512, 2048], default=512, help="sampled")
+    parser.add_argument("--budget", type=float, default=0.02)
+    parser.add_argument("--seconds", type=float, default=200, help="a run's; rivals start in it")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    {"cell": cell, "share": share}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
