@@ -46,12 +46,19 @@ def score_all(
     def forward(tokens: Sequence[Tensor], which: slice) -> Tensor:
         return policy.log_probs(*tokens)
 
-    # A policy whose model lies elsewhere has none here.
-    named = policy.parameters() if hasattr(policy, "parameters") else []
     with torch.no_grad():
         parts = list(packs(groups, rollouts_per_forward))
-        found = shared(parts, of_pack, together=runs_together(p for _, p in named))
+        found = shared(parts, of_pack, together=_is_split(policy))
     return [scores for pack in found for scores in pack]
+
+
+def _is_split(policy: Policy) -> bool:
+    """Whether processes wait for one another in its passes."""
+    try:
+        named = list(policy.parameters())
+    except AttributeError:  # its model lies elsewhere
+        return False
+    return runs_together(parameter for _, parameter in named)
 
 
 def scored(

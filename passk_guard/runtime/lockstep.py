@@ -34,7 +34,7 @@ def all_or_none(together: bool = True) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not together or distributed.get_world_size() == 1:
+        if not together or not _are_many():
             raise
         _failed += 1
         if _others_failed():
@@ -44,6 +44,11 @@ def all_or_none(together: bool = True) -> Iterator[None]:
             "another, and left the others in the middle. The run cannot go on. Reason: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _are_many() -> bool:
+    there = distributed.is_available() and distributed.is_initialized()
+    return there and distributed.get_world_size() > 1
 
 
 def _others_failed() -> bool:
