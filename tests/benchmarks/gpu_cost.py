@@ -1,18 +1,14 @@
-"""What does a probe cost on a GPU? Two questions, a JSON file each; ``tests/gpu/run.py`` asks all.
+"""What do a probe's gradients cost on a GPU? One cell of a table; see ``tests/gpu/run.py``.
 
-    python tests/benchmarks/gpu_cost.py cell --size 0.5B --tokens 512
-    python tests/benchmarks/gpu_cost.py share --budget 0.02
-    python tests/benchmarks/gpu_cost.py cell --device cpu --tiny    # does it run?
+    python tests/benchmarks/gpu_cost.py --size 0.5B --tokens 512
+    python tests/benchmarks/gpu_cost.py --device cpu --tiny    # does it run?
 
-``cell``: time and peak memory of taking gradients, beside a plain forward and backward of the same
-rollouts at the micro-batch that is fastest for it, which everything else then gets, too; the ways
-are those of ``probe_cost.py``. Llamas from a config with a vocabulary of 32 000, weights in
+Time and peak memory of taking gradients, beside a plain forward and backward of the same rollouts
+at the micro-batch that is fastest for it, which everything else then gets, too; the ways are those
+of ``probe_cost.py``. Llamas from a config with a vocabulary of 32 000, weights in
 float32, computing in bfloat16, or in float16 where the GPU has no bfloat16. What does not fit is
 written down as that, and costs that way only. Extra peak memory is in units of a training step's
 peak: weights, Adam's moments, and the most that the plain forward and backward hold beside them.
-
-``share``: what a budget comes to in a ``GRPOTrainer``, by a clock around every call into the guard,
-on a Llama of 134 M parameters whose rollouts a toy verifier calls right half of the time.
 """
 
 from __future__ import annotations
@@ -239,88 +235,6 @@ def in_ratios(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def even(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """The toy verifier: half of all rollouts are right, whatever the model says."""
-    return [float(sum(ids) % 2 == 0) for ids in completion_ids]
-
-
-def share(options: argparse.Namespace) -> None:
-    """A real run under a budget, for so many seconds."""
-    import ambiguous_arithmetic as task
-    from overhead import Clocked
-    from transformers import TrainerCallback
-    from trl_runs import make_trainer
-
-    class Until(TrainerCallback):
-        """Ends the run in time."""
-
-        def on_step_end(self, args, state, control, **kwargs):
-            if time.monotonic() - began > options.seconds:
-                control.should_training_stop = True
-
-    class Waiting(Clocked):
-        """Before its clock starts, the GPU has done what training had queued."""
-
-        def _clocked(self, event: str, *args: Any, **kwargs: Any) -> None:
-            if options.device != "cpu":
-                torch.cuda.synchronize()
-            super()._clocked(event, *args, **kwargs)
-
-    hidden, layers, vocabulary = (64, 2, 512) if options.tiny else (768, 12, 32_000)
-    length = 4 if options.tiny else 64
-    tokenizer = task.make_tokenizer()
-    model = make_model(hidden, layers, vocabulary, positions=length + 16)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    trainer = make_trainer(
-        ROOT / "build" / "gpu-share",
-        steps=6 if options.tiny else 2000,
-        model=model.train(),
-        tokenizer=tokenizer,
-        rows=task.make_rows(4096),
-        reward_funcs=even,
-        per_device_train_batch_size=32,
-        num_generations=8,
-        max_completion_length=length,
-        learning_rate=1e-6,
-        logging_steps=10_000,
-        use_cpu=options.device == "cpu",
-        bf16=half_precision(options.device) is torch.bfloat16,
-    )
-    callback = Waiting(
-        trainer,
-        prompts=task.make_rows(1024, seed=9),
-        k=4,
-        num_generations=8,
-        prompts_per_probe=16,
-        max_overhead=options.budget,
-    )
-    began = time.monotonic()
-    trainer.add_callback(callback)
-    trainer.add_callback(Until())
-    trainer.train()
-    guard = callback.guard
-    later = sorted(probe.seconds for probe in guard.history[1:])
-    found = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "budget": options.budget,
-        "share": round(callback.spent / callback.total, 4),
-        "as_logged": round(guard.overhead, 4),
-        "steps": trainer.state.global_step,
-        "step_seconds": round(guard.schedule.step_seconds or 0.0, 3),
-        "first_look_seconds": round(guard.history[0].seconds, 2) if guard.history else None,
-        "probe_seconds": round(later[len(later) // 2], 2) if later else None,
-        "probes": len(guard.history),
-        "rescorings": len(guard.rescores),
-        "lost": len(guard.failures),
-        "engine": guard._prober.gradients.said,
-    }
-    print(json.dumps(found, indent=1))
-    written(options.out, found)
-    if guard.failures:
-        sys.exit(f"a probe was lost: {guard.failures[0].reason}")
-
-
 def written(path: Path | None, found: dict[str, Any]) -> None:
     if path is not None:
         path.write_text(json.dumps(found, indent=1) + "\n")
@@ -328,17 +242,14 @@ def written(path: Path | None, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["cell", "share"])
     parser.add_argument("--size", choices=["0.5B", "1.5B"], default="0.5B")
     parser.add_argument("--tokens", type=int, choices=[512, 2048], default=512, help="sampled")
-    parser.add_argument("--budget", type=float, default=0.02)
-    parser.add_argument("--seconds", type=float, default=200, help="a run's; rivals start in it")
+    parser.add_argument("--seconds", type=float, default=200, help="rivals start in them")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    {"cell": cell, "share": share}[options.what](options)
+    cell(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""All that needs a GPU, part by part, into docs/gpu.json: half an hour on one GPU.
+"""All that needs a GPU, part by part, into docs/gpu.json, on any single one.
 
     python tests/gpu/run.py                # or: make gpu GPU_PYTHON=python
     python tests/gpu/run.py --rehearsal    # on the CPU, at toy size: does the lane itself work?
@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 from gpu_outcome import DONE, document, outcome, records, table
 
-COST = "tests/benchmarks/gpu_cost.py"
+COST, SHARE = "tests/benchmarks/gpu_cost.py", "tests/benchmarks/gpu_share.py"
 FIGURES = "FIGURES"  # in a command: the file that it leaves its figures in
 
 
@@ -57,13 +57,13 @@ class Part:
 
 
 def _cost(size: str, tokens: int, seconds: int) -> Part:
-    cell = ("cell", "--size", size, "--tokens", str(tokens), "--out", FIGURES)
+    cell = ("--size", size, "--tokens", str(tokens), "--out", FIGURES)
     return Part(f"cost, {size}, {tokens} tokens", seconds, script=(COST, *cell))
 
 
 def _share(budget: str) -> Part:
-    run = ("share", "--budget", budget, "--out", FIGURES)
-    return Part(f"share at {float(budget):.0%}", 300, script=(COST, *run))
+    run = (SHARE, "--budget", budget, "--out", FIGURES)
+    return Part(f"share at {float(budget):.0%}", 300, script=run)
 
 
 _IDENTITY = "tests/gpu/test_identity.py"
@@ -199,7 +199,7 @@ def _source() -> str:
     digest = hashlib.sha256()
     folders = ("passk_guard", "integrations", "examples", "tests/gpu", "tests/helpers")
     files = [f for folder in folders for f in sorted((ROOT / folder).rglob("*.py"))]
-    for file in [*dict.fromkeys(f.resolve() for f in files), ROOT / COST]:
+    for file in [*dict.fromkeys(f.resolve() for f in files), ROOT / COST, ROOT / SHARE]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
