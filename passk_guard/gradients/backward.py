@@ -168,7 +168,9 @@ def add_gradient(
     if any(map(is_flat, tensors)):
         into = flat_gradients(parameters, partial(accumulator.add, row))
     else:
-        into = _gradients_go_to(accumulator, row, parameters, scales)
+        wanted = set(map(id, tensors))
+        others = [p for _, p in policy.parameters() if p.requires_grad and id(p) not in wanted]
+        into = _gradients_go_to(accumulator, row, parameters, others, scales)
     with into as done:
         for which in micro_batches(len(coefficients), rollouts_per_backward, tokens[0].shape[1]):
             scores = policy.log_probs(*(tensor[which] for tensor in tokens))
@@ -187,30 +189,40 @@ def _gradients_go_to(
     accumulator: GradientAccumulator,
     row: int,
     parameters: Sequence[tuple[str, Parameter]],
+    others: Sequence[Parameter],
     scales: Mapping[str, Tensor] | None,
 ) -> Iterator[Callable[[], None]]:
     """Within, ``backward()`` feeds the accumulator and leaves every ``.grad`` as it was.
 
-    Post-accumulate hooks of others (optimisers that step inside backward) are set aside: they
-    belong to the training run. ``backward`` with hooks, unlike ``autograd.grad``, also works under
-    re-entrant checkpointing, and it never holds a whole gradient.
+    Post-accumulate hooks of others (optimisers that step inside backward, DeepSpeed's that reduce
+    what comes) are set aside, on parameters that nobody asked for, too: they belong to the training
+    run. ``backward`` with hooks, unlike ``autograd.grad``, also works under re-entrant
+    checkpointing, and it never holds a whole gradient.
+
+    Args:
+        accumulator: fed.
+        row: of the prompt.
+        parameters: to differentiate by.
+        others: the policy's further trainable ones, whose gradients are dropped as they come.
+        scales: by parameter name.
     """
-    tensors = [parameter for _, parameter in parameters]
-    others = [parameter.grad for parameter in tensors]
+    tensors = [*(parameter for _, parameter in parameters), *others]
+    grads = [parameter.grad for parameter in tensors]
     other_hooks = [dict(p._post_accumulate_grad_hooks or {}) for p in tensors]
+    names = [*(name for name, _ in parameters), *(None for _ in others)]
     handles = []
 
-    def feed(name: str) -> Callable[[Tensor], None]:
+    def feed(name: str | None) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
-            if parameter.grad is not None:
+            if parameter.grad is not None and name is not None:
                 gradient = parameter.grad if scales is None else parameter.grad * scales[name]
                 accumulator.add(row, name, gradient)
-                parameter.grad = None
+            parameter.grad = None
 
         return hook
 
     try:
-        for name, parameter in parameters:
+        for name, parameter in zip(names, tensors, strict=True):
             parameter.grad = None
             if parameter._post_accumulate_grad_hooks:
                 parameter._post_accumulate_grad_hooks.clear()
@@ -219,7 +231,7 @@ def _gradients_go_to(
     finally:
         for handle in handles:
             handle.remove()
-        for parameter, grad, hooks in zip(tensors, others, other_hooks, strict=True):
+        for parameter, grad, hooks in zip(tensors, grads, other_hooks, strict=True):
             parameter.grad = grad
             if hooks:
                 parameter._post_accumulate_grad_hooks.update(hooks)

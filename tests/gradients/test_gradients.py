@@ -76,21 +76,23 @@ def test_a_wrong_mask_fails_the_same_comparison(tiny_lm):
     assert (got - want).norm() / want.norm() > 1e-2
 
 
-def test_nothing_is_left_behind(tiny_lm):
+@pytest.mark.parametrize("wanted", [None, "layers"])
+def test_nothing_is_left_behind(tiny_lm, wanted):
+    """Nor on parameters that nobody asked for, of which the second one is one, then."""
     model = tiny_lm().eval()
     first, *others = model.parameters()
     first.grad = torch.ones_like(first)
     calls = []
-    second = others[0]
+    second = others[-1]
     second.register_post_accumulate_grad_hook(lambda p: calls.append(p))
-    prompt_gramian(
-        CausalLMPolicy(model), random_groups(4, 4), select_parameters(model.named_parameters())
-    )
+    parameters = select_parameters(model.named_parameters(), wanted)
+    assert any(parameter is second for _, parameter in parameters) == (wanted is None)
+    prompt_gramian(CausalLMPolicy(model), random_groups(4, 4), parameters)
     assert torch.equal(first.grad, torch.ones_like(first))
     assert all(p.grad is None for p in others)
     assert calls == []  # an optimiser that steps inside backward must not step
     assert len(second._post_accumulate_grad_hooks) == 1
-    assert all(not p._post_accumulate_grad_hooks for p in others[1:])
+    assert all(not p._post_accumulate_grad_hooks for p in others[:-1])
     second.sum().backward()
     assert len(calls) == 1
 

@@ -33,7 +33,15 @@ def runs(tmp_path_factory):
 
     def of(trainer, stage):
         more = {
-            ("trl", 3): ("half alone", "half warn", "adapter alone", "adapter warn", "no room"),
+            ("trl", 2): ("part",),
+            ("trl", 3): (
+                "part",
+                "half alone",
+                "half warn",
+                "adapter alone",
+                "adapter warn",
+                "no room",
+            ),
             ("transformers", 3): ("sketched", "backward"),
             ("transformers", 2): ("half alone", "half warn"),
         }.get((trainer, stage), ())
@@ -67,6 +75,14 @@ def test_with_an_adapter(runs):
     found = untouched(runs("trl", 3), "adapter warn", "adapter alone")
     assert found["history"][-1][3] != 0.0  # its training moves something
     assert found["gradients"].startswith("watched layers")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_parameters_that_nobody_asked_for_are_left_alone_as_well(runs, stage):
+    """The engine's hooks on them, too, which would reduce what a probe's backward brings."""
+    found = untouched(runs("trl", stage), "part")
+    assert found["failures"] == []
+    assert found["history"] != runs("trl", stage)[0]["warn"]["history"]
 
 
 @pytest.mark.parametrize("case", ["sketched", "backward"])

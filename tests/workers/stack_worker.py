@@ -38,6 +38,7 @@ CASES = {
     "backward": ({**LOSSES, "engine": "backward"}, {}),
     "mix": ({**LOSSES, **MIX}, {}),
     "trainer mix": ({**LOSSES, **MIX, "objective": None}, {}),  # the trainer's own advantages
+    "part": ({**LOSSES, "engine": "backward", "parameters": "mlp"}, {}),
     "half alone": (None, HALF),
     "half warn": (LOSSES, HALF),
     "adapter alone": (None, {"adapter": True}),
