@@ -43,6 +43,8 @@ CASES = {
     "half warn": (LOSSES, HALF),
     "adapter alone": (None, {"adapter": True}),
     "adapter warn": (LOSSES, {"adapter": True}),
+    "loaded alone": (None, {"loaded": True}),
+    "loaded warn": (LOSSES, {"loaded": True}),
     "no room": ({**LOSSES, "on_error": "continue"}, {"no_room": 2}),
     "long": ({**LOSSES, **MIX}, SAVES),
     "killed": ({**LOSSES, **MIX}, {**SAVES, "kill": 5}),
@@ -68,6 +70,15 @@ def deepspeed(stage):
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": "auto"},
     }
+
+
+def saved(model, folder):
+    """A folder, from which the trainer loads the model by itself: split from the first on."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        model.save_pretrained(folder)
+    if dist.is_initialized():
+        dist.barrier()
+    return str(folder)
 
 
 class Losses(Callback):
@@ -265,10 +276,12 @@ def main(out, start, engine, cases):
         for name in cases:
             guard, more = CASES[name]
             policy = adapted(model()) if more.get("adapter") else model()
+            if more.get("loaded"):
+                policy = saved(policy, out / "model")
             how = {
                 key: value for key, value in more.items() if key in ("kill", "resume", "no_room")
             }
-            more = {k: value for k, value in more.items() if k not in {"adapter", *how}}
+            more = {k: value for k, value in more.items() if k not in {"adapter", "loaded", *how}}
             trainer, callback = start(out, guard, {**settings_of(engine), **more}, policy, **how)
             found[name] = seen(trainer, callback, engine)
     rank = dist.get_rank()
