@@ -2,11 +2,14 @@
 
 from extras import needs
 
-needs("trl", "vllm")
+needs("trl", "vllm", "peft")
+
+import warnings
 
 import pytest
 import torch
 import vllm_runs  # before whatever else imports vLLM
+from peft import LoraConfig
 from transformers import TrainerCallback
 from trl_runs import GUARD, held_out, losses, make_trainer, same_weights, train, weights
 from vllm import SamplingParams
@@ -101,6 +104,41 @@ def test_warn_leaves_weights_and_losses_bit_identical(make, config):
     assert losses(alone) == losses(trainer)
     other = train(make(**config), Draws())
     assert not same_weights(weights(alone), weights(other))
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize("fails", [False, True])
+def test_adapters_are_merged_for_a_probe_without_a_trace(make, fails):
+    """TRL merges them in place and out again: rounding is left, once more than without a probe."""
+
+    def adapted():
+        adapter = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
+        return make(sharpness=20.0, steps=6, num_iterations=2, parts={"peft_config": adapter})
+
+    alone, trainer = train(adapted()), adapted()
+    engine, syncs = trainer.vllm_generation, []
+    iterate = engine._iter_named_params
+
+    def named_params():
+        syncs.append(getattr(trainer, "_passk_guard_probing", False))
+        for i, named in enumerate(iterate()):
+            if fails and syncs[-1] and sum(syncs) == 2 and i == 4:
+                raise RuntimeError("out of memory")  # the adapters are merged by now
+            yield named
+
+    engine._iter_named_params = named_params
+    callback = guarded(trainer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", "passk-guard: .* this probe is lost")
+        train(trainer, callback)
+    assert len(callback.guard.failures) == fails
+    assert [p.step for p in callback.guard.history] == ([0, 4, 6] if fails else [0, 2, 4, 6])
+    assert all(abs(p.inference.kl) < p.inference.bound / 2 for p in callback.guard.history)
+    assert same_weights(weights(alone), weights(trainer))
+    assert losses(alone) == losses(trainer)
+    before = weights(trainer)
+    engine.sync_weights()
+    assert not same_weights(before, weights(trainer))  # what a probe would leave
 
 
 def test_rloo_is_left_alone_and_compared_as_well(tmp_path, folder):
