@@ -88,7 +88,7 @@ lane-deepspeed: .venv-deepspeed/.installed
 # a gigabyte.
 lane-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python -m pytest -q -m vllm \
-		$(addprefix tests/integrations/test_vllm,.py _server.py _processes.py)
+		$(addprefix tests/integrations/test_vllm,.py _sampling.py _server.py _processes.py)
 
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core

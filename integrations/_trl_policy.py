@@ -24,6 +24,7 @@ from passk_guard.integrations._trl_vllm import (
     tapped_engine,
     tells_log_probs,
 )
+from passk_guard.integrations._trl_vllm_adapters import merges_adapters
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.rollouts.verifier import decide_success, verifier_name
@@ -275,8 +276,10 @@ def _kept_trainer(trainer: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        if "_last_loaded_step" in kept:  # of weights in vLLM, which stay there
-            kept["_last_loaded_step"] = trainer._last_loaded_step
+        # Weights stay in vLLM. Where adapters are merged for it, training does so as often as ever.
+        last = getattr(trainer, "_last_loaded_step", None)
+        if last == -1 or (last is not None and not merges_adapters(trainer.model)):
+            kept["_last_loaded_step"] = last
         for name in vars(trainer).keys() - kept.keys():
             delattr(trainer, name)
         vars(trainer).update(kept)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from passk_guard.integrations._trl_vllm_adapters import unrounded
 from passk_guard.integrations._trl_vllm_server import instead, server_in_a_probe
 from passk_guard.runtime.isolation import kept_attributes
 
@@ -95,9 +96,9 @@ def plain_engine(
 ) -> Iterator[None]:
     """Within, the engine samples from the model's own distribution, or its argmax at 0.
 
-    After, its settings are as they were, none of the probe's prompts is left in its caches, where
-    training would meet their rounding, nor any request that was not finished, which training would
-    get among its own; and it sleeps where it slept.
+    After, its settings and the model are as they were, none of the probe's prompts is left in its
+    caches, where training would meet their rounding, nor any request that was not finished, which
+    training would get among its own; and it sleeps where it slept.
 
     Args:
         trainer: with an engine that can be reached, or anything else: then nothing is done.
@@ -116,6 +117,8 @@ def plain_engine(
             stack.enter_context(server_in_a_probe(client, failed))
         else:
             stack.callback(_tidied, engine)
+        synced = unrounded(engine.model, engine.sync_weights)
+        stack.enter_context(instead(engine, "sync_weights", synced))
         for name, value in _PLAIN.items():
             setattr(engine, name, value)
         engine.temperature, engine.logprobs = temperature, 0

@@ -7,7 +7,9 @@ One engine serves all trainers that ask for the same one; each loads its own wei
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
+from pathlib import Path
 
 # Before vLLM is imported: little memory, no cores of its own, no chatter.
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -34,6 +36,8 @@ if not torch.cuda.is_available():
     _custom_ops._supports_onednn = False
     utils.check_cpu_sgl_kernel = lambda *size: False
 
+_FOLDERS = tempfile.TemporaryDirectory(prefix="vllm-")
+FOLDER = Path(_FOLDERS.name)  # one for all, so that they ask for one engine
 ENGINES = {}
 ENGINE = {
     "use_vllm": True,
@@ -87,16 +91,16 @@ def saved_model(folder, sharpness=1.0):
     return model
 
 
-def vllm_trainer(tmp_path, folder, *, sharpness=1.0, **config):
+def vllm_trainer(tmp_path, *, sharpness=1.0, **config):
     """A trainer with a new model; the engine has whatever another left in it until it is used."""
     return make_trainer(
         tmp_path,
-        model=saved_model(folder, sharpness),
+        model=saved_model(FOLDER, sharpness),
         **{**ENGINE, **config},
     )
 
 
-def vllm_rloo_trainer(tmp_path, folder, *, sharpness=1.0):
+def vllm_rloo_trainer(tmp_path, *, sharpness=1.0):
     """The same with RLOO, which drops the engine's log-probs."""
     settings = {
         "output_dir": str(tmp_path),
@@ -114,7 +118,7 @@ def vllm_rloo_trainer(tmp_path, folder, *, sharpness=1.0):
         **ENGINE,
     }
     return RLOOTrainer(
-        model=saved_model(folder, sharpness),
+        model=saved_model(FOLDER, sharpness),
         reward_funcs=near_answer,
         args=RLOOConfig(**settings),
         train_dataset=task.make_rows(64),

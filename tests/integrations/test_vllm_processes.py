@@ -16,7 +16,7 @@ pytestmark = pytest.mark.vllm
 def ranks(tmp_path_factory):
     """What each process saw, in one launch that goes through all runs."""
     out = tmp_path_factory.mktemp("vllm")
-    torchrun("vllm_worker.py", out, port=29541)
+    torchrun("vllm_worker.py", out, port=29573)
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
