@@ -26,25 +26,22 @@ CASES = {
 }
 
 
+HALF, ADAPTER = ("half alone", "half warn"), ("adapter alone", "adapter warn")
+MORE = {
+    ("trl", 2): ("part",),
+    ("trl", 3): ("part", "no room", "loaded alone", "loaded warn", *HALF, *ADAPTER),
+    ("transformers", 2): HALF,
+    ("transformers", 3): ("sketched", "backward"),
+}
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """By trainer and stage, each in one launch."""
     seen = {}
 
     def of(trainer, stage):
-        more = {
-            ("trl", 2): ("part",),
-            ("trl", 3): (
-                "part",
-                "half alone",
-                "half warn",
-                "adapter alone",
-                "adapter warn",
-                "no room",
-            ),
-            ("transformers", 3): ("sketched", "backward"),
-            ("transformers", 2): ("half alone", "half warn"),
-        }.get((trainer, stage), ())
+        more = MORE.get((trainer, stage), ())
         if (trainer, stage) not in seen:
             out = tmp_path_factory.mktemp(f"{trainer}{stage}")
             engine = f"zero{stage}"
@@ -69,6 +66,12 @@ def test_in_half_precision_and_with_checkpointing(runs, trainer, stage):
     found = untouched(runs(trainer, stage), "half warn", "half alone")
     assert len(found["history"]) == 3
     assert found["gradients"].startswith("watched layers")
+
+
+def test_a_model_that_is_split_as_it_is_loaded(runs):
+    """As where a trainer is given a model's name: no process ever holds the whole."""
+    found = untouched(runs("trl", 3), "loaded warn", "loaded alone")
+    assert found["history"] == runs("trl", 3)[0]["warn"]["history"]
 
 
 def test_with_an_adapter(runs):
