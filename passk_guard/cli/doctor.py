@@ -135,15 +135,18 @@ def _show_trainers(findings: Sequence[Finding]) -> None:
 
 
 def _show_stacks() -> None:
-    plain = str.maketrans("", "", "`")
-    _say("What runs where, as tested; not measured on a GPU:")
-    print_table(
-        ["", "TRL, Trainer", "Lightning", "gradients from", "refused with it"],
-        [
-            [text.translate(plain) for text in (s.what, s.trl, s.lightning, s.gradients, s.without)]
-            for s in STACKS
-        ],
-    )
+    """Too wide for a table here."""
+    _say("What runs where, as tested; time and memory are not measured on a GPU:")
+    for stack in STACKS:
+        parts = {
+            "TRL, Trainer": stack.trl,
+            "Lightning": stack.lightning,
+            "gradients": stack.gradients,
+            "without": stack.without,
+        }
+        text = "; ".join(f"{name}: {said}" for name, said in parts.items() if said)
+        said = f"{stack.what}. {text}".replace("`", "")
+        print(textwrap.fill(said, 80, initial_indent="* ", subsequent_indent="  "))
 
 
 def _say(*paragraphs: str) -> None:

@@ -82,14 +82,14 @@ STACKS = (
         ),
     ),
     Stack(
-        *("vLLM in the process", "TRL", "", _WATCHED, ""),
+        *("vLLM in the process", "TRL only", "", _WATCHED, ""),
         (
             _HERE + "test_vllm.py::test_warn_leaves_weights_and_losses_bit_identical",
-            _HERE + "test_vllm.py::test_pass_at_1_is_that_of_the_models_own_generation",
+            _HERE + "test_vllm_sampling.py::test_pass_at_1_is_that_of_the_models_own_generation",
         ),
     ),
     Stack(
-        *("vLLM server: its random numbers go on", "TRL", "", _WATCHED, ""),
+        *("vLLM server: its random numbers go on", "TRL only", "", _WATCHED, ""),
         (
             _HERE + "test_vllm_server.py::test_a_server_that_fails_a_probe_costs_that_probe",
             _HERE

@@ -66,9 +66,9 @@ def _share(budget: str) -> Part:
     return Part(f"share at {float(budget):.0%}", 300, script=run)
 
 
-_IDENTITY = "tests/gpu/test_identity.py"
+_IDENTITY = "tests/gpu/test_gpu_identity.py"
 PARTS = [
-    Part("Gramian", 240, tests=("tests/gpu/test_gramian.py",)),
+    Part("Gramian", 240, tests=("tests/gpu/test_gpu_gramian.py",)),
     Part("identity, TRL", 480, tests=(_IDENTITY, "-k", "[trl")),
     Part("identity, Trainer", 480, tests=(_IDENTITY, "-k", "[transformers")),
     Part("identity, Lightning", 480, tests=(_IDENTITY, "-k", "[lightning")),
@@ -78,7 +78,7 @@ PARTS = [
     _cost("1.5B", 2048, 420),
     _share("0.02"),
     _share("0.01"),
-    Part("DeepSpeed", 300, tests=("tests/gpu/test_deepspeed.py",)),
+    Part("DeepSpeed", 300, tests=("tests/gpu/test_gpu_deepspeed.py",)),
     Part("vLLM", 480, tests=("tests/integrations/test_vllm.py", "-m", "vllm"), needs="vllm"),
     Part(
         "demo",
