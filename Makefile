@@ -55,7 +55,7 @@ keywords:
 	$(PY) $(PIP) -c constraints.txt -e '.[dev,contracts,reporters]'
 	touch $@
 
-lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed
+lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed lane-vllm
 
 # What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
