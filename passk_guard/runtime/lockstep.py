@@ -37,12 +37,12 @@ def all_or_none(together: bool = True) -> Iterator[None]:
         if not together or not _are_many():
             raise
         _failed += 1
-        if _others_failed():
+        reason = _given_up(f"process {distributed.get_rank()}: {type(error).__name__}: {error}")
+        if reason is None:
             raise
         raise HalfDone(
-            f"passk-guard: process {distributed.get_rank()} failed where processes wait for one "
-            "another, and left the others in the middle. The run cannot go on. Reason: "
-            f"{type(error).__name__}: {error}"
+            "passk-guard: one process failed where processes wait for one another, and left the "
+            f"others in the middle. The run cannot go on. Reason: on {reason}"
         ) from error
 
 
@@ -51,14 +51,24 @@ def _are_many() -> bool:
     return there and distributed.get_world_size() > 1
 
 
-def _others_failed() -> bool:
-    """Whether all processes come here, too, within a minute."""
-    store = distributed.distributed_c10d._get_default_store()
-    key = f"passk_guard/failed/{_failed}"
-    store.add(key, 1)
-    end = time.monotonic() + _PATIENCE
-    while store.add(key, 0) < distributed.get_world_size():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
+def _given_up(mine: str) -> str | None:
+    """Why the run is over, on whichever process that began; ``None`` where all have failed alike.
+
+    The first to give up leaves its reason: what the others come to see is only that it is gone.
+    """
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        key = f"passk_guard/failed/{_failed}"
+        store.add(key, 1)
+        end = time.monotonic() + _PATIENCE
+        while not store.check([f"{key}/why"]):
+            if store.add(key, 0) >= distributed.get_world_size():
+                return None
+            if time.monotonic() > end:
+                store.set(f"{key}/why", mine)
+                return mine
+            time.sleep(0.05)
+        why: str = store.get(f"{key}/why").decode()
+    except Exception:  # the store went with the process that kept it
+        return mine
+    return why

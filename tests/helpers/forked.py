@@ -47,8 +47,14 @@ def _main(worker, arguments, environment, output):
     runpy.run_path(worker, run_name="__main__")
 
 
-def run(worker, *arguments, environments=({},)):
+def run(worker, *arguments, environments=({},), patience=0.0):
     """Run a worker file in one process for each environment, at the same time.
+
+    Args:
+        worker: its name.
+        *arguments: its own.
+        environments: of the processes.
+        patience: seconds that the others have left once one has failed.
 
     Returns:
         Exit code and output of each. No code: it was still running as another one had failed, or
@@ -65,7 +71,10 @@ def run(worker, *arguments, environments=({},)):
             started.append((process, output))
         end = time.monotonic() + TIMEOUT
         codes = [None]
-        while None in codes and not any(codes) and time.monotonic() < end:
+        while None in codes and time.monotonic() < end:
+            if any(codes):
+                end = min(end, time.monotonic() + patience)
+                patience = TIMEOUT  # counted once
             time.sleep(0.02)
             codes = [process.exitcode for process, _ in started]
         for process, _ in started:
@@ -74,7 +83,7 @@ def run(worker, *arguments, environments=({},)):
         return [(code, out.read_text()) for code, (_, out) in zip(codes, started, strict=True)]
 
 
-def run_together(worker, *arguments, processes=2):
+def run_together(worker, *arguments, processes=2, patience=0.0):
     """:func:`run` on so many processes, with the environment that torchrun gives them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -89,7 +98,7 @@ def run_together(worker, *arguments, processes=2):
         "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
     ranks = [{**shared, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)]
-    return run(worker, *arguments, environments=ranks)
+    return run(worker, *arguments, environments=ranks, patience=patience)
 
 
 def together(worker, *arguments, processes=2):
