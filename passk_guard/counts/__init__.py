@@ -1,0 +1,1 @@
+"""How many rollouts of each prompt were right, from whatever wrote it down."""
