@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from passk_guard.prompts.identity import row_text
 from passk_guard.runtime.stored import Unfit, row_ids, whole
 
 __all__ = ["HeldOutPool", "row_labels"]
@@ -94,7 +94,7 @@ class HeldOutPool:
         """Tells this pool from another one by the rows' content, of 4096 of them at most."""
         digest = hashlib.sha256(str(len(self.rows)).encode())
         for i in np.unique(np.linspace(0, len(self.rows) - 1, _MOST_HASHED).astype(int)):
-            digest.update(_text(self.rows[int(i)]).encode())
+            digest.update(row_text(self.rows[int(i)]).encode())
         return digest.hexdigest()[:16]
 
     def _shuffled(self) -> list[int]:
@@ -125,12 +125,6 @@ class HeldOutPool:
         if self._copies is None and len(set(left)) < len(left):
             raise Unfit("left holds a row twice")
         self._epoch, self._left = epoch, left
-
-
-def _text(row: Mapping[str, Any]) -> str:
-    """A row as JSON; of what JSON has no name for, the type: a repr may hold an address."""
-    columns = sorted(row.items(), key=lambda column: str(column[0]))
-    return json.dumps(columns, skipkeys=True, default=lambda value: type(value).__name__)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str, argument: str) -> list[Any]:

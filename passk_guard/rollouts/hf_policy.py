@@ -82,6 +82,11 @@ class HFPolicy:
         own = getattr(model.generation_config, "max_new_tokens", None)
         self._longest = max_completion_length or own or _DEFAULT_LENGTH
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its rollouts depend on beside the weights, as plain values."""
+        return {"temperature": self._temperature, "max_completion_length": self._longest}
+
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """The model's named parameters."""
         return named_parameters(self.model)

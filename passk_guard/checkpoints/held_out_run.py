@@ -1,0 +1,209 @@
+"""Verified rollouts of held-out prompts, batch by batch, none of them lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from passk_guard.checkpoints.probe_journal import ProbeJournal
+from passk_guard.checkpoints.weights import weights_fingerprint
+from passk_guard.errors import ProbeError
+from passk_guard.prompts.identity import prompt_ids
+from passk_guard.prompts.overlap import fingerprint
+from passk_guard.prompts.pool import HeldOutPool, row_labels
+from passk_guard.reporting.markdown import prompt_text
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.sampling import FitRows
+from passk_guard.rollouts.verified_again import without_completions
+from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.rollouts.verifier import verifier_name
+from passk_guard.runtime.isolation import isolated
+from passk_guard.runtime.processes import everywhere, world
+from passk_guard.runtime.progress import Progress
+
+__all__ = ["HeldOutRun"]
+
+SAMPLING = "sampling and verifying"
+
+
+class HeldOutRun:
+    """Samples a policy on rows in an order that the seed fixes, and goes on where it stopped.
+
+    Every batch has random numbers of its own, so that a run that was interrupted and goes on in
+    batches of the same size gives what it would have given. The model is left as it was found.
+
+    Args:
+        policy: samples and scores.
+        verifier: decides what is right; ``None`` where the policy does by itself.
+        rows: held-out prompts.
+        n: rollouts per prompt.
+        at_once: prompts per batch.
+        threshold: score from which a rollout is right.
+        timeout: seconds after which a hanging verifier is reported.
+        group_by: column of the rows.
+        seed: of order and sampling.
+        journal: where every batch is appended; ``None``: nowhere.
+        log_prompts: write the prompts' texts into it.
+        progress: told where sampling stands.
+
+    Attributes:
+        policy: verified.
+        remarks: sentences on what was found on the way.
+        sampled: prompts that this run has sampled; the others were in the journal.
+
+    Raises:
+        ValueError: the journal is another probe's, or the policy cannot sample these rows.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        verifier: Any,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        n: int,
+        at_once: int,
+        threshold: float,
+        timeout: float,
+        group_by: str | None,
+        seed: int,
+        journal: Path | None,
+        log_prompts: bool,
+        progress: Progress,
+    ) -> None:
+        self.rows, self._n, self._at_once, self._seed = rows, n, at_once, seed
+        self._progress, self._log_prompts = progress, log_prompts
+        self._labels = None if group_by is None else row_labels(rows, group_by)
+        self._ids = prompt_ids(rows)
+        self._model = _model_of(policy)
+        modules = () if self._model is None else (self._model,)
+        self._modules = modules
+        self.policy = VerifiedPolicy(
+            policy,
+            verifier,
+            threshold,
+            timeout=timeout,
+            module=self._model,
+        )
+        pool = HeldOutPool(rows, seed)
+        with self.isolated(0):
+            fit = FitRows(self.policy, pool, at_once, "prompts")
+            self._order = fit(pool.draw(len(pool)))
+        settings = {
+            "weights": weights_fingerprint(policy),
+            "prompts": pool.fingerprint,
+            "verifier": "the policy's own" if verifier is None else verifier_name(verifier),
+            "n": n,
+            "success_threshold": threshold,
+            "prompts_at_once": at_once,
+            "seed": seed,
+            **getattr(policy, "settings", {}),
+        }
+        self._journal = _opened(journal, settings)
+        self.remarks, self.sampled = self._remarks(), 0
+
+    @property
+    def groups(self) -> list[RolloutGroup]:
+        """All that was sampled, by this run and those before."""
+        return self._journal.groups
+
+    @property
+    def available(self) -> int:
+        """Prompts that can be sampled."""
+        return len(self._order)
+
+    @property
+    def readings(self) -> list[dict[str, Any]]:
+        """Of this run and those before."""
+        return self._journal.readings
+
+    def add_reading(self, record: Mapping[str, Any]) -> None:
+        """Note what was found."""
+        self._journal.add_reading(record)
+
+    def labels(self, groups: Sequence[RolloutGroup]) -> list[str] | None:
+        """The group of each prompt."""
+        return None if self._labels is None else [self._labels[group.row] for group in groups]
+
+    def prompt_id(self, row: int) -> str:
+        """What the prompt is called in files."""
+        return self._ids[row]
+
+    def isolated(self, *seed: int) -> AbstractContextManager[None]:
+        """A context with random numbers of its own, which leaves no trace."""
+        number = int(np.random.SeedSequence([self._seed, *seed]).generate_state(1)[0])
+        return isolated(*self._modules, seed=number)
+
+    def sample_upto(self, prompts: int) -> list[RolloutGroup]:
+        """The first so many prompts' rollouts, those that are missing sampled now.
+
+        Raises:
+            ProbeError: the verifier's or the policy's answer is unusable; batches before are kept.
+        """
+        wanted = min(prompts, self.available)
+        while (done := len(self.groups)) < wanted:
+            self._progress(SAMPLING, done, wanted)
+            ids = self._order[done : min(done + self._at_once, wanted)]
+            with self.isolated(1, done):
+                found = self.policy.generate([self.rows[i] for i in ids], ids, self._n)
+            if any(group.n != self._n for group in found) or len(found) != len(ids):
+                raise ProbeError(
+                    f"the policy gave groups of {sorted({group.n for group in found})} rollouts, "
+                    f"{len(found)} of them, for {len(ids)} prompts x {self._n} asked for"
+                )
+            self._journal.add(
+                [group.on_cpu() for group in without_completions(found)],
+                [self._facts(i) for i in ids],
+            )
+            self.sampled += len(ids)
+        self._progress(SAMPLING, wanted, wanted)
+        return self.groups[:wanted]
+
+    def _facts(self, row: int) -> dict[str, Any]:
+        facts: dict[str, Any] = {"prompt_id": self._ids[row]}
+        if self._labels is not None:
+            facts["group"] = self._labels[row]
+        if self._log_prompts:
+            facts["prompt"] = prompt_text(self.rows[row])
+        return facts
+
+    def _remarks(self) -> list[str]:
+        said = []
+        if self.groups:
+            said.append(
+                f"{self._journal.path} holds {len(self.groups)} prompts of this probe already: it "
+                "goes on from there."
+            )
+        if self._journal.dropped:
+            said.append(
+                f"{self._journal.dropped} prompts of a batch that was cut off are sampled again."
+            )
+        different = len({fingerprint(row) for row in self.rows})
+        if different < 0.99 * len(self.rows):
+            said.append(
+                f"Of {len(self.rows)} prompts only {different} are different: the same prompt with "
+                "the same answer counts as two, and intervals come out too narrow. Drop the "
+                "duplicates."
+            )
+        return said
+
+
+def _opened(path: Path | None, settings: Mapping[str, Any]) -> ProbeJournal:
+    """One process reads and writes the file; all of them know what is in it."""
+    rank, _ = world()
+    found = everywhere(lambda: ProbeJournal(path if rank == 0 else None, settings))
+    journal = found[rank]
+    journal.groups, journal.readings = found[0].groups, found[0].readings
+    journal.dropped = found[0].dropped
+    return journal
+
+
+def _model_of(policy: Any) -> torch.nn.Module | None:
+    model = getattr(policy, "model", policy)
+    return model if isinstance(model, torch.nn.Module) else None

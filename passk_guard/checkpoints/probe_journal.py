@@ -1,0 +1,151 @@
+"""What a probe of a checkpoint has sampled so far, on disk: interrupted, it goes on from there.
+
+One JSON object per line. The first says what is probed, and how; then a line per prompt, with its
+counts and rollouts, a line behind each whole batch, and a line per reading::
+
+    {"passk_guard": "probe", "version": ..., "settings": {"n": 16, "temperature": 1.0, ...}}
+    {"look": "prompt", "prompt_id": "9f86...", "row": 3, "correct": 9, "n": 16,
+     "group": ..., "prompt": ..., "rollouts": {...}}
+    {"look": "batch", "prompts": 64}
+    {"look": "reading", ...}
+
+``group`` is there with ``group_by``, ``prompt`` with ``log_prompts``. ``passk-guard compare`` reads
+it as a file of counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from passk_guard.checkpoints.stored_rollouts import load_rollouts, stored_rollouts
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.runtime.stored import Unfit, whole
+from passk_guard.version import __version__
+
+__all__ = ["KIND", "ProbeJournal"]
+
+KIND = "probe"
+
+
+class ProbeJournal:
+    """Lines of one probe; several runs of the command may have written them.
+
+    Args:
+        path: of the file; ``None``: nothing is written.
+        settings: what the rollouts depend on: a file with others is another probe's.
+
+    Attributes:
+        groups: rollouts that are there, in the order in which they were drawn.
+        readings: that were taken so far.
+        dropped: prompts of a batch that was cut off: they are sampled again.
+
+    Raises:
+        ValueError: the file is another probe's or no journal, or a line of it is damaged.
+    """
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.groups: list[RolloutGroup] = []
+        self.readings: list[dict[str, Any]] = []
+        self.dropped = 0
+        if path is None:
+            return
+        self._settings = json.loads(json.dumps(dict(settings)))  # as they will be read back
+        if path.exists() and path.stat().st_size:
+            self._read(path)
+        else:
+            head = {"passk_guard": KIND, "version": __version__, "settings": self._settings}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._append([head])
+
+    def add(self, groups: Sequence[RolloutGroup], facts: Sequence[Mapping[str, Any]]) -> None:
+        """A batch, all of it or nothing.
+
+        Args:
+            groups: its rollouts, verified.
+            facts: of each prompt: ``prompt_id``, and what else there is to say.
+        """
+        self.groups += groups
+        prompts = [
+            {
+                "look": "prompt",
+                **known,
+                "row": group.row,
+                "correct": group.correct,
+                "n": group.scorable().n,
+                "rollouts": stored_rollouts(group),
+            }
+            for group, known in zip(groups, facts, strict=True)
+        ]
+        self._append([*prompts, {"look": "batch", "prompts": len(self.groups)}])
+
+    def add_reading(self, record: Mapping[str, Any]) -> None:
+        """What was found, and after how many looks."""
+        self.readings.append(dict(record))
+        self._append([{"look": "reading", **record}])
+
+    def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        if self.path is None:
+            return
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())  # sampling is dear
+
+    def _read(self, path: Path) -> None:
+        lines = path.read_bytes().splitlines(keepends=True)
+        head = _record(lines[0]) if lines else None
+        if head is None or head.get("passk_guard") != KIND:
+            raise ValueError(
+                f"{path} is no journal of passk-guard probe. Give another --journal, or remove it."
+            )
+        _check_same(path, head.get("settings") or {}, self._settings)
+        kept = end = len(lines[0])
+        pending: list[RolloutGroup] = []
+        for number, line in enumerate(lines[1:], start=2):
+            end += len(line)
+            record = _record(line)
+            if record is None and number == len(lines):
+                break  # cut off by a kill
+            try:
+                if record is None:
+                    raise Unfit("this is not JSON")
+                if record.get("look") == "prompt":
+                    pending.append(load_rollouts(whole(record, "row"), record.get("rollouts")))
+                    continue
+            except Unfit as error:
+                raise ValueError(
+                    f"{path}, line {number}: {error}. What stands before it is whole: remove the "
+                    "rest of the file, and the probe goes on from there."
+                ) from None
+            if record.get("look") == "reading":
+                self.readings.append({k: v for k, v in record.items() if k != "look"})
+            self.groups, pending, kept = [*self.groups, *pending], [], end
+        self.dropped = len(pending)
+        if kept < path.stat().st_size:
+            os.truncate(path, kept)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """``None`` where the line is none, or was cut off."""
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _check_same(path: Path, there: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    names = sorted({*there, *ours}, key=list({**ours, **there}).index)
+    other = [name for name in names if there.get(name) != ours.get(name)]
+    if other:
+        said = ", ".join(f"{name} {there.get(name)!r}, now {ours.get(name)!r}" for name in other)
+        raise ValueError(
+            f"{path} is the journal of another probe: {said}. Rollouts of both cannot be put "
+            "together. Give another --journal, or remove this one."
+        )

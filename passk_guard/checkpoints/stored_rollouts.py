@@ -1,0 +1,83 @@
+"""Rollouts of a prompt as one line of JSON, so that an interrupted probe loses none of them."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.runtime.stored import Unfit, entry, items, mapping, whole
+
+__all__ = ["load_rollouts", "stored_rollouts"]
+
+_TENSORS = ("input_ids", "attention_mask", "completion_mask")
+
+
+def stored_rollouts(group: RolloutGroup) -> dict[str, Any]:
+    """Tokens and verdicts, for JSON; ``null`` where the verifier gave no verdict."""
+    return {
+        "shape": list(group.input_ids.shape),
+        **{name: _packed(getattr(group, name)) for name in _TENSORS},
+        "success": _numbers(group.success),
+        "rewards": None if group.rewards is None else _numbers(group.rewards),
+    }
+
+
+def load_rollouts(row: int, stored: Any) -> RolloutGroup:
+    """What :func:`stored_rollouts` gave.
+
+    Args:
+        row: of the pool.
+        stored: what it gave.
+
+    Raises:
+        Unfit: it is not whole.
+    """
+    n, length = (whole({"shape": size}, "shape", 1) for size in items(stored, "shape", 2))
+    tensors = {name: _unpacked(entry(stored, name), name, n, length) for name in _TENSORS}
+    rewards = stored.get("rewards")
+    return RolloutGroup(
+        row,
+        **tensors,
+        success=_tensor(items(stored, "success", n)),
+        rewards=None if rewards is None else _tensor(items(stored, "rewards", n)),
+    )
+
+
+def _packed(values: Tensor) -> dict[str, str]:
+    array = values.cpu().numpy()
+    small = array.astype(np.int32 if not _is_mask(array) else np.int8)
+    data = base64.b64encode(zlib.compress(small.astype(small.dtype.newbyteorder("<")).tobytes()))
+    return {"dtype": small.dtype.name, "data": data.decode()}
+
+
+def _is_mask(array: np.ndarray) -> bool:
+    return bool(((array == 0) | (array == 1)).all())
+
+
+def _unpacked(stored: Any, name: str, n: int, length: int) -> Tensor:
+    found = mapping({name: stored}, name)
+    dtype = {"int32": "<i4", "int8": "<i1"}.get(str(found.get("dtype")))
+    if dtype is None:
+        raise Unfit(f"{name} has the dtype {found.get('dtype')!r}, which is not known here")
+    try:
+        data = zlib.decompress(base64.b64decode(str(found.get("data")), validate=True))
+        array = np.frombuffer(data, dtype).reshape(n, length)
+    except (ValueError, zlib.error) as error:
+        raise Unfit(f"{name} cannot be read: {error}") from None
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _tensor(values: list[Any]) -> Tensor:
+    if not all(value is None or isinstance(value, int | float) for value in values):
+        raise Unfit("verdicts must be numbers or null")
+    return torch.tensor([float("nan") if value is None else float(value) for value in values])
