@@ -77,7 +77,7 @@ class HeldOutRun:
         log_prompts: bool,
         progress: Progress,
     ) -> None:
-        self.rows, self._n, self._at_once, self._seed = rows, n, at_once, seed
+        self.rows, self._n, self.at_once, self.seed = rows, n, at_once, seed
         self._progress, self._log_prompts = progress, log_prompts
         self._labels = None if group_by is None else row_labels(rows, group_by)
         self._ids = prompt_ids(rows)
@@ -137,7 +137,7 @@ class HeldOutRun:
 
     def isolated(self, *seed: int) -> AbstractContextManager[None]:
         """A context with random numbers of its own, which leaves no trace."""
-        number = int(np.random.SeedSequence([self._seed, *seed]).generate_state(1)[0])
+        number = int(np.random.SeedSequence([self.seed, *seed]).generate_state(1)[0])
         return isolated(*self._modules, seed=number)
 
     def sample_upto(self, prompts: int) -> list[RolloutGroup]:
@@ -149,7 +149,7 @@ class HeldOutRun:
         wanted = min(prompts, self.available)
         while (done := len(self.groups)) < wanted:
             self._progress(SAMPLING, done, wanted)
-            ids = self._order[done : min(done + self._at_once, wanted)]
+            ids = self._order[done : min(done + self.at_once, wanted)]
             with self.isolated(1, done):
                 found = self.policy.generate([self.rows[i] for i in ids], ids, self._n)
             if any(group.n != self._n for group in found) or len(found) != len(ids):

@@ -39,11 +39,13 @@ def load_rollouts(row: int, stored: Any) -> RolloutGroup:
         Unfit: it is not whole.
     """
     n, length = (whole({"shape": size}, "shape", 1) for size in items(stored, "shape", 2))
-    tensors = {name: _unpacked(entry(stored, name), name, n, length) for name in _TENSORS}
+    ids, attention, sampled = (_unpacked(entry(stored, name), name, n, length) for name in _TENSORS)
     rewards = stored.get("rewards")
     return RolloutGroup(
         row,
-        **tensors,
+        ids,
+        attention,
+        sampled,
         success=_tensor(items(stored, "success", n)),
         rewards=None if rewards is None else _tensor(items(stored, "rewards", n)),
     )

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from passk_guard.look import Probe
+from passk_guard.reporting.pictured import Pictured
 
 __all__ = ["WINDOW", "Conflicts", "PairConflict", "PromptConflict", "find_conflicts"]
 
@@ -102,7 +102,7 @@ class Conflicts:
     pairs: tuple[PairConflict, ...]
 
 
-def find_conflicts(history: Sequence[Probe], most: int = 20) -> Conflicts:
+def find_conflicts(history: Sequence[Pictured], most: int = 20) -> Conflicts:
     """Prompts and pairs behind a conflict, from the last :data:`WINDOW` probes.
 
     Args:
@@ -115,10 +115,12 @@ def find_conflicts(history: Sequence[Probe], most: int = 20) -> Conflicts:
     prompts = _prompts(probes)
     worst = sorted((p for p in prompts.values() if p.share < 0), key=lambda p: p.share)
     pairs = _pairs(probes, prompts, most)
-    return Conflicts(tuple(p.step for p in probes), tuple(worst[:most]), pairs)
+    return Conflicts(
+        tuple(p.step for p in probes if p.step is not None), tuple(worst[:most]), pairs
+    )
 
 
-def _prompts(probes: Sequence[Probe]) -> dict[int, PromptConflict]:
+def _prompts(probes: Sequence[Pictured]) -> dict[int, PromptConflict]:
     seen: dict[int, list[np.ndarray]] = {}
     for probe in probes:
         assert probe.update_alignment is not None
@@ -135,7 +137,7 @@ def _prompts(probes: Sequence[Probe]) -> dict[int, PromptConflict]:
 
 
 def _pairs(
-    probes: Sequence[Probe], prompts: dict[int, PromptConflict], most: int
+    probes: Sequence[Pictured], prompts: dict[int, PromptConflict], most: int
 ) -> tuple[PairConflict, ...]:
     codes, figures = (
         np.concatenate(parts, -1) for parts in zip(*map(_pairs_of, probes), strict=True)
@@ -155,7 +157,7 @@ def _pairs(
     return tuple(found)
 
 
-def _pairs_of(probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+def _pairs_of(probe: Pictured) -> tuple[np.ndarray, np.ndarray]:
     """Of all pairs that have gradients: both ids in one number, ``(pairs,)``, and four figures.
 
     The figures, ``(4, pairs)``: inner product, squared norm of the lower id's gradient and of the

@@ -38,7 +38,7 @@ def alignment_curve_figure(shown: Snapshot) -> Figure:
     )
     axes.set_xlabel("k of the objective")
     axes.set_ylabel("z of ⟨∇J_k, ∇J_1⟩")
-    axes.set_title(f"Would a pass@k step raise pass@1? (step {shown.step})", fontsize=10)
+    axes.set_title(f"Would a pass@k step raise pass@1?{_at(shown)}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -52,7 +52,7 @@ def interference_figure(shown: Snapshot) -> Figure:
     """
     figure = Figure(figsize=(4.8, 4.2), dpi=140, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(f"Prompts that pull against each other (step {shown.step})", fontsize=10)
+    axes.set_title(f"Prompts that pull against each other{_at(shown)}", fontsize=10)
     count = len(shown.rows)
     if count < 2:
         return _without_signal(figure, axes)
@@ -88,7 +88,7 @@ def agreement_figure(shown: Snapshot) -> Figure:
     """
     figure = Figure(figsize=(4.8, 3.4), dpi=140, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(f"What the update weighs, and what it does (step {shown.step})", fontsize=10)
+    axes.set_title(f"What the update weighs, and what it does{_at(shown)}", fontsize=10)
     rates, agreement, weights = shown.pass_rates, shown.agreement, shown.weights
     if not len(rates):
         return _without_signal(figure, axes)
@@ -112,6 +112,10 @@ def agreement_figure(shown: Snapshot) -> Figure:
     for side in (axes, over):
         side.spines["top"].set_visible(False)
     return figure
+
+
+def _at(shown: Snapshot) -> str:
+    return "" if shown.step is None else f" (step {shown.step})"
 
 
 def _without_signal(figure: Figure, axes: Axes) -> Figure:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
-from functools import partial
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, StrictUndefined
+from typing import TYPE_CHECKING
 
 from passk_guard.reporting import course
-from passk_guard.reporting.figures import (
-    agreement_figure,
-    alignment_curve_figure,
-    interference_figure,
-)
-from passk_guard.reporting.markdown import visible
+from passk_guard.reporting.probe_pictures import probe_pictures
 from passk_guard.reporting.read_run import Run
+from passk_guard.reporting.rendering import quoted, render
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.summary import summary
 from passk_guard.reporting.svg import Picture, picture
-from passk_guard.statistics.interval import Z95
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,43 +22,17 @@ _LONGEST = 400  # characters of a prompt
 
 
 def page(run: Run) -> str:
-    """The page. Whatever a prompt, a verifier's error or a file name holds is shown as text.
-
-    Jinja escapes every value, and characters that HTML has no place for are spelt out. A content
-    security policy forbids the page to load anything, and to run any script but its own, which
-    sorts tables and reads the heat map out.
-    """
-    source = files("passk_guard.reporting")
-    script = (source / "page.js").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True,
-        finalize=_spelt,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": _number,
-        "signed": partial(_number, sign="+"),
-        "visible": lambda text: visible(str(text), _LONGEST),
-    }
+    """The page; see :mod:`passk_guard.reporting.rendering`."""
     shown = _snapshots(run)
-    template = environment.from_string((source / "page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return render(
+        "page.html.j2",
+        _texts(run),
         run=run,
         found=summary(run),
         name=run.path.resolve().parent.name,
         courses=_courses(run),
-        probes=[{"shown": one, "pictures": _pictures(one)} for one in shown],
-        texts=_texts(run),
-        style=(source / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        probes=[{"shown": one, "pictures": probe_pictures(one)} for one in shown],
     )
-
-
-def _spelt(value: Any) -> Any:
-    return visible(value, len(value)) if type(value) is str else value  # not Markup
 
 
 def _snapshots(run: Run) -> list[Snapshot]:
@@ -100,39 +63,6 @@ def _courses(run: Run) -> list[Picture]:
     ]
 
 
-def _pictures(shown: Snapshot) -> dict[str, Picture]:
-    lowers = int((shown.agreement < 0).sum())
-    against = [f"{k:.0f}" for k, z, _ in shown.curve if z < -Z95]
-    opposed = f"for k = {', '.join(against)}" if against else "for no k"
-    return {
-        "interference": picture(
-            lambda: interference_figure(shown),
-            f"Heat map: cosines of the gradients of {len(shown.rows)} prompts, hard to easy. "
-            "The table of pairs names the most opposed.",
-        ),
-        "agreement": picture(
-            lambda: agreement_figure(shown),
-            f"Chart: agreement with pass@1 and weight, over pass rate. {lowers} of "
-            f"{len(shown.rows)} prompts lie below zero.",
-        ),
-        "curve": picture(
-            lambda: alignment_curve_figure(shown),
-            f"Chart: would a pass@k step raise pass@1? It would surely lower it {opposed}.",
-        ),
-    }
-
-
 def _texts(run: Run) -> dict[int, str]:
     """Prompts by row, as far as the run quotes them."""
-    conflict = run.conflict or {"prompts": [], "pairs": []}
-    named = [
-        *conflict["prompts"],
-        *(p[end] for p in conflict["pairs"] for end in ("first", "second")),
-    ]
-    return {one["row"]: visible(one["prompt"], _LONGEST) for one in named if "prompt" in one}
-
-
-def _number(value: Any, digits: int = 3, sign: str = "") -> str:
-    if value is None:
-        return "–"
-    return format(value, f"{sign}.{digits}f").replace("-", "−")
+    return quoted(run.conflict or {"prompts": [], "pairs": []})

@@ -28,7 +28,7 @@ from passk_guard.runtime.run_identity import now
 from passk_guard.statistics.turnover import Turnover
 from passk_guard.version import __version__
 
-__all__ = ["end_record", "look_record", "lost_record", "start_record"]
+__all__ = ["conflict_record", "end_record", "look_record", "lost_record", "start_record"]
 
 Record = dict[str, Any]
 
@@ -86,7 +86,7 @@ def look_record(
     if isinstance(found, Probe) and found.verifier is not None:
         record["verifier"] = vars(found.verifier)
     if conflicts is not None:
-        record["conflict"] = _conflict(conflicts, rows)
+        record["conflict"] = conflict_record(conflicts, rows)
     return record | _picture(picture)
 
 
@@ -107,7 +107,9 @@ def _picture(shown: Snapshot | None) -> Record:
     return {"picture": {"step": shown.step, "k": shown.k, **shown.record()}}
 
 
-def _conflict(conflicts: Conflicts, rows: Sequence[Mapping[str, Any]] | None) -> Record:
+def conflict_record(conflicts: Conflicts, rows: Sequence[Mapping[str, Any]] | None) -> Record:
+    """Prompts and pairs; with their texts where there are ``rows``."""
+
     def prompt(one: PromptConflict) -> Record:
         text = {} if rows is None else {"prompt": prompt_text(rows[one.row])}
         return {**vars(one), **text}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from passk_guard.look import Probe
+from passk_guard.reporting.pictured import Pictured
 
 __all__ = ["Snapshot"]
 
@@ -22,7 +22,7 @@ class Snapshot:
     Prompts solved never or always have none, and are left out: ``s`` of ``m`` are left.
 
     Attributes:
-        step: optimizer steps done.
+        step: optimizer steps done; ``None`` of a checkpoint that is read by itself.
         k: that the objective uses.
         curve: ``(n-1, 3)``: k, z and cosine of the pass@k with the pass@1 gradient; NaN where a
             cosine is not known. ``(0, 3)`` without signal.
@@ -33,7 +33,7 @@ class Snapshot:
         cosines: ``(s, s)`` the interference kernel ``K_ij / √(K_ii K_jj)``.
     """
 
-    step: int
+    step: int | None
     k: float
     curve: np.ndarray
     rows: np.ndarray
@@ -43,7 +43,7 @@ class Snapshot:
     cosines: np.ndarray
 
     @classmethod
-    def of(cls, probe: Probe) -> Snapshot:
+    def of(cls, probe: Pictured) -> Snapshot:
         """Of a probe; no prompts where it has no signal."""
         curve = [(a.k, a.z, np.nan if a.cosine is None else a.cosine) for a in probe.curve]
         m = probe.prompts
@@ -80,7 +80,7 @@ class Snapshot:
         return [_rounded(value) for value in getattr(self, name)]
 
     @classmethod
-    def read(cls, step: int, k: float, record: Mapping[str, Any]) -> Snapshot:
+    def read(cls, step: int | None, k: float, record: Mapping[str, Any]) -> Snapshot:
         """From what :meth:`record` gave."""
         rows = record["cosines"]
         cosines = np.eye(len(rows))

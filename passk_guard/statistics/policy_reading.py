@@ -108,8 +108,9 @@ class PolicyReading:
     gramian: np.ndarray | None = field(repr=False)
     weights: np.ndarray = field(repr=False)
 
-    step = 0
-    """Of a run; a checkpoint is read as it is."""
+    @property
+    def step(self) -> None:
+        """Of no run: a checkpoint is read by itself."""
 
     @property
     def prompts(self) -> int:

@@ -146,5 +146,5 @@ def prompts_needed(gramian: Any, weights: Any, test: SignTest) -> int | None:
 
 def _rounded(size: int) -> int:
     """Two digits, upwards: it is a guess."""
-    unit = 10 ** max(len(str(size)) - 2, 0)
+    unit = int(10 ** max(len(str(size)) - 2, 0))
     return -(-size // unit) * unit

@@ -1,0 +1,49 @@
+"""What is probed, checked before anything is sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from passk_guard.checks import check_between, check_whole
+
+__all__ = ["check_policy", "check_probe"]
+
+
+def check_probe(
+    k: int, num_generations: Any, num_prompts: Any, prompts_at_once: Any, chance: Any
+) -> int:
+    """Rollouts per prompt.
+
+    Raises:
+        ValueError: an argument is unusable.
+    """
+    check_whole("k", k, 1)
+    check_whole("num_prompts", num_prompts, 4)
+    check_whole("prompts_at_once", prompts_at_once, 1)
+    check_between("chance", chance, 0, 0.5)
+    if num_generations is None:
+        return max(2 * int(k), 4)
+    n = check_whole("num_generations", num_generations, 2)
+    if n <= k:
+        raise ValueError(
+            f"num_generations={n} must be above k={k}: the weight of a prompt in the pass@k "
+            f"gradient needs k+1 rollouts. Best is {max(2 * k, 4)} (2k)."
+        )
+    return n
+
+
+def check_policy(policy: Any) -> None:
+    """It must have the methods of a policy.
+
+    Raises:
+        ValueError: names those that are missing.
+    """
+    missing = [name for name in ("generate", "log_probs") if not hasattr(policy, name)]
+    if not hasattr(policy, "parameters") and not hasattr(policy, "gramian"):
+        missing.append("parameters")
+    if missing:
+        raise ValueError(
+            f"policy must be one with generate, log_probs and parameters (or gramian), got "
+            f"{type(policy).__name__} without {', '.join(missing)}. Of a model and its tokenizer "
+            "HFPolicy(model, tokenizer) makes one."
+        )

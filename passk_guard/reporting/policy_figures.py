@@ -1,0 +1,72 @@
+"""Pictures of a policy by itself, with matplotlib: what it solves, and what pass@k would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from passk_guard.reporting.figures import BAD, BASE, GOOD, MUTED
+from passk_guard.statistics.interval import Z95
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["pass_at_figure", "policy_figure"]
+
+Record = Mapping[str, Any]
+"""See :func:`passk_guard.reporting.policy_record.policy_record`."""
+
+
+def policy_figure(record: Record) -> Figure:
+    """Pass@k over k with its band, and what a pass@k step would do, side by side."""
+    figure = Figure(figsize=(9.6, 3.4), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _pass_at(left, record)
+    _curve(right, record)
+    return figure
+
+
+def pass_at_figure(record: Record) -> Figure:
+    """Pass@k over k, with its 95 % band."""
+    figure = Figure(figsize=(4.8, 2.9), dpi=140, layout="constrained")
+    _pass_at(figure.subplots(), record)
+    return figure
+
+
+def _pass_at(axes: Axes, record: Record) -> None:
+    ks, value, low, high = (
+        [one[name] for one in record["pass_at"]] for name in ("k", "value", "low", "high")
+    )
+    axes.fill_between(ks, low, high, color=BASE, alpha=0.18, lw=0)
+    axes.plot(ks, value, color=BASE, marker=".", ms=5)
+    axes.axvline(record["k"], color=MUTED, lw=0.8, ls=":")
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel("k, tries")
+    axes.set_ylabel("pass@k, ± 95 %")
+    axes.set_title("What is solved in k tries", fontsize=10)
+    _plain(axes)
+
+
+def _curve(axes: Axes, record: Record) -> None:
+    axes.set_title("Would a pass@k step raise pass@1?", fontsize=10)
+    curve = record["curve"]
+    if not curve:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no signal", ha="center", color=MUTED, transform=axes.transAxes)
+        return
+    ks, z = np.array([one["k"] for one in curve]), np.array([one["z"] for one in curve])
+    axes.axhspan(-Z95, Z95, color=MUTED, alpha=0.12, lw=0)
+    axes.axhline(0, color=MUTED, lw=0.8)
+    axes.bar(ks, z, color=[BAD if value < 0 else GOOD for value in z], width=0.7)
+    axes.axvline(record["k"], color=BASE, lw=1, ls=":")
+    axes.set_xlabel("k of the objective")
+    axes.set_ylabel("z of ⟨∇J_k, ∇J_1⟩")
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,74 @@
+"""A reading of a policy in words: the verdict, how sure it is, and what would settle it."""
+
+from __future__ import annotations
+
+from passk_guard.statistics.policy_reading import PolicyReading, Verdict
+
+__all__ = ["policy_sentence"]
+
+_NOTHING = {
+    "never": "nothing was right in {rollouts} rollouts",
+    "always": "all of {rollouts} rollouts were right",
+    "either": "each prompt was solved always or never",
+}
+
+
+def policy_sentence(found: PolicyReading) -> str:
+    """The verdict on a pass@k step, fit for a terminal."""
+    step = f"A pass@{found.k} step"
+    on = f"on {found.prompts} prompts"
+    if found.verdict is Verdict.NO_SIGNAL:
+        return _no_signal(found)
+    assert found.test is not None, "only without signal is there no test"
+    z = f"z {found.test.z:+.1f} {on}"
+    if found.verdict is Verdict.NIL:
+        top = found.pass_at[found.k - 1]
+        return (
+            f"The pass@{found.k} gradient is nil here: pass@{found.k} is {top.value:.3f} (95 %: "
+            f"{top.low:.3f} to {top.high:.3f}), and {found.weighted} of {found.prompts} prompts "
+            f"could still raise it. {step} would do next to nothing, to pass@1 or else."
+        )
+    wrong = f"the chance of being wrong is {100 * found.test.chance:.2g} % at most"
+    if found.verdict is Verdict.LOWERS:
+        return (
+            f"{step} would lower pass@1 here: the two gradients oppose each other ({z}; {wrong})."
+        )
+    if found.verdict is Verdict.RAISES:
+        return f"{step} would not lower pass@1 here: it raises it, too ({z}; {wrong})."
+    leaning = "lower" if found.test.inner < 0 else "raise"
+    return (
+        f"Not sure whether a pass@{found.k} step would lower pass@1 here: if anything it would "
+        f"{leaning} it ({z}; sure from {found.test.threshold:.1f} on). {_settle(found)}"
+    )
+
+
+def _settle(found: PolicyReading) -> str:
+    if found.needed is None:
+        return "So small an effect no number of prompts within reach would settle."
+    return (
+        f"About {found.needed} prompts in all would settle it, if the effect is as large as it "
+        "looks."
+    )
+
+
+def _no_signal(found: PolicyReading) -> str:
+    right, rollouts = int(found.correct.sum()), found.rollouts
+    kind = "never" if right == 0 else "always" if right == rollouts else "either"
+    said = _NOTHING[kind].format(rollouts=rollouts)
+    if kind == "either":
+        signal = round(found.prompts * (1 - found.no_signal))
+        said = (
+            f"only {signal} of {found.prompts} prompts have both right and wrong rollouts"
+            if signal
+            else said
+        )
+    rewards = ""
+    if found.rewards is not None and kind != "either":
+        low, high = found.rewards
+        rewards = f" The verifier's scores go from {low:g} to {high:g}."
+    helps = {
+        "never": "easier prompts, or a warm start",
+        "always": "harder prompts",
+        "either": "prompts that are solved sometimes, or more rollouts each",
+    }[kind]
+    return f"No signal: {said}, so there is no gradient to compare.{rewards} What helps: {helps}."
