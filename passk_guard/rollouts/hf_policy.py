@@ -43,6 +43,7 @@ class HFPolicy:
 
     Attributes:
         model: the model.
+        tokenizer: its tokenizer.
 
     Raises:
         ValueError: an argument is unusable.
@@ -77,7 +78,7 @@ class HFPolicy:
             raise ValueError(
                 f"max_completion_length must be at least 1, got {max_completion_length!r}."
             )
-        self.model, self._tokenizer = model, tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self._temperature, self._at_once = temperature, rollouts_at_once
         own = getattr(model.generation_config, "max_new_tokens", None)
         self._longest = max_completion_length or own or _DEFAULT_LENGTH
@@ -141,7 +142,7 @@ class HFPolicy:
     def _eos(self) -> list[int]:
         eos = getattr(self.model.generation_config, "eos_token_id", None)
         if eos is None:
-            eos = self._tokenizer.eos_token_id
+            eos = self.tokenizer.eos_token_id
         return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
 
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
@@ -175,9 +176,9 @@ class HFPolicy:
 
     def _tokens(self, prompt: Any) -> list[int]:
         if isinstance(prompt, str):
-            encoded = self._tokenizer(prompt)["input_ids"]
+            encoded = self.tokenizer(prompt)["input_ids"]
         else:
-            encoded = self._tokenizer.apply_chat_template(
+            encoded = self.tokenizer.apply_chat_template(
                 prompt, add_generation_prompt=True, tokenize=True, return_dict=True
             )["input_ids"]
         return [int(token) for token in encoded]
@@ -210,7 +211,7 @@ class HFPolicy:
         config = plain_config(own, temperature)
         config.eos_token_id = self._eos or None
         config.bos_token_id = getattr(own, "bos_token_id", None)
-        pad = self._tokenizer.pad_token_id
+        pad = self.tokenizer.pad_token_id
         config.pad_token_id = self._eos[0] if pad is None and self._eos else pad or 0
         config.use_cache = True
         with plain_sampling(self.model, config):
@@ -234,7 +235,7 @@ class HFPolicy:
         return [_until_end(row, set(self._eos)) for row in output[:, width:].tolist()]
 
     def _completions(self, sampled: list[list[int]], *, chat: bool) -> tuple[Any, ...]:
-        text = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled]
+        text = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled]
         if chat:
             return tuple([{"role": "assistant", "content": t}] for t in text)
         return tuple(text)

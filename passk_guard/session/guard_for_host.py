@@ -61,9 +61,9 @@ def hosted_guard(
             "object as objective=, or use action='warn'."
         )
     if isinstance(own, HFPolicy):
-        check_texts(rows, own._tokenizer)
+        check_texts(rows, own.tokenizer)
         if anchors is not None:
-            check_texts(anchors, own._tokenizer, "anchor_prompts")
+            check_texts(anchors, own.tokenizer, "anchor_prompts")
 
     def isolation(seed: int) -> AbstractContextManager[None]:
         return isolated(host.module, seed=seed + rank)
