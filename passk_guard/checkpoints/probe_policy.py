@@ -116,7 +116,7 @@ def probe_policy(
     success_threshold: float = 0.5,
     group_by: str | None = None,
     early_stop: bool = False,
-    chance: float = 0.025,
+    chance: float = 0.05,
     seed: int = 0,
     journal: str | Path | None = None,
     log_prompts: bool = False,

@@ -150,7 +150,7 @@ def read_policy(
     k: int,
     *,
     gramian: np.ndarray | None = None,
-    chance: float = 0.025,
+    chance: float = 0.05,
     row_ids: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     rewards: tuple[float, float] | None = None,

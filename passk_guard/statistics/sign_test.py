@@ -14,6 +14,7 @@ from passk_guard.statistics.variance import variance_parts
 __all__ = ["SignTest", "chance_of_look", "look_sizes", "prompts_needed", "sign_test"]
 
 _SMALLEST_LOOK = 128  # prompts
+_FIRST = 0.8  # of what is left, for each round: most probes have one
 _EARLY = 0.25  # of what a round may spend, for all its looks but the last
 _POWER = NormalDist().inv_cdf(0.8)
 _MOST_NEEDED = 1_000_000
@@ -94,20 +95,21 @@ def chance_of_look(chance: float, round_: int, look: int, looks: int) -> float:
     """What one look may spend of the chance of ever finding the wrong sign.
 
     The chances of all looks add up to ``chance`` at most, however often a probe is continued
-    (Bonferroni's inequality: it holds whatever the looks have in common). Round r, a run of the
-    command, has ``1 / (r(r+1))`` of it. Looks within a round at which it may stop early share a
-    quarter of that, and the last one has the rest; a round of one look has it all.
+    (Bonferroni's inequality: it holds whatever the looks have in common). The first round, a run of
+    the command, has four fifths of it, the next one four fifths of what is left, and so on. Looks
+    within a round at which it may stop early share a quarter of that, and the last one has the
+    rest; a round of one look has it all.
 
     Args:
-        chance: over all looks, such as .025.
+        chance: over all looks, such as .05.
         round_: from 1 on.
         look: within the round, from 1 on.
         looks: of the round.
 
-    >>> [round(chance_of_look(0.025, 1, look, 3), 5) for look in (1, 2, 3)]
-    [0.00156, 0.00156, 0.00938]
+    >>> [round(chance_of_look(0.05, 1, look, 3), 3) for look in (1, 2, 3)]
+    [0.005, 0.005, 0.03]
     """
-    of_round = chance / (round_ * (round_ + 1))
+    of_round = chance * _FIRST * (1 - _FIRST) ** (round_ - 1)
     if looks == 1:
         return of_round
     return of_round * (1 - _EARLY) if look == looks else of_round * _EARLY / (looks - 1)
