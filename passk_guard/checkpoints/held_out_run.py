@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import nn
 
 from passk_guard.checkpoints.probe_journal import ProbeJournal
 from passk_guard.checkpoints.weights import weights_fingerprint
@@ -81,16 +81,10 @@ class HeldOutRun:
         self._progress, self._log_prompts = progress, log_prompts
         self._labels = None if group_by is None else row_labels(rows, group_by)
         self._ids = prompt_ids(rows)
-        self._model = _model_of(policy)
-        modules = () if self._model is None else (self._model,)
-        self._modules = modules
-        self.policy = VerifiedPolicy(
-            policy,
-            verifier,
-            threshold,
-            timeout=timeout,
-            module=self._model,
-        )
+        model = getattr(policy, "model", None)
+        module = model if isinstance(model, nn.Module) else None
+        self._kept = module or _held(policy)
+        self.policy = VerifiedPolicy(policy, verifier, threshold, timeout=timeout, module=module)
         pool = HeldOutPool(rows, seed)
         with self.isolated(0):
             fit = FitRows(self.policy, pool, at_once, "prompts")
@@ -138,7 +132,7 @@ class HeldOutRun:
     def isolated(self, *seed: int) -> AbstractContextManager[None]:
         """A context with random numbers of its own, which leaves no trace."""
         number = int(np.random.SeedSequence([self.seed, *seed]).generate_state(1)[0])
-        return isolated(*self._modules, seed=number)
+        return isolated(self._kept, seed=number)
 
     def sample_upto(self, prompts: int) -> list[RolloutGroup]:
         """The first so many prompts' rollouts, those that are missing sampled now.
@@ -204,6 +198,10 @@ def _opened(path: Path | None, settings: Mapping[str, Any]) -> ProbeJournal:
     return journal
 
 
-def _model_of(policy: Any) -> torch.nn.Module | None:
-    model = getattr(policy, "model", policy)
-    return model if isinstance(model, torch.nn.Module) else None
+def _held(policy: Any) -> nn.Module:
+    """What to isolate where a policy shows no model; its ``parameters`` give names, too."""
+    held = nn.Module()
+    named = policy.parameters() if hasattr(policy, "parameters") else ()
+    held.own = nn.ParameterList([parameter for _, parameter in named])
+    held.parts = nn.ModuleList(policy.children() if isinstance(policy, nn.Module) else ())
+    return held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.record import conflict_record
 from passk_guard.reporting.snapshot import Snapshot
-from passk_guard.statistics.policy_reading import GroupReading, PolicyReading
+from passk_guard.statistics.policy_reading import PolicyReading
+from passk_guard.statistics.sign_test import SignTest
 
 __all__ = ["policy_record"]
 
@@ -35,7 +37,7 @@ def policy_record(
         "rollouts": found.rollouts,
         "no_signal": found.no_signal,
         "weighted": found.weighted,
-        "test": None if found.test is None else asdict(found.test),
+        "test": None if found.test is None else _test(found.test),
         "needed": found.needed,
         "pass_at": [asdict(one) for one in found.pass_at],
         "curve": [
@@ -49,15 +51,17 @@ def policy_record(
             }
             for one in found.curve
         ],
-        "groups": {label: _group(group) for label, group in found.groups.items()},
+        "groups": {label: asdict(group) for label, group in found.groups.items()},
         "rewards": None if found.rewards is None else list(found.rewards),
         "conflict": None if not conflicts.prompts else conflict_record(conflicts, rows),
         "picture": {"k": found.k, **_thinned(Snapshot.of(found)).record()},
     }
 
 
-def _group(group: GroupReading) -> dict[str, Any]:
-    return asdict(group)
+def _test(test: SignTest) -> dict[str, Any]:
+    """Of few prompts no z is sure: JSON has no name for infinity."""
+    known = asdict(test)
+    return known if math.isfinite(test.threshold) else {**known, "threshold": None}
 
 
 def _thinned(shown: Snapshot) -> Snapshot:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from passk_guard.statistics.policy_reading import PolicyReading, Verdict
 
 __all__ = ["policy_sentence"]
@@ -35,10 +37,13 @@ def policy_sentence(found: PolicyReading) -> str:
         )
     if found.verdict is Verdict.RAISES:
         return f"{step} would not lower pass@1 here: it raises it, too ({z}; {wrong})."
+    sure = f"sure from {found.test.threshold:.1f} on"
+    if not math.isfinite(found.test.threshold):
+        sure = "fewer than 32 prompts are never sure"
     leaning = "lower" if found.test.inner < 0 else "raise"
     return (
         f"Not sure whether a pass@{found.k} step would lower pass@1 here: if anything it would "
-        f"{leaning} it ({z}; sure from {found.test.threshold:.1f} on). {_settle(found)}"
+        f"{leaning} it ({z}; {sure}). {_settle(found)}"
     )
 
 
