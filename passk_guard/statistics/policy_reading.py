@@ -146,7 +146,7 @@ def has_signal(correct: np.ndarray, n: np.ndarray) -> bool:
 
 def read_policy(
     correct: Sequence[int] | np.ndarray,
-    n: Sequence[int] | np.ndarray,
+    n: Sequence[int] | np.ndarray | int,
     k: int,
     *,
     gramian: np.ndarray | None = None,
@@ -159,7 +159,7 @@ def read_policy(
 
     Args:
         correct: ``(m,)`` right rollouts per prompt.
-        n: ``(m,)`` rollouts with a verdict, more than k of each.
+        n: rollouts with a verdict, more than k of each: an int or ``(m,)``.
         k: the target.
         gramian: ``(m, m)`` of per-prompt leave-one-out gradients; ``None`` where not taken.
         chance: of a wrong sign that this look may spend.
@@ -170,7 +170,7 @@ def read_policy(
     Raises:
         ValueError: fewer than 4 prompts, or a prompt with no more than k rollouts.
     """
-    c, total = np.asarray(correct), np.asarray(n)
+    c, total = np.broadcast_arrays(np.asarray(correct), np.asarray(n))
     if len(c) < 4:
         raise ValueError(f"prompts must be at least 4, got {len(c)}. Best are 512 or more.")
     weights = np.asarray(unbiased_prompt_weight(c, total, k))

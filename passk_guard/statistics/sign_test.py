@@ -9,9 +9,9 @@ from typing import Any
 
 from passk_guard.statistics.alignment import symmetric_kernel
 from passk_guard.statistics.first_test import first_threshold, first_z
-from passk_guard.statistics.variance import variance_parts
+from passk_guard.statistics.variance import VarianceParts, variance_parts
 
-__all__ = ["SignTest", "chance_of_look", "look_sizes", "prompts_needed", "sign_test"]
+__all__ = ["SignTest", "chance_of_look", "look_sizes", "prompts_needed", "sign_test", "size_for"]
 
 _SMALLEST_LOOK = 128  # prompts
 _FIRST = 0.8  # of what is left, for each round: most probes have one
@@ -116,7 +116,7 @@ def chance_of_look(chance: float, round_: int, look: int, looks: int) -> float:
 
 
 def prompts_needed(gramian: Any, weights: Any, test: SignTest) -> int | None:
-    """Prompts in all that would settle the sign, with a power of 80 %, if it is as estimated.
+    """Prompts in all that would probably settle the sign, if it is as estimated.
 
     The two parts of the variance hold for any number of prompts
     (:class:`~passk_guard.statistics.variance.VarianceParts`); what the test's own z falls short of
@@ -136,11 +136,26 @@ def prompts_needed(gramian: Any, weights: Any, test: SignTest) -> int | None:
     if now <= 0 or test.z == 0 or test.inner == 0:
         return None
     short = min(abs(test.z) / (abs(test.inner) / math.sqrt(now)), 1.0)
-    size = max(m, 32)
+    return size_for(parts, short * test.inner, test.chance, max(m, 32))
+
+
+def size_for(parts: VarianceParts, inner: float, chance: float, least: int) -> int | None:
+    """Prompts at which ``inner / se`` finds its sign with a power of 80 %, to two digits.
+
+    Args:
+        parts: of the variance.
+        inner: the truth.
+        chance: of a wrong sign.
+        least: so many are there already.
+
+    Returns:
+        ``None`` beyond a million.
+    """
+    size = least
     while size <= _MOST_NEEDED:
         variance = parts.kept_at(size)
-        z = short * abs(test.inner) / math.sqrt(variance) if variance > 0 else math.inf
-        if z >= first_threshold(test.chance, size) + _POWER:
+        z = abs(inner) / math.sqrt(variance) if variance > 0 else math.inf
+        if z >= first_threshold(chance, size) + _POWER:
             return _rounded(size)
         size = math.ceil(1.05 * size)
     return None
