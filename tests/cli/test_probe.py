@@ -173,7 +173,10 @@ def test_chats_and_other_columns(probe, place, tmp_path):
     [
         ({"--prompts": "nowhere.jsonl"}, "'nowhere.jsonl' cannot be read"),
         ({"--verifier": "verify"}, "names no verifier. Give math, my_module:verify"),
-        ({"--verifier": "my_verifier:number"}, "has no function 'number'. It has: verify, slow, fails"),
+        (
+            {"--verifier": "my_verifier:number"},
+            "has no function 'number'. It has: verify, slow, fails",
+        ),
         ({"--verifier": "no_such_module:f"}, "no_such_module cannot be imported"),
         ({"--verifier": "nowhere.py:f"}, "there is no file nowhere.py"),
         ({"--verifier": "my_verifier:fails"}, "the sandbox is down"),
