@@ -28,9 +28,12 @@ import numpy as np
 
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["mean_interval", "mean_intervals"]
+__all__ = ["FEW", "makers_of_spread", "mean_interval", "mean_intervals"]
 
-_FEW = 8  # values that make the spread: fewer are not trusted to show the tails
+FEW = 8
+"""Values that make the spread: fewer are not trusted to show the tails."""
+
+_EVEN = 4  # times as many that differ: beyond, they differ by orders of magnitude
 _SHARE, _REACH = 0.5, 0.25  # of what is put in elsewhere: its weight, and how far it reaches
 _ROUNDS, _TOLERANCE = 60, 1e-9
 
@@ -63,7 +66,8 @@ def mean_intervals(
     is far away may be unseen. Elsewhere the bound would make intervals of many small changes
     several times too long. There it is half a value, as in the mid-p interval, that lies as far
     from the mean as the most distant one does, or a quarter of ``√m`` standard deviations if that
-    is further, and never beyond the bound.
+    is further, and never beyond the bound. Further still, up to the bound, where the values differ
+    by orders of magnitude, as those of pass@32 do.
 
     Args:
         values: ``(rows, m)``.
@@ -83,8 +87,10 @@ def mean_intervals(
         raise ValueError(f"values must lie between {low:g} and {high:g}.")
     m, centre = values.shape[1], values.mean(1)
     away = np.abs(values - centre[:, None]).max(1)
+    makers, differing = makers_of_spread(values)
+    away *= np.maximum(differing / (_EVEN * np.maximum(makers, 1)), 1)
     reach = np.maximum(away, _REACH * values.std(1) * math.sqrt(m))
-    few = makers_of_spread(values) < _FEW
+    few = makers < FEW
     reach[few] = math.inf
     lowest, highest = np.maximum(centre - reach, low), np.minimum(centre + reach, high)
     share = np.where(few, 1.0, _SHARE)
@@ -92,15 +98,23 @@ def mean_intervals(
     return np.clip(lower, low, high) + 0.0, np.clip(upper, low, high)
 
 
-def makers_of_spread(values: np.ndarray) -> np.ndarray:
-    """``(rows,)`` by how many values the spread is made: ``(Σ|x|)² / Σx²``, x from the median.
+def makers_of_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many values the spread is made by, and how many have any part in it.
 
-    That many where they differ equally far and the others not at all, fewer where few dominate.
+    ``(Σ|x|)² / Σx²``, x from the median: as many as differ from it where they differ equally far,
+    fewer where few of these dominate.
+
+    Args:
+        values: ``(rows, m)``.
+
+    Returns:
+        ``(rows,)`` each.
     """
     away = np.abs(values - np.median(values, axis=1)[:, None])
     squares = (away**2).sum(1)
     makers: np.ndarray = away.sum(1) ** 2 / np.where(squares > 0, squares, 1.0)
-    return makers
+    differing: np.ndarray = (away > 1e-12).sum(1)
+    return makers, differing
 
 
 def _upper(values: np.ndarray, added: np.ndarray, share: np.ndarray) -> np.ndarray:
