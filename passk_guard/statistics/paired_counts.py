@@ -18,7 +18,7 @@ import numpy as np
 
 from passk_guard.passk import pass_at_k
 from passk_guard.statistics.interval import Z95
-from passk_guard.statistics.mean_interval import FEW, makers_of_spread, mean_intervals
+from passk_guard.statistics.mean_interval import few_tell, mean_intervals
 
 __all__ = ["PassChange", "default_ks", "paired_changes"]
 
@@ -169,5 +169,5 @@ def visible_change(difference: np.ndarray, low: np.ndarray, high: np.ndarray) ->
     many = (high - low) / 2 + Z80 * np.sqrt(variance / m)
     half = (Z95 + Z80) ** 2 / m / 2
     few = half + np.sqrt(half**2 + 2 * half * variance)
-    x = np.where(makers_of_spread(difference)[0] < FEW, np.maximum(few, many), many)
+    x = np.where(few_tell(difference), np.maximum(few, many), many)
     return np.where(x < 1, x, math.inf)
