@@ -21,17 +21,17 @@ and Pearson's.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["mean_interval", "mean_intervals"]
+__all__ = ["few_tell", "makers_of_spread", "mean_interval", "mean_intervals"]
 
 _FEW = 8  # values that make the spread: fewer are not trusted to show the tails
-_SHARE, _REACH = 0.5, 0.25  # of what is put in elsewhere: its weight, and how far it reaches
+_EVEN = 3  # times as many that differ at all: beyond, they do so by orders of magnitude
+_SHARE = 0.5  # weight of what is put in where more make it
 _ROUNDS, _TOLERANCE = 60, 1e-9
 
 
@@ -59,11 +59,11 @@ def mean_intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`mean_interval` of each row.
 
-    What is put in is the bound itself where fewer than 8 values make the spread: a rare kind that
-    is far away may be unseen. Elsewhere the bound would make intervals of many small changes
+    What is put in is the bound itself where too few values tell (:func:`few_tell`): a rare kind
+    that is far away may be unseen. Elsewhere the bound would make intervals of many small changes
     several times too long. There it is half a value, as in the mid-p interval, that lies as far
-    from the mean as the most distant one does, or a quarter of ``√m`` standard deviations if that
-    is further, and never beyond the bound.
+    from the mean as the most distant one does; further, but not beyond the bound, where the values
+    differ by orders of magnitude, as those of pass@32 do.
 
     Args:
         values: ``(rows, m)``.
@@ -81,26 +81,52 @@ def mean_intervals(
         raise ValueError(f"values must be (rows, m) with m at least 1, got shape {values.shape}.")
     if not bool(np.all((values >= low) & (values <= high))):
         raise ValueError(f"values must lie between {low:g} and {high:g}.")
-    m, centre = values.shape[1], values.mean(1)
+    centre = values.mean(1)
     away = np.abs(values - centre[:, None]).max(1)
-    reach = np.maximum(away, _REACH * values.std(1) * math.sqrt(m))
-    few = makers_of_spread(values) < _FEW
-    reach[few] = math.inf
-    lowest, highest = np.maximum(centre - reach, low), np.minimum(centre + reach, high)
+    away *= _stretch(*makers_of_spread(values))
+    few = few_tell(values)
+    away[few] = np.inf
+    lowest, highest = np.maximum(centre - away, low), np.minimum(centre + away, high)
     share = np.where(few, 1.0, _SHARE)
     lower, upper = -_upper(-values, -lowest, share), _upper(values, highest, share)
     return np.clip(lower, low, high) + 0.0, np.clip(upper, low, high)
 
 
-def makers_of_spread(values: np.ndarray) -> np.ndarray:
-    """``(rows,)`` by how many values the spread is made: ``(Σ|x|)² / Σx²``, x from the median.
+def few_tell(values: np.ndarray) -> np.ndarray:
+    """``(rows,)`` whether so few of the values make the spread that they may not show the tails.
 
-    That many where they differ equally far and the others not at all, fewer where few dominate.
+    Fewer than 8 do; or, where those that differ at all are more than three times as many, and so
+    do it by orders of magnitude, fewer than 8 times that ratio over three.
+
+    Args:
+        values: ``(rows, m)``.
+    """
+    makers, differing = makers_of_spread(values)
+    few: np.ndarray = makers < _FEW * _stretch(makers, differing)
+    return few
+
+
+def _stretch(makers: np.ndarray, differing: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(differing / (_EVEN * np.maximum(makers, 1)), 1))
+
+
+def makers_of_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many values the spread is made by, and how many have any part in it.
+
+    ``(Σ|x|)² / Σx²``, x from the median: as many as differ from it where they differ equally far,
+    fewer where few of these dominate.
+
+    Args:
+        values: ``(rows, m)``.
+
+    Returns:
+        ``(rows,)`` each.
     """
     away = np.abs(values - np.median(values, axis=1)[:, None])
     squares = (away**2).sum(1)
     makers: np.ndarray = away.sum(1) ** 2 / np.where(squares > 0, squares, 1.0)
-    return makers
+    differing: np.ndarray = (away > 1e-12).sum(1)
+    return makers, differing
 
 
 def _upper(values: np.ndarray, added: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.stored import Unfit, items, row_ids, whole
 
-__all__ = ["PromptCounts", "Turnover", "loss_p_values", "turnover"]
+__all__ = ["PromptCounts", "Turnover", "discoveries", "loss_order", "loss_p_values", "turnover"]
 
 Counts = Mapping[int, tuple[int, int]]
 
@@ -80,8 +80,8 @@ def turnover(
     lost = [float(loss_p_values(n, m, margin)[c, d]) for c, n, d, m in both]
     won = [float(loss_p_values(m, n, margin)[d, c]) for c, n, d, m in both]
     return Turnover(
-        lost=tuple(rows[i] for i in _discoveries(lost, false_discovery)),
-        won=tuple(rows[i] for i in _discoveries(won, false_discovery)),
+        lost=tuple(rows[i] for i in discoveries(lost, false_discovery)),
+        won=tuple(rows[i] for i in discoveries(won, false_discovery)),
         prompts=len(rows),
         waiting=len(first) - len(rows),
         false_discovery=false_discovery,
@@ -105,14 +105,7 @@ def loss_p_values(n: int, later: int, margin: float) -> np.ndarray:
     Returns:
         ``(n + 1, later + 1)`` by right rollouts at first and later.
     """
-    c, d = np.arange(n + 1)[:, None], np.arange(later + 1)[None, :]
-    before, after = (c + 0.5) / (n + 1), (d + 0.5) / (later + 1)
-    spread = before * (1 - before) / n + after * (1 - after) / later
-    order = (c / n - d / later - margin) / np.sqrt(spread)
-    # More right at first, or fewer later, never speaks less of a loss: so the largest chance lies
-    # where the loss is just the margin.
-    order = np.maximum.accumulate(order, axis=0)
-    order = np.maximum.accumulate(order[:, ::-1], axis=1)[:, ::-1].round(9).ravel()
+    order = loss_order(n, later, margin).ravel()
     ranks = np.argsort(-order, kind="stable")
     upto = np.searchsorted(-order[ranks], -order, side="right") - 1  # ties count together
     largest = np.zeros(order.shape)
@@ -124,6 +117,29 @@ def loss_p_values(n: int, later: int, margin: float) -> np.ndarray:
     return values
 
 
+def loss_order(n: int, later: int, margin: float) -> np.ndarray:
+    """How loudly each pair of counts speaks of a loss beyond ``margin``; above 0 where it is seen.
+
+    Args:
+        n: rollouts at first.
+        later: rollouts later.
+        margin: 0 to 1.
+
+    Returns:
+        ``(n + 1, later + 1)``, never falling with the right rollouts at first, nor rising with
+        those later.
+    """
+    c, d = np.arange(n + 1)[:, None], np.arange(later + 1)[None, :]
+    before, after = (c + 0.5) / (n + 1), (d + 0.5) / (later + 1)
+    spread = before * (1 - before) / n + after * (1 - after) / later
+    order = (c / n - d / later - margin) / np.sqrt(spread)
+    # More right at first, or fewer later, never speaks less of a loss: so the largest chance lies
+    # where the loss is just the margin.
+    order = np.maximum.accumulate(order, axis=0)
+    order = np.maximum.accumulate(order[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(order.round(9))
+
+
 def _binomial(n: int, p: float) -> Any:
     """Chances of 0 to n right."""
     if p <= 0 or p >= 1:
@@ -133,8 +149,13 @@ def _binomial(n: int, p: float) -> Any:
     return np.exp(logs[n] - logs - logs[::-1] + k * np.log(p) + (n - k) * np.log1p(-p))
 
 
-def _discoveries(p_values: Sequence[float], level: float) -> list[int]:
-    """Benjamini and Hochberg's, the surest first."""
+def discoveries(p_values: Sequence[float], level: float) -> list[int]:
+    """Benjamini and Hochberg's (1995) step-up rule: positions, the surest first.
+
+    Args:
+        p_values: independent of each other.
+        level: share of the named that may be wrong on average.
+    """
     surest = sorted(range(len(p_values)), key=p_values.__getitem__)
     last = 0
     for rank, i in enumerate(surest, start=1):

@@ -9,7 +9,7 @@ from tiny import BanditPolicy
 
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.stored import Unfit
-from passk_guard.statistics.turnover import PromptCounts, _discoveries, loss_p_values, turnover
+from passk_guard.statistics.turnover import PromptCounts, discoveries, loss_p_values, turnover
 
 MARGIN, LEVEL, N = 0.1, 0.05, 16
 
@@ -163,7 +163,7 @@ def test_stored_ratios_alone_take_another_way_of_writing_for_a_loss():
         p_values.append(student_tail(values.mean() / spread, N - 1) if spread > 0 else 1.0)
         first[row] = int(r.sum()), N
         last[row] = int(rng.binomial(N, 0.9)), N
-    assert len(_discoveries(p_values, LEVEL)) > 25  # all of them false
+    assert len(discoveries(p_values, LEVEL)) > 25  # all of them false
     found = turnover(first, last)
     assert (found.lost, found.won, found.prompts) == ((), (), 512)
 
