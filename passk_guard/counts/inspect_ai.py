@@ -11,7 +11,7 @@ from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.lines import short
+from passk_guard.counts.lines import listed
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts, chosen
 from passk_guard.counts.zstd_zip import ZipMembers
@@ -65,8 +65,8 @@ def _read(source: Source, choices: Choices) -> Counts:
     for task, names in tasks.items():
         if len(names) > 1:
             raise ValueError(
-                f"{source.path} has several logs of the task {task}: {short(', '.join(names), 300)}"
-                ". Name one file."
+                f"{source.path} has several logs of the task {task}: {listed(names)}. Name "
+                "one file."
             )
     found: list[PromptCount] = []
     remarks: list[str] = []
@@ -214,8 +214,12 @@ def _said(log: _Log, verdicts: Verdicts) -> list[str]:
 
 def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
     """Model, temperature and the like."""
-    generate = (header.get("plan") or {}).get("config") or {}
-    known = {"model": header.get("eval", {}).get("model")}
+    asked = header.get("eval", {})
+    generate = {
+        **(asked.get("model_generate_config") or {}),
+        **((header.get("plan") or {}).get("config") or {}),
+    }
+    known = {"model": asked.get("model")}
     known |= {name: generate.get(name) for name in ("temperature", "top_p", "max_tokens")}
     return {name: value for name, value in known.items() if value is not None}
 

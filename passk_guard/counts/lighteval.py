@@ -31,6 +31,11 @@ def _recognises(source: Source) -> bool:
 def _read(source: Source, choices: Choices) -> Counts:
     remarks: list[str] = []
     files = source.below("details_*.parquet") if source.is_folder else [source.path]
+    if not files:
+        raise ValueError(
+            f"{source.path} has no file details_<task>_<time>.parquet. Run lighteval with "
+            "--save-details, or name one file."
+        )
     folders = {path.parent for path in files}
     if len(folders) > 1:
         names = ", ".join(sorted(str(folder.relative_to(source.path)) for folder in folders))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["at", "read_lines", "short"]
+__all__ = ["at", "listed", "read_lines", "short"]
 
 
 def read_lines(path: Path, remarks: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -52,6 +52,13 @@ def read_lines(path: Path, remarks: list[str]) -> Iterator[tuple[int, dict[str, 
 def at(path: Path, number: int) -> str:
     """Where something stands, for messages."""
     return f"{path}, line {number},"
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names for messages: the first ones, and how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
 
 
 def short(value: object, most: int = 60) -> str:

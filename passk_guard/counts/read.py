@@ -10,7 +10,7 @@ from passk_guard.counts.counts import Counts
 from passk_guard.counts.formats import FORMATS, Choices, Format, register_format
 from passk_guard.counts.inspect_ai import INSPECT_AI
 from passk_guard.counts.lighteval import LIGHTEVAL
-from passk_guard.counts.lines import short
+from passk_guard.counts.lines import listed, short
 from passk_guard.counts.lm_eval import LM_EVAL
 from passk_guard.counts.plain import PLAIN
 from passk_guard.counts.probe_journal import PROBE
@@ -102,9 +102,9 @@ def _unknown(source: Source, known: list[Format]) -> str:
         )
     if source.is_folder:
         seen = sorted(p.name for p in source.path.iterdir())
-        shown = f"holds {short(', '.join(seen[:6]), 200)}" if seen else "is empty"
+        shown = f"holds {listed(seen)}" if seen else "is empty"
     elif source.first:
-        shown = f"has a first line with the keys {', '.join(sorted(source.first)[:12])}"
+        shown = f"has a first line with the keys {listed(sorted(source.first), 12)}"
     else:
         shown = f"begins with {short(source.head[:40].decode('utf-8', 'replace'))}"
         if b'"results"' in source.head:

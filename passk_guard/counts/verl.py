@@ -9,7 +9,7 @@ from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.lines import at, read_lines, short
+from passk_guard.counts.lines import at, listed, read_lines
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts
 
@@ -36,10 +36,12 @@ def _read(source: Source, choices: Choices) -> Counts:
     if source.is_folder:
         steps = _steps(source)
         if len(steps) != 1:
-            names = ", ".join(path.name for path in steps) or "none"
             raise ValueError(
-                f"{source.path} holds the dumps of several steps: {short(names, 300)}. Name one "
-                "file; compare two of them to see what training changed."
+                f"{source.path} holds the dumps of several steps: "
+                f"{listed(path.name for path in steps)}. Name one file; compare two of them to see "
+                "what training changed."
+                if steps
+                else f"{source.path} holds no dump <step>.jsonl. Name one file."
             )
         source = Source(steps[0])
     path = source.path
