@@ -11,7 +11,7 @@ from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.lines import listed
+from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts, chosen
 from passk_guard.counts.zstd_zip import ZipMembers
@@ -37,7 +37,24 @@ class _Log:
     @property
     def task(self) -> str:
         """Name of the task."""
-        return str(self.header.get("eval", {}).get("task", ""))
+        return str(_dict(self.header.get("eval")).get("task", ""))
+
+    def __post_init__(self) -> None:
+        for number, sample in enumerate(self.samples):
+            scores = _dict(sample).get("scores", {})
+            whole = isinstance(_dict(sample).get("id"), (str, int)) and (
+                scores is None
+                or (isinstance(scores, dict) and all(isinstance(s, dict) for s in scores.values()))
+            )
+            if not whole:
+                raise ValueError(
+                    f"{self.path}, sample {number}, is not what inspect_ai writes: "
+                    f"{short(sample, 120)}."
+                )
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _recognises(source: Source) -> bool:
@@ -95,7 +112,7 @@ def _log(path: Path) -> _Log:
     """Read a log, finished or not."""
     if not Source(path).head.startswith(_ZIP) and path.suffix != ".eval":
         whole = _parsed(path.read_bytes(), str(path))
-        samples = whole.get("samples")
+        samples = _dict(whole).get("samples")
         if not isinstance(samples, list):
             raise ValueError(
                 f"{path} has no samples: it is the header of a log, or was written with "
@@ -108,22 +125,28 @@ def _log(path: Path) -> _Log:
         def of(name: str) -> Any:
             return _parsed(members.read(name), f"{path}, {name}")
 
+        def listed_in(name: str) -> list[Any]:
+            if not isinstance(found := of(name), list):
+                raise ValueError(f"{path}, {name}, is not what inspect_ai writes: no list.")
+            return found
+
         if "header.json" in names:
-            header = of("header.json")
+            header = _dict(of("header.json"))
         elif "_journal/start.json" in names:
-            header = of("_journal/start.json") | {"status": "started"}
+            header = _dict(of("_journal/start.json")) | {"status": "started"}
         else:
             raise ValueError(
                 f"{path} is a zip file, but no log of inspect_ai: it has no header.json."
             )
         # Summaries have what is needed, without transcripts, which may be a thousand times longer.
         if "summaries.json" in names:
-            return _Log(path, header, of("summaries.json"))
+            return _Log(path, header, listed_in("summaries.json"))
         parts = [n for n in members.names if n.startswith("_journal/summaries/")]
         parts.sort(key=lambda name: int(Path(name).stem) if Path(name).stem.isdigit() else 0)
         if parts:
-            by_run = {(s["id"], s["epoch"]): s for name in parts for s in of(name)}
-            return _Log(path, header, list(by_run.values()))
+            every = _Log(path, header, [s for name in parts for s in listed_in(name)]).samples
+            again = {(s["id"], str(s.get("epoch"))): s for s in every}
+            return _Log(path, header, list(again.values()))
         full = [n for n in members.names if n.startswith("samples/") and n.endswith(".json")]
         return _Log(path, header, [of(name) for name in full])
 
@@ -189,14 +212,6 @@ def _value(score: Mapping[str, Any] | None, key: str) -> Any:
         value = value[int(key)] if key.isdigit() and int(key) < len(value) else None
     elif key and isinstance(value, float) and math.isnan(value):
         value = None
-    if isinstance(value, str) and value not in _WORDS:
-        word = value.lower()
-        if word in _WORDS:
-            return word
-        try:
-            return float(value)
-        except ValueError:
-            return value  # which is no score, as will be said
     return value
 
 
@@ -214,11 +229,9 @@ def _said(log: _Log, verdicts: Verdicts) -> list[str]:
 
 def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
     """Model, temperature and the like."""
-    asked = header.get("eval", {})
-    generate = {
-        **(asked.get("model_generate_config") or {}),
-        **((header.get("plan") or {}).get("config") or {}),
-    }
+    asked = _dict(header.get("eval"))
+    generate = _dict(asked.get("model_generate_config"))
+    generate |= _dict(_dict(header.get("plan")).get("config"))
     known = {"model": asked.get("model")}
     known |= {name: generate.get(name) for name in ("temperature", "top_p", "max_tokens")}
     return {name: value for name, value in known.items() if value is not None}

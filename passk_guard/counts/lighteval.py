@@ -100,8 +100,16 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 f"missing among its columns {sorted(names)}."
             )
         columns = ["doc.query", "doc.choices", "doc.gold_index", "doc.task_name", "metric"]
-        for batch in file.iter_batches(_ROWS, columns=[*columns, "model_response.text"]):
-            yield from batch.to_pylist()
+        batches = file.iter_batches(_ROWS, columns=[*columns, "model_response.text"])
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = None if batch is None else batch.to_pylist()
+            except (broken, OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{path} is damaged: {error}. Copy it again.") from None
+            if rows is None:
+                return
+            yield from rows
 
 
 def _count(

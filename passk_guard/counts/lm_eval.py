@@ -107,11 +107,7 @@ def _tally(path: Path, choices: Choices, remarks: list[str]) -> _Task:
     task = _Task(match["task"] if match else "")
     for number, line in read_lines(path, remarks):
         where = at(path, number)
-        if not {"doc_id", "doc_hash", "filtered_resps"} <= set(line):
-            raise ValueError(
-                f"{where} is no sample of lm-evaluation-harness: doc_id, doc_hash or "
-                f"filtered_resps is missing among {sorted(line)}."
-            )
+        _check(line, where)
         # The number of a question would pair wrongly where a data set was put in another order.
         id, filter = str(line["doc_hash"])[:16], str(line.get("filter", "none"))
         text, responses = _asked(line)
@@ -120,7 +116,7 @@ def _tally(path: Path, choices: Choices, remarks: list[str]) -> _Task:
             task.texts.setdefault(id, text)
         if responses is None:
             task.unjudged = max(task.unjudged, *(len(r) for r in _listed(line.get("resps"))), 0)
-        for metric in line.get("metrics", ()):
+        for metric in map(str, line["metrics"]):
             score = line.get(metric)
             judge = task.verdicts.setdefault((metric, filter), Verdicts(choices.threshold))
             count = _count(metric, score, responses, judge, where, task.refused)
@@ -131,10 +127,33 @@ def _tally(path: Path, choices: Choices, remarks: list[str]) -> _Task:
     return task
 
 
+_SHAPE: dict[str, type | tuple[type, ...]] = {
+    "doc_id": (int, str),
+    "doc_hash": str,
+    "arguments": dict,
+    "filtered_resps": list,
+    "metrics": list,
+}
+
+
+def _check(line: dict[str, Any], where: str) -> None:
+    if missing := [key for key in _SHAPE if key not in line]:
+        raise ValueError(
+            f"{where} is no sample of lm-evaluation-harness: {', '.join(missing)} missing among "
+            f"{sorted(line)}."
+        )
+    for key, kind in _SHAPE.items():
+        if not isinstance(line[key], kind):
+            raise ValueError(
+                f"{where} has {key}={short(line[key])}, which is not what lm-evaluation-harness "
+                "writes."
+            )
+
+
 def _asked(line: dict[str, Any]) -> tuple[str | None, int | None]:
     """The prompt, and how many responses a metric judges together; ``None``: one."""
-    arguments = line.get("arguments")
-    first = arguments.get("gen_args_0", {}) if isinstance(arguments, dict) else {}
+    first = line["arguments"].get("gen_args_0")
+    first = first if isinstance(first, dict) else {}
     text = first.get("arg_0")
     filtered = line["filtered_resps"]
     generated = isinstance(first.get("arg_1"), dict)  # else a continuation to be scored
@@ -179,13 +198,14 @@ def _count(
 
 
 def _metric(task: _Task, given: str | None, path: Path) -> tuple[str, dict[str, Tally]]:
-    if given in task.refused or not task.tallies:
+    tallies = {m: t for m, t in task.tallies.items() if m not in task.refused}
+    if given in task.refused or not tallies:
         why = "; ".join(f"{metric} is {reason}" for metric, reason in task.refused.items())
         raise ValueError(
             f"{path} does not tell how many responses were right: {why or 'it has no metric'}. Add "
             "pass@1 to the metrics of the task, or a metric with a number for each response."
         )
-    return chosen(given, task.tallies, "metric", "metrics", str(path))
+    return chosen(given, tallies, "metric", "metrics", str(path))
 
 
 def _said(task: _Task, tally: Tally, filter: str, path: Path) -> Iterator[str]:

@@ -47,7 +47,7 @@ def prompt_counts(
             id=str(id),
             correct=correct,
             n=n,
-            group=None if group is None else str(group),
+            group=None if group is None or group != group else str(group),  # NaN: a table's gap
             text=text if isinstance(text, str) else None,
         )
 

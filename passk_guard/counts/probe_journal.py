@@ -25,7 +25,8 @@ def _read(source: Source, choices: Choices) -> Counts:
             '{"passk_guard": "probe", ...}.'
         )
     remarks: list[str] = []
-    settings: dict[str, Any] = dict(source.first.get("settings") or {})
+    given = source.first.get("settings")
+    settings: dict[str, Any] = given if isinstance(given, dict) else {}
 
     def prompts() -> Iterator[PromptCount]:
         lines = read_lines(source.path, remarks)

@@ -17,7 +17,7 @@ from passk_guard.counts.probe_journal import PROBE
 from passk_guard.counts.source import Source
 from passk_guard.counts.verl import VERL
 
-__all__ = ["read_counts"]
+__all__ = ["format_of", "read_counts"]
 
 register_format("counts", PLAIN)
 register_format("probe", PROBE)
@@ -77,6 +77,18 @@ def read_counts(
     return counts if name is None else replace(counts, name=name)
 
 
+def format_of(path: str | Path) -> str | None:
+    """The format that a file or folder is recognised as; ``None`` where it is of none.
+
+    >>> format_of("nowhere") is None
+    True
+    """
+    if not Path(path).exists():
+        return None
+    source = Source(path)
+    return next((name for name, known in FORMATS.items() if known.recognises(source)), None)
+
+
 def _name_of(source: Source, given: str | None) -> str:
     """The name of the source's format."""
     if given is not None:
@@ -85,9 +97,8 @@ def _name_of(source: Source, given: str | None) -> str:
         return given
     if not source.is_folder and not source.head:
         raise ValueError(f"{source.path} is empty. Give a file of counts.")
-    for name, known in FORMATS.items():
-        if known.recognises(source):
-            return name
+    if (found := format_of(source.path)) is not None:
+        return found
     raise ValueError(_unknown(source, list(FORMATS.values())))
 
 

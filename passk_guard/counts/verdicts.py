@@ -22,14 +22,15 @@ class Verdicts:
 
     Args:
         threshold: score from which a rollout is right; ``None``: 0.5.
-        words: scores that are written as words, by their value.
+        words: scores that are written as words, by their value; with them, numbers may be written
+            as text, too. ``None``: text is no score.
     """
 
     def __init__(
         self, threshold: float | None = None, words: Mapping[str, float] | None = None
     ) -> None:
         self._threshold = 0.5 if threshold is None else threshold
-        self._words = dict(words or {})
+        self._words = words
         self._unscorable = self._graded = self._all = 0
 
     def __call__(self, score: Any, where: str) -> tuple[int, int]:
@@ -69,13 +70,20 @@ class Verdicts:
     def _value(self, score: Any, where: str) -> float | None:
         if score is None:
             return None
-        if isinstance(score, str) and score in self._words:
-            return self._words[score]
+        if isinstance(score, str) and self._words is not None:
+            score = self._words.get(score, self._words.get(score.lower(), _number(score)))
         if isinstance(score, (bool, np.bool_, int, float, np.number)):
             value = float(score)
             return None if math.isnan(value) else value
         known = f", or one of {', '.join(self._words)}" if self._words else ""
         raise ValueError(f"{where} has the score {short(score)}. A score is a number{known}.")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def passes_of(metric: str) -> int | None:

@@ -16,6 +16,8 @@ from passk_guard.counts.verdicts import Verdicts
 __all__ = ["VERL"]
 
 _KEYS = frozenset({"input", "output", "score"})
+# Its older trainer writes what JSON does not know, such as NumPy's booleans, as text.
+_WORDS = {"true": 1.0, "false": 0.0, "none": float("nan")}
 _NONE = PromptCount("", 0, 0)
 
 
@@ -48,7 +50,7 @@ def _read(source: Source, choices: Choices) -> Counts:
     # Its own summary of a validation takes "acc" where a reward function gives it: the score may
     # have other parts, such as one for length.
     metric = choices.metric or ("acc" if "acc" in source.first else "score")
-    judge = Verdicts(choices.threshold)
+    judge = Verdicts(choices.threshold, _WORDS)
     remarks: list[str] = []
     seen: set[str] = set()  # rollouts whose lines may go on
     ids: dict[tuple[str, str], str] = {}

@@ -35,4 +35,4 @@ def write_counts(counts: Counts, path: str | Path) -> None:
                 line["group"] = counts.groups[i]
             if id in counts.texts:
                 line["prompt"] = counts.texts[id]
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line) + "\n")

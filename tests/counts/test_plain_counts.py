@@ -13,10 +13,10 @@ def test_counts_and_single_rollouts_add_up(tmp_path):
     lines = [
         {"prompt_id": "a", "correct": 3, "n": 8, "group": "easy", "prompt": "1 + 1 ="},
         {"prompt_id": 7, "correct": True},
-        {"prompt_id": "a", "correct": 0, "n": 2, "group": "easy"},
+        {"prompt_id": "a", "correct": 0, "n": 2},
         {"prompt_id": "7", "correct": 0},
         {"prompt_id": 7, "correct": 1.0},
-        {"prompt_id": 7, "correct": None},
+        {"prompt_id": 7, "correct": None, "group": float("nan")},
     ]
     counts = read_counts(write_lines(tmp_path / "a.jsonl", lines))
     assert table(counts) == {"a": (3, 10), "7": (2, 3)}
@@ -63,7 +63,7 @@ def test_written_counts_come_back(tmp_path):
         [
             PromptCount("ä", 2, 5, "g", 'a "text"\nof two lines'),
             PromptCount("b", 0, 64, None),
-            PromptCount("c", 1, 1, "h"),
+            PromptCount("c", 1, 1, "h", "half a sign: \ud83d"),
         ],
     )
     write_counts(counts, tmp_path / "out.jsonl")

@@ -5,7 +5,16 @@ import json
 import pytest
 from harness import HARNESS, LM_RESULTS, LM_SUM, VERL, write_lines
 
-from passk_guard.counts import FORMATS, Format, PromptCount, gather, read_counts, register_format
+from passk_guard.counts import (
+    FORMATS,
+    Format,
+    PromptCount,
+    Source,
+    format_of,
+    gather,
+    read_counts,
+    register_format,
+)
 
 
 @pytest.fixture
@@ -26,6 +35,23 @@ def test_content_tells_not_the_name(tmp_path):
     assert read_counts(path).verifier is None
     path.write_text('\ufeff\n\n{"prompt_id": "a", "correct": 1, "n": 2}\n')
     assert read_counts(path).ids == ("a",)
+
+
+def test_each_is_told_from_all_others(tmp_path):
+    """One format at most takes a file for its own, whatever the order in which they are asked."""
+    plain = write_lines(tmp_path / "a.jsonl", [{"prompt_id": "a", "correct": 1, "n": 2}])
+    probe = write_lines(tmp_path / "b.jsonl", [{"passk_guard": "probe", "settings": {}}])
+    files = {plain: "counts", probe: "probe"}
+    for name in ("lm_eval", "inspect_ai", "lighteval", "verl"):
+        files |= dict.fromkeys((HARNESS / name, *(HARNESS / name).iterdir()), name)
+    del files[LM_RESULTS]
+    for path, name in files.items():
+        source = Source(path)
+        known = [format for format, one in FORMATS.items() if one.recognises(source)]
+        assert known == [name], path
+        assert format_of(path) == name
+    assert len(files) == 14
+    assert format_of(LM_RESULTS) is None
 
 
 def test_a_format_can_be_forced(tmp_path):

@@ -68,8 +68,18 @@ def test_no_verdict(tmp_path):
     assert counts.n.tolist() == [4] + [6] * 15
     assert "2 of 96 rollouts have no verdict" in counts.remarks[0]
     lines[2]["acc"] = "right"
-    with pytest.raises(ValueError, match=r"line 3, has the score 'right'. A score is a number\."):
+    with pytest.raises(ValueError, match=r"line 3, has the score 'right'. A score is a number, or"):
         read_counts(write_lines(tmp_path / "a.jsonl", lines))
+
+
+def test_numbers_as_text(tmp_path):
+    """``json.dumps(default=str)``, as the older trainer calls it, makes text of NumPy's own."""
+    lines = lines_of(OLDER)
+    for i, line in enumerate(lines):
+        line["acc"] = str(line["acc"]) if i % 2 else str(float(line["acc"]))
+    counts = read_counts(write_lines(tmp_path / "a.jsonl", lines))
+    assert table(counts) == table(read_counts(OLDER))
+    assert counts.remarks == ()
 
 
 def test_one_text_with_two_answers_is_two_prompts(tmp_path):
