@@ -77,6 +77,8 @@ def gather(
         settings: of the sampling.
         remarks: on how it was read.
 
+    A group that is told of one of a prompt's rollouts is that of the prompt.
+
     Raises:
         ValueError: there is nothing, no rollout has a verdict, a count is not whole or beyond n, or
             one prompt has two groups.
@@ -95,7 +97,9 @@ def gather(
             )
         c, n = counts.get(one.id, (0, 0))
         counts[one.id] = c + one.correct, n + one.n
-        if groups.setdefault(one.id, one.group) != one.group:
+        group = groups.get(one.id)
+        groups[one.id] = one.group if group is None else group
+        if one.group is not None and groups[one.id] != one.group:
             raise ValueError(
                 f"{name}: prompt {one.id!r} is in the groups {groups[one.id]!r} and {one.group!r}. "
                 "A prompt has one group: give different prompts different ids."
@@ -115,8 +119,8 @@ def gather(
     return Counts(
         name=name,
         ids=tuple(kept),
-        correct=np.array([counts[id][0] for id in kept]),
-        n=np.array([counts[id][1] for id in kept]),
+        correct=np.array([counts[id][0] for id in kept], dtype=np.int64),
+        n=np.array([counts[id][1] for id in kept], dtype=np.int64),
         groups=tuple(groups[id] or "" for id in kept) if grouped else None,
         texts=texts,
         verifier=verifier,

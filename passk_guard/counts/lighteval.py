@@ -1,0 +1,171 @@
+"""lighteval: ``details_<task>_<time>.parquet``, as ``--save-details`` writes it. Needs pyarrow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from passk_guard.counts.counts import Counts, PromptCount, gather
+from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.lines import short
+from passk_guard.counts.source import Source
+from passk_guard.counts.verdicts import Verdicts, chosen
+
+__all__ = ["LIGHTEVAL"]
+
+_PARQUET = b"PAR1"
+_COLUMNS = ("doc", "metric", "model_response")
+_ROWS = 256  # read at once: rows hold whole responses
+_WHOLE = 1e-6
+
+
+def _recognises(source: Source) -> bool:
+    return source.head.startswith(_PARQUET) or bool(source.below("details_*.parquet"))
+
+
+def _read(source: Source, choices: Choices) -> Counts:
+    remarks: list[str] = []
+    files = source.below("details_*.parquet") if source.is_folder else [source.path]
+    if not files:
+        raise ValueError(
+            f"{source.path} has no file details_<task>_<time>.parquet. Run lighteval with "
+            "--save-details, or name one file."
+        )
+    folders = {path.parent for path in files}
+    if len(folders) > 1:
+        names = ", ".join(sorted(str(folder.relative_to(source.path)) for folder in folders))
+        raise ValueError(f"{source.path} has details of several runs: {names}. Name one.")
+    found: list[PromptCount] = []
+    metrics: list[str] = []
+    for path in files:
+        tallies: dict[str, list[tuple[int, int]]] = {}
+        judges: dict[str, Verdicts] = {}
+        refused: dict[str, str] = {}
+        prompts: list[tuple[str, str, str | None]] = []
+        for row in _rows(path):
+            doc = row["doc"]
+            prompts.append((_id(doc), str(doc.get("task_name") or ""), doc.get("query")))
+            responses = len((row["model_response"] or {}).get("text") or ())
+            for metric, score in row["metric"].items():
+                where = f"{path}, row {len(prompts)},"
+                judge = judges.setdefault(metric, Verdicts(choices.threshold))
+                count = _count(metric, score, responses, judge, where, refused)
+                if count is not None:
+                    tallies.setdefault(metric, []).append(count)
+        whole = {m: t for m, t in tallies.items() if m not in refused}
+        if choices.metric in refused or not whole:
+            raise ValueError(_refusal(path, refused))
+        metric, tally = chosen(choices.metric, whole, "metric", "metrics", str(path))
+        remarks += judges[metric].remarks(path.name)
+        metrics.append(metric.split(":")[0])
+        if twice := len(prompts) - len({(id, task) for id, task, _ in prompts}):
+            remarks.append(
+                f"{path.name}: {twice} questions are the same as another; their counts are added "
+                "up."
+            )
+        for (id, task, text), count in zip(prompts, tally, strict=True):
+            found.append(PromptCount(f"{task}/{id}", *count, group=task or None, text=text))
+    return gather(
+        source.name,
+        found,
+        verifier="lighteval: " + "; ".join(dict.fromkeys(metrics)),
+        remarks=remarks,
+    )
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a file, as dicts."""
+    try:
+        parquet = import_module("pyarrow.parquet")
+        broken = import_module("pyarrow").ArrowException
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{path} is a parquet file, as lighteval writes them, and reading it needs pyarrow: "
+            "pip install pyarrow."
+        ) from None
+    try:
+        file = parquet.ParquetFile(path)
+    except (broken, OSError) as error:
+        raise ValueError(f"{path} is no whole parquet file: {error}. Copy it again.") from None
+    with file:
+        names = file.schema_arrow.names
+        if missing := sorted(set(_COLUMNS) - set(names)):
+            raise ValueError(
+                f"{path} is no file of details as lighteval writes them now: {', '.join(missing)} "
+                f"missing among its columns {sorted(names)}."
+            )
+        columns = ["doc.query", "doc.choices", "doc.gold_index", "doc.task_name", "metric"]
+        batches = file.iter_batches(_ROWS, columns=[*columns, "model_response.text"])
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = None if batch is None else batch.to_pylist()
+            except (broken, OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{path} is damaged: {error}. Copy it again.") from None
+            if rows is None:
+                return
+            yield from rows
+
+
+def _count(
+    metric: str,
+    score: Any,
+    responses: int,
+    judge: Verdicts,
+    where: str,
+    refused: dict[str, str],
+) -> tuple[int, int] | None:
+    """Right responses and all; ``None`` where the metric does not tell."""
+    name, _, settings = metric.partition(":")
+    given = dict(re.findall(r"(\w+)=(\d+)", settings))
+    n = min(int(given.get("n", responses)), responses)
+    share = ("pass@k" in name and given.get("k") == "1") or "avg@n" in name
+    if share and "n" in given and int(given["n"]) != n:
+        refused[metric] = f"of {given['n']} responses, of which {responses} are there"
+        return None
+    if isinstance(score, (list, dict, str)):
+        refused[metric] = "not one number for each question"
+        return None
+    if share and n == 1:
+        return judge(score, where)
+    if share and score is not None:
+        right = float(score) * n
+        if abs(right - round(right)) > _WHOLE:
+            refused[metric] = f"{short(score)} of {n} responses, no whole number of right ones"
+            return None
+        return round(right), n
+    if "pass@" in name and not share:
+        refused[metric] = "at least one of k responses, not how many"
+        return None
+    if responses > 1:
+        refused[metric] = f"one number for {responses} responses"
+        return None
+    return judge(score, where)
+
+
+def _refusal(path: Path, refused: Mapping[str, str]) -> str:
+    why = "; ".join(f"{metric} is {reason}" for metric, reason in refused.items())
+    return (
+        f"{path} does not tell how many responses were right: {why or 'it has no metric'}. Add "
+        "pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
+        "--load-responses-from-details-date-id then judges the responses that are there."
+    )
+
+
+def _id(doc: Mapping[str, Any]) -> str:
+    """By content: the number of a question depends on how many were asked."""
+    what = [doc.get("query"), doc.get("choices"), doc.get("gold_index")]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+LIGHTEVAL = Format(
+    what="details of lighteval (.parquet)",
+    recognises=_recognises,
+    read=_read,
+    takes=frozenset({"metric", "threshold"}),
+)

@@ -1,0 +1,125 @@
+"""Counts as JSONL or CSV: ``prompt_id``, ``correct``, ``n``. What anything can be turned into."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from passk_guard.counts.counts import Counts, PromptCount, gather
+from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.lines import at, read_lines, short
+from passk_guard.counts.source import Source
+
+__all__ = ["PLAIN", "prompt_counts"]
+
+_LINE = 'such as {"prompt_id": "a", "correct": 3, "n": 8}'
+
+
+def prompt_counts(
+    lines: Iterable[tuple[int, Mapping[str, Any]]], path: Path
+) -> Iterator[PromptCount]:
+    """Count by line; a line without ``n`` is one rollout, right or wrong, or ``null``.
+
+    Args:
+        lines: their numbers and what they hold.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: a line has no ``prompt_id`` or no ``correct``, or they are not what they should
+            be.
+    """
+    for number, line in lines:
+        where = at(path, number)
+        id = line.get("prompt_id")
+        if isinstance(id, bool) or not isinstance(id, (str, int)) or id == "":
+            raise ValueError(
+                f"{where} has prompt_id={short(id)}. It names the prompt, by text or a whole "
+                f"number, {_LINE}."
+            )
+        if "correct" not in line:
+            raise ValueError(f"{where} has no 'correct', it has {sorted(line)}. A line is {_LINE}.")
+        correct, n = _of_line(line["correct"], line.get("n"), where)
+        group, text = line.get("group"), line.get("prompt")
+        yield PromptCount(
+            id=str(id),
+            correct=correct,
+            n=n,
+            group=None if group is None or group != group else str(group),  # NaN: a table's gap
+            text=text if isinstance(text, str) else None,
+        )
+
+
+def _of_line(correct: Any, n: Any, where: str) -> tuple[int, int]:
+    if n is None:
+        if correct is None or (isinstance(correct, float) and math.isnan(correct)):
+            return 0, 0
+        if correct not in (0, 1):
+            raise ValueError(
+                f"{where} has correct={short(correct)} and no n, so it is one rollout: true or "
+                "false, 1 or 0. For several, add n, the number of rollouts."
+            )
+        return int(correct), 1
+    c, total = _whole(correct), _whole(n)
+    if c is None or total is None or not c <= total:
+        raise ValueError(
+            f"{where} has correct={short(correct)} of n={short(n)}. correct is the number of right "
+            "rollouts, a whole number from 0 to n."
+        )
+    return c, total
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value) if value >= 0 and value == int(value) else None
+
+
+def _recognises(source: Source) -> bool:
+    return {"prompt_id", "correct"} <= set(source.first) or _is_csv(source)
+
+
+def _is_csv(source: Source) -> bool:
+    header = source.head.split(b"\n", 1)[0].decode("utf-8", "replace")
+    return {"prompt_id", "correct"} <= {name.strip() for name in header.split(",")}
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        for row in reader:
+            line: dict[str, Any] = {key: value or None for key, value in row.items() if key}
+            for name in ("correct", "n"):
+                if (value := line.get(name)) is not None:
+                    line[name] = _number(value, name, at(path, reader.line_num))
+            yield reader.line_num, line
+
+
+def _number(text: str, name: str, where: str) -> float | bool:
+    if (word := text.strip().lower()) in ("true", "false"):
+        return word == "true"
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"{where} has {name}={text!r}, which is no number.") from None
+
+
+def _read(source: Source, choices: Choices) -> Counts:
+    remarks: list[str] = []
+    lines: Iterable[tuple[int, Mapping[str, Any]]]
+    if _is_csv(source):
+        lines = _csv_lines(source.path)
+    else:
+        lines = read_lines(source.path, remarks)
+    found = prompt_counts(lines, source.path)
+    return gather(source.name, found, remarks=remarks)
+
+
+PLAIN = Format(
+    what="counts: JSONL or CSV with prompt_id, correct, n",
+    recognises=_recognises,
+    read=_read,
+)

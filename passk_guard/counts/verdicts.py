@@ -1,0 +1,123 @@
+"""From what a harness wrote beside a rollout to right, wrong or neither."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from passk_guard.counts.lines import short
+
+__all__ = ["Verdicts", "chosen", "passes_of"]
+
+T = TypeVar("T")
+_PASS = re.compile(r"pass(?:@|_at_)(\d+)$")
+
+
+class Verdicts:
+    """Turns scores into verdicts, and remembers what has to be said about them.
+
+    Args:
+        threshold: score from which a rollout is right; ``None``: 0.5.
+        words: scores that are written as words, by their value; with them, numbers may be written
+            as text, too. ``None``: text is no score.
+    """
+
+    def __init__(
+        self, threshold: float | None = None, words: Mapping[str, float] | None = None
+    ) -> None:
+        self._threshold = 0.5 if threshold is None else threshold
+        self._words = words
+        self._unscorable = self._graded = self._all = 0
+
+    def __call__(self, score: Any, where: str) -> tuple[int, int]:
+        """``(right, with a verdict)`` of one rollout: each 0 or 1.
+
+        Args:
+            score: a number, a bool, a known word, or ``None`` and NaN for "no verdict".
+            where: it was found, for messages.
+
+        Raises:
+            ValueError: it is nothing of the kind.
+        """
+        self._all += 1
+        value = self._value(score, where)
+        if value is None:
+            self._unscorable += 1
+            return 0, 0
+        # -1 and 1 are a verifier's wrong and right as well.
+        self._graded += value not in (-1.0, 0.0, 1.0)
+        return int(value >= self._threshold), 1
+
+    def remarks(self, name: str) -> list[str]:
+        """What a reader of the counts should know."""
+        said = []
+        if self._unscorable:
+            said.append(
+                f"{name}: {self._unscorable} of {self._all} rollouts have no verdict and are not "
+                "counted."
+            )
+        if self._graded:
+            said.append(
+                f"{name}: {self._graded} of {self._all} scores are graded, neither 0 nor 1; right "
+                f"is what reaches {self._threshold:g} (threshold)."
+            )
+        return said
+
+    def _value(self, score: Any, where: str) -> float | None:
+        if score is None:
+            return None
+        if isinstance(score, str) and self._words is not None:
+            score = self._words.get(score, self._words.get(score.lower(), _number(score)))
+        if isinstance(score, (bool, np.bool_, int, float, np.number)):
+            value = float(score)
+            return None if math.isnan(value) else value
+        known = f", or one of {', '.join(self._words)}" if self._words else ""
+        raise ValueError(f"{where} has the score {short(score)}. A score is a number{known}.")
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def passes_of(metric: str) -> int | None:
+    """The k of a metric that is called ``pass@k`` or ``pass_at_k``; ``None`` of any other."""
+    found = _PASS.match(metric)
+    return int(found[1]) if found else None
+
+
+def chosen(
+    given: str | None, choices: Mapping[str, T], setting: str, what: str, where: str
+) -> tuple[str, T]:
+    """The one to use of what a file has several of; where all say the same, any will do.
+
+    Args:
+        given: by the user; ``None`` where nothing was.
+        choices: that the file has, with what each comes to.
+        setting: that names one.
+        what: these are, in the plural.
+        where: they were found.
+
+    Raises:
+        ValueError: there is none, or the user has to choose, or chose what is not there.
+    """
+    listed = ", ".join(choices)
+    if given is not None:
+        if given not in choices:
+            raise ValueError(f"{where} has no {setting}={given!r}. Its {what}: {listed or 'none'}.")
+        return given, choices[given]
+    if not choices:
+        raise ValueError(f"{where} has no {what} that would call a rollout right or wrong.")
+    first, *others = choices
+    if any(choices[other] != choices[first] for other in others):
+        raise ValueError(
+            f"{where} has several {what}, which differ: {listed}. Say which decides: "
+            f"{setting}={first!r}."
+        )
+    return first, choices[first]
