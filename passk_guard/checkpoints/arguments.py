@@ -6,7 +6,7 @@ from typing import Any
 
 from passk_guard.checks import check_between, check_whole
 
-__all__ = ["check_policy", "check_probe"]
+__all__ = ["check_policy", "check_probe", "check_sampled", "policy_name"]
 
 
 def check_probe(
@@ -32,6 +32,18 @@ def check_probe(
     return n
 
 
+def check_sampled(num_generations: Any, num_prompts: Any, prompts_at_once: Any) -> None:
+    """How a policy is sampled to be compared.
+
+    Raises:
+        ValueError: an argument is unusable.
+    """
+    check_whole("num_generations", num_generations, 1)
+    check_whole("prompts_at_once", prompts_at_once, 1)
+    if num_prompts is not None:
+        check_whole("num_prompts", num_prompts, 1)
+
+
 def check_policy(policy: Any) -> None:
     """It must have the methods of a policy.
 
@@ -47,3 +59,9 @@ def check_policy(policy: Any) -> None:
             f"{type(policy).__name__} without {', '.join(missing)}. Of a model and its tokenizer "
             "HFPolicy(model, tokenizer) makes one."
         )
+
+
+def policy_name(policy: Any) -> str:
+    """What to call it: where its model came from, or its class."""
+    config = getattr(getattr(policy, "model", None), "config", None)
+    return getattr(config, "_name_or_path", "") or type(policy).__name__

@@ -12,6 +12,7 @@ import numpy as np
 from passk_guard.checkpoints.pairing import Pairs, pair
 from passk_guard.checkpoints.verdict import Decision, decide
 from passk_guard.counts.counts import Counts
+from passk_guard.statistics.common_rollouts import CommonRollouts
 from passk_guard.statistics.lost_prompts import changed_prompts
 from passk_guard.statistics.paired_counts import PassChange, default_ks, paired_changes
 
@@ -82,6 +83,7 @@ class Comparison:
             changed; ``None`` where no number can be told.
         sentence: the decision, for people.
         remarks: sentences on what was left out, and what to bear in mind.
+        common: the change of pass@1 on rollouts that both score, where both are models.
     """
 
     a: str
@@ -103,6 +105,7 @@ class Comparison:
     needed: int | None
     sentence: str
     remarks: tuple[str, ...] = field(repr=False)
+    common: CommonRollouts | None = None
 
     @property
     def pass_at_1(self) -> PassChange:

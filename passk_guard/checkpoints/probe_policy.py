@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from passk_guard.checkpoints.arguments import check_policy, check_probe
+from passk_guard.checkpoints.arguments import check_policy, check_probe, policy_name
 from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.engine import EngineSettings, make_engine
@@ -26,9 +26,6 @@ from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.policy_reading import PolicyReading, has_signal, read_policy
 from passk_guard.statistics.sign_test import chance_of_look, look_sizes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["PolicyProbe", "probe_policy"]
 
@@ -84,8 +81,8 @@ class PolicyProbe:
             "journal": None if self.journal is None else str(self.journal),
         }
 
-    def figure(self) -> Figure:
-        """Pass@k and the alignment curve, side by side; needs matplotlib."""
+    def figure(self) -> Any:
+        """Pass@k and the alignment curve, side by side: a ``matplotlib`` figure."""
         from passk_guard.reporting.policy_figures import policy_figure
 
         return policy_figure(self.record())
@@ -211,7 +208,7 @@ def probe_policy(
     }
     probe = PolicyProbe(
         reading=reading,
-        name=name or _name(policy),
+        name=name or policy_name(policy),
         settings=used,
         rows=rows,
         prompt_ids=tuple(map(run.prompt_id, reading.row_ids)),
@@ -276,8 +273,3 @@ def _gramian(
     with run.isolated(2, look):
         found = engine.gramian(groups, (run.seed, look))
     return None if found is None else np.asarray(found.double().numpy())
-
-
-def _name(policy: Any) -> str:
-    config = getattr(getattr(policy, "model", None), "config", None)
-    return getattr(config, "_name_or_path", "") or type(policy).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from passk_guard import __version__
-from passk_guard.cli import doctor, probe, report
+from passk_guard.cli import compare, doctor, probe, report
 from passk_guard.cli.usage import Parser
 
 __all__ = ["main"]
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"passk-guard {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (report, probe, doctor):
+    for command in (report, probe, compare, doctor):
         command.add(commands)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)

@@ -13,7 +13,7 @@ import torch
 from passk_guard.prompts.rows import check_texts, rows_from
 from passk_guard.rollouts.hf_policy import HFPolicy
 
-__all__ = ["add_model_options", "held_out", "is_model", "load_policy"]
+__all__ = ["add_model_options", "held_out", "is_model", "load_policy", "short_name"]
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -48,7 +48,8 @@ def add_model_options(parser: argparse.ArgumentParser, *, needed: bool) -> None:
     group.add_argument("--success-threshold", type=float, default=0.5, metavar="SCORE")
     group.add_argument("--group-by", metavar="COLUMN", help="tell each group's figures, too")
     group = parser.add_argument_group("model")
-    group.add_argument("--adapter", metavar="FOLDER", help="a PEFT adapter on top of the model")
+    if needed:  # of two models each may be an adapter's folder, which names its model
+        group.add_argument("--adapter", metavar="FOLDER", help="a PEFT adapter on top of the model")
     group.add_argument("--device", help="such as cuda, cuda:1 or cpu; by default a GPU if any")
     group.add_argument(
         "--dtype", choices=_DTYPES, help="of the weights; by default as saved, float32 on a CPU"
@@ -71,11 +72,22 @@ def is_model(name: str) -> bool:
     return not path.exists() and not path.suffix and name.count("/") <= 1
 
 
-def load_policy(name: str, given: argparse.Namespace, adapter: str | None = None) -> HFPolicy:
+def load_policy(
+    name: str,
+    given: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    adapter: str | None = None,
+) -> HFPolicy:
     """A causal language model with its tokenizer, in eval mode; a folder may be an adapter's.
 
+    Args:
+        name: on the hub, or a folder.
+        given: the options.
+        rows: held-out prompts, which its tokenizer must be able to read.
+        adapter: a folder of PEFT's.
+
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: it cannot be loaded, or cannot read a row.
     """
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -99,6 +111,7 @@ def load_policy(name: str, given: argparse.Namespace, adapter: str | None = None
             f"{base} cannot be loaded: {_first_sentence(error)} Give a folder with config.json, "
             "weights and tokenizer, or a name on the Hugging Face hub."
         ) from error
+    check_texts(rows, tokenizer, "--prompts")
     if adapter is not None:
         model = _with_adapter(model, adapter)
     return HFPolicy(
@@ -110,7 +123,7 @@ def load_policy(name: str, given: argparse.Namespace, adapter: str | None = None
     )
 
 
-def held_out(given: argparse.Namespace, policy: HFPolicy) -> Sequence[Mapping[str, Any]]:
+def held_out(given: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
     """The rows, with the prompt where it belongs.
 
     Raises:
@@ -122,8 +135,16 @@ def held_out(given: argparse.Namespace, policy: HFPolicy) -> Sequence[Mapping[st
     rows = rows_from(prompts, "--prompts")
     if given.chat:
         rows = [{**row, "prompt": _as_chat(row["prompt"])} for row in rows]
-    check_texts(rows, policy.tokenizer, "--prompts")
     return rows
+
+
+def short_name(*names: str | None) -> str:
+    """For a file: the last folder of each, or a hub name without its slash."""
+    return "-".join(
+        Path(name).resolve().name if Path(name).exists() else name.replace("/", "-")
+        for name in names
+        if name
+    )
 
 
 def _renamed(path: Path, column: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from passk_guard.checkpoints.probe_policy import PolicyProbe, probe_policy
-from passk_guard.cli.models import add_model_options, held_out, load_policy
+from passk_guard.cli.models import add_model_options, held_out, load_policy, short_name
 from passk_guard.cli.tables import print_table
 from passk_guard.cli.usage import INTERRUPTED, told
 from passk_guard.cli.verifiers import named_verifier
@@ -59,10 +59,10 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Carry it out."""
-    journal = given.journal or Path(f"probe-{_short_name(given.model, given.adapter)}.jsonl")
+    journal = given.journal or Path(f"probe-{short_name(given.model, given.adapter)}.jsonl")
     verifier = named_verifier(given.verifier)
-    policy = load_policy(given.model, given, given.adapter)
-    rows = held_out(given, policy)
+    rows = held_out(given)
+    policy = load_policy(given.model, given, rows, given.adapter)
     try:
         found = probe_policy(
             policy,
@@ -143,12 +143,3 @@ def _page(found: PolicyProbe, log_prompts: bool) -> str:
             f"--out needs {error.name}: pip install 'passk-guard[report]'. The journal has what "
             "was sampled: the same command goes on from there."
         ) from error
-
-
-def _short_name(model: str, adapter: str | None) -> str:
-    parts = [
-        Path(name).resolve().name if Path(name).exists() else name.replace("/", "-")
-        for name in (model, adapter)
-        if name
-    ]
-    return "-".join(parts)

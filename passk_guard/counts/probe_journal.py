@@ -13,6 +13,9 @@ from passk_guard.counts.source import Source
 
 __all__ = ["PROBE"]
 
+# The others say which probe it is, and are to differ: weights, seed and the like.
+_SAMPLING = ("temperature", "max_completion_length", "success_threshold")
+
 
 def _recognises(source: Source) -> bool:
     return source.first.get("passk_guard") == "probe"
@@ -39,7 +42,7 @@ def _read(source: Source, choices: Choices) -> Counts:
         source.name,
         prompts(),
         verifier=None if verifier is None else str(verifier),
-        settings=settings,
+        settings={key: settings[key] for key in _SAMPLING if key in settings},
         remarks=remarks,
     )
 

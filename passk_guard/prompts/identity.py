@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["prompt_ids", "row_text"]
+__all__ = ["prompt_ids", "prompt_text", "row_text"]
 
 
 def prompt_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -33,3 +33,11 @@ def row_text(row: Mapping[str, Any]) -> str:
     """A row as JSON; of what JSON has no name for, the type: a repr may hold an address."""
     columns = sorted(row.items(), key=lambda column: str(column[0]))
     return json.dumps(columns, skipkeys=True, default=lambda value: type(value).__name__)
+
+
+def prompt_text(row: Mapping[str, Any]) -> str:
+    """A row's prompt; of chat messages the last one's content."""
+    prompt = row["prompt"]
+    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], Mapping):
+        prompt = prompt[-1].get("content", prompt)
+    return str(prompt)

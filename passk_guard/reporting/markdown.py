@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConflict
+from passk_guard.reporting.visible import LONGEST, visible
 from passk_guard.statistics.turnover import Turnover
 
-__all__ = ["alarm_card", "conflict_table", "escaped", "prompt_text", "turnover_text", "visible"]
+__all__ = ["alarm_card", "conflict_table", "escaped", "turnover_text"]
 
-_LONGEST = 160
 _MOST_ROWS = 20
 
 
-def visible(text: str, longest: int = _LONGEST) -> str:
-    r"""Text on one line, at most ``longest`` characters before they are spelt out.
-
-    Line breaks, control characters and characters that change the direction of what follows
-    (Unicode categories C and Z) are spelt out.
-
-    >>> visible("a\nb")
-    'a\\nb'
-    """
-    if len(text) > longest:
-        text = text[: longest - 1] + "…"
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if char != " " and unicodedata.category(char)[0] in "CZ"
-        else char
-        for char in text
-    )
-
-
-def escaped(text: str, longest: int = _LONGEST) -> str:
+def escaped(text: str, longest: int = LONGEST) -> str:
     """:func:`visible` text that means nothing to HTML or Markdown.
 
     Every ASCII sign that is neither letter, digit nor space becomes a numeric entity: no tag, no
@@ -47,14 +28,6 @@ def escaped(text: str, longest: int = _LONGEST) -> str:
         f"&#{ord(char)};" if char.isascii() and not char.isalnum() and char != " " else char
         for char in visible(text, longest)
     )
-
-
-def prompt_text(row: Mapping[str, Any]) -> str:
-    """A row's prompt; of chat messages the last one's content."""
-    prompt = row["prompt"]
-    if isinstance(prompt, list) and prompt and isinstance(prompt[-1], Mapping):
-        prompt = prompt[-1].get("content", prompt)
-    return str(prompt)
 
 
 def alarm_card(message: str) -> str:

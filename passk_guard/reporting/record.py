@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from passk_guard.look import Failure, Look, Probe
+from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.conflicts import Conflicts, PromptConflict
-from passk_guard.reporting.markdown import prompt_text
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.watched import Watched
 from passk_guard.runtime.run_identity import now

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from passk_guard.reporting.markdown import visible
+from passk_guard.reporting.visible import visible
 
 __all__ = ["quoted", "render"]
 

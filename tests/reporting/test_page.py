@@ -22,12 +22,12 @@ from tiny import BanditPolicy
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
 from passk_guard.cli.main import main
 from passk_guard.reporting.journal import FILE_NAME, Journal
-from passk_guard.reporting.markdown import visible
 from passk_guard.reporting.page import page
 from passk_guard.reporting.read_run import read_run
 from passk_guard.reporting.report import publish
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.summary import summary
+from passk_guard.reporting.visible import visible
 
 
 def parsed(html):

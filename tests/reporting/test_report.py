@@ -22,9 +22,10 @@ from trl_runs import GUARD, held_out, make_trainer, train
 
 from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
+from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConflict
 from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.markdown import alarm_card, conflict_table, escaped, prompt_text
+from passk_guard.reporting.markdown import alarm_card, conflict_table, escaped
 from passk_guard.reporting.report import publish
 
 with warnings.catch_warnings():  # of its vendored parser

@@ -1,0 +1,36 @@
+"""What rollouts that both checkpoints score say of pass@1, where they may say anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from passk_guard.checkpoints.comparison import Comparison
+from passk_guard.statistics.common_rollouts import CommonRollouts
+
+__all__ = ["with_common"]
+
+
+def with_common(found: Comparison, common: CommonRollouts) -> Comparison:
+    """A comparison that rests on the first one's rollouts, scored under both, if that is allowed.
+
+    Its interval of the change of pass@1 is many times narrower than that of counts, so it decides.
+    Where the two are too far apart, the counts decide as they did.
+    """
+    if not common.allowed:
+        said = f"On common rollouts nothing can be said: {common.why_not}. Counts decide."
+        return replace(found, common=common, remarks=(*found.remarks, said))
+    figures = (
+        f"a change of {100 * common.change:+.2f} points (95 %: {100 * common.low:+.2f} to "
+        f"{100 * common.high:+.2f}) on {common.prompts:,} prompts, from rollouts of {found.a} that "
+        f"both score (effective sample size {common.effective_sample_size:.0%})."
+    )
+    accepted = f"{100 * found.tolerance:g} point{'' if found.tolerance == 0.01 else 's'}"
+    if common.low > -found.tolerance:
+        decision, said = 0, f"pass@1 did not fall by {accepted} or more"
+    elif common.high < -found.tolerance:
+        decision, said = 1, f"pass@1 fell by more than {accepted}"
+    else:
+        decision, said = 2, f"Not enough data to tell whether pass@1 fell by {accepted}"
+    return replace(
+        found, common=common, decision=decision, needed=None, sentence=f"{said}: {figures}"
+    )

@@ -1,0 +1,149 @@
+"""Counts of a policy, sampled now; and another one's rollouts, scored under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from passk_guard.checkpoints.arguments import check_policy, check_sampled, policy_name
+from passk_guard.checkpoints.held_out_run import HeldOutRun
+from passk_guard.counts import Counts, PromptCount, gather
+from passk_guard.prompts.identity import prompt_text
+from passk_guard.prompts.rows import rows_from
+from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.scores import score
+from passk_guard.rollouts.verifier import check_verifier, choose_verifier, verifier_name
+from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
+
+__all__ = ["LazyPolicy", "Sampled", "Sampler", "is_policy"]
+
+_SAMPLING = ("temperature", "max_completion_length")
+
+
+@dataclass(frozen=True)
+class LazyPolicy:
+    """A policy that is loaded when it is its turn, and let go after: two models need not fit.
+
+    Attributes:
+        name: what it is called.
+        load: gives it.
+        journal: file that its rollouts go to; ``None``: nowhere.
+    """
+
+    name: str
+    load: Callable[[], Policy]
+    journal: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A policy's rollouts.
+
+    Attributes:
+        counts: of them.
+        groups: the ``m`` prompts' rollouts that have a verdict.
+        scores: ``m`` log-probs under the policy itself; ``None`` without signal.
+        vocabulary: what its tokens mean.
+    """
+
+    counts: Counts
+    groups: list[RolloutGroup]
+    scores: list[Tensor | None]
+    vocabulary: Any
+
+
+def is_policy(side: Any) -> bool:
+    """Whether a side of a comparison has to be sampled."""
+    return isinstance(side, LazyPolicy) or hasattr(side, "generate")
+
+
+class Sampler:
+    """Samples policies on the same rows in the same way."""
+
+    def __init__(
+        self,
+        prompts: Any,
+        verifier: Any,
+        settings: dict[str, Any],
+        num_prompts: int | None,
+        micro_batch: int | None,
+    ) -> None:
+        self._prompts, self._verifier = prompts, verifier
+        self._settings, self._most, self._micro_batch = settings, num_prompts, micro_batch
+
+    def sample(self, side: Any) -> Sampled:
+        """Sample a policy."""
+        return self._sampled(side, None)
+
+    def sample_beside(self, side: Any, other: Sampled) -> tuple[Sampled, CommonRollouts | None]:
+        """Sample a policy, and score the other one's rollouts under it.
+
+        ``None`` where their tokens do not mean the same.
+        """
+        found = self._sampled(side, other)
+        if found.vocabulary != other.vocabulary:
+            return found, None
+        return found, common_rollouts(other.groups, other.scores, found.scores)
+
+    def _sampled(self, side: Any, other: Sampled | None) -> Sampled:
+        """With log-probs of its own rollouts, or of the other one's."""
+        lazy = side if isinstance(side, LazyPolicy) else LazyPolicy(policy_name(side), lambda: side)
+        rows, verifier = self._checked()
+        policy = lazy.load()
+        check_policy(policy)
+        run = HeldOutRun(policy, verifier, rows, journal=lazy.journal, **self._settings)
+        sampled = run.sample_upto(self._most or len(rows))
+        groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
+        counts = _counted(lazy.name, policy, run, sampled, verifier)
+        vocabulary, scores = _vocabulary(policy), []
+        if other is None or vocabulary == other.vocabulary:
+            self._settings["progress"]("scoring", 0, 0)
+            with run.isolated(3):
+                whose = groups if other is None else other.groups
+                scores = score(run.policy, whose, self._micro_batch)
+        return Sampled(counts, groups, scores, vocabulary)
+
+    def _checked(self) -> tuple[Sequence[Mapping[str, Any]], Any]:
+        if self._prompts is None:
+            raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
+        check_sampled(self._settings["n"], self._most, self._settings["at_once"])
+        rows = rows_from(self._prompts)
+        verifier = self._verifier
+        if verifier is not None:
+            verifier = choose_verifier(verifier, None)
+            check_verifier(verifier, set(rows[0]))
+        return rows, verifier
+
+
+def _counted(
+    name: str, policy: Policy, run: HeldOutRun, groups: Sequence[RolloutGroup], verifier: Any
+) -> Counts:
+    labels: Sequence[str | None] = run.labels(groups) or [None] * len(groups)
+    own: Mapping[str, Any] = getattr(policy, "settings", {})
+    return gather(
+        name,
+        (
+            PromptCount(
+                run.prompt_id(group.row),
+                group.correct,
+                group.scorable().n,
+                label,
+                prompt_text(run.rows[group.row]),
+            )
+            for group, label in zip(groups, labels, strict=True)
+        ),
+        verifier=None if verifier is None else verifier_name(verifier),
+        settings={key: own[key] for key in _SAMPLING if key in own},
+        remarks=run.remarks,
+    )
+
+
+def _vocabulary(policy: Any) -> Any:
+    """Of two policies with the same one, each can score what the other says."""
+    tokenizer: Any = getattr(policy, "tokenizer", None)
+    return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else type(policy).__name__
