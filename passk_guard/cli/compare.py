@@ -7,7 +7,6 @@ import hashlib
 import json
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from passk_guard.checkpoints.compare import LazyPolicy, compare
 from passk_guard.checkpoints.comparison import Comparison
 from passk_guard.cli.models import add_model_options, held_out, is_model, load_policy, short_name
-from passk_guard.cli.tables import print_table
+from passk_guard.cli.tables import print_table, print_text
 from passk_guard.cli.usage import INTERRUPTED, told
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.counts import FORMATS, Counts, read_counts
@@ -155,7 +154,8 @@ def _read(name: str, given: argparse.Namespace) -> Counts:
 
 
 def _show(found: Comparison, given: argparse.Namespace) -> None:
-    print(textwrap.fill(found.sentence, 80), end="\n\n")
+    print_text(found.sentence)
+    print()
     print_table(
         ["k", "before", "after", "change in points", "95 %", "visible from"],
         [
@@ -197,8 +197,7 @@ def _show(found: Comparison, given: argparse.Namespace) -> None:
             if len(prompts) > _MOST_NAMED:
                 print(f"  and {len(prompts) - _MOST_NAMED} more: --json or --out names all")
     print()
-    for remark in found.remarks:
-        print(textwrap.fill(remark, 80))
+    print_text(*found.remarks)
     if given.out is not None:
         print(f"Page: {given.out}")
 

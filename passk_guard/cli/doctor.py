@@ -15,7 +15,7 @@ import torch
 
 from passk_guard.cli.alone import alone
 from passk_guard.cli.stacks import STACKS
-from passk_guard.cli.tables import print_table
+from passk_guard.cli.tables import print_table, print_text
 from passk_guard.cli.tiny_trainers import STEPS
 from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
 from passk_guard.cli.versions import Package, packages
@@ -151,5 +151,4 @@ def _show_stacks() -> None:
 
 def _say(*paragraphs: str) -> None:
     print()
-    for text in paragraphs:
-        print(textwrap.fill(text, 80, break_on_hyphens=False), flush=True)
+    print_text(*paragraphs)

@@ -6,13 +6,12 @@ import argparse
 import json
 import shlex
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 from passk_guard.checkpoints.probe_policy import PolicyProbe, probe_policy
 from passk_guard.cli.models import add_model_options, held_out, load_policy, short_name
-from passk_guard.cli.tables import print_table
+from passk_guard.cli.tables import print_table, print_text
 from passk_guard.cli.usage import INTERRUPTED, told
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.statistics.policy_reading import PolicyReading
@@ -96,7 +95,8 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _show(found: PolicyProbe, given: argparse.Namespace) -> None:
-    print(textwrap.fill(found.sentence, 80), end="\n\n")
+    print_text(found.sentence)
+    print()
     print_table(["k", "pass@k", "95 %", "z of ⟨∇J_k, ∇J_1⟩"], _of_ks(found.reading))
     if found.reading.groups:
         print()
@@ -114,8 +114,7 @@ def _show(found: PolicyProbe, given: argparse.Namespace) -> None:
             ],
         )
     print()
-    for remark in found.remarks:
-        print(textwrap.fill(remark, 80))
+    print_text(*found.remarks)
     print(f"Journal: {found.journal}" + (f"\nPage: {given.out}" if given.out else ""))
 
 

@@ -1,10 +1,18 @@
-"""Tables for the terminal."""
+"""Tables and text for the terminal, at most 80 columns wide."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "print_text"]
+
+
+def print_text(*paragraphs: str) -> None:
+    """Print paragraphs; names of files stay whole."""
+    for text in paragraphs:
+        lines = textwrap.fill(text, 80, break_on_hyphens=False, break_long_words=False)
+        print(lines, flush=True)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
