@@ -61,7 +61,8 @@ lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed lane-vllm
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
 	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow $(APART)
 # Modules that need matplotlib, whose doctests are left out, too.
-DRAWN := $(addprefix reporting/,course.py figures.py page.py svg.py)
+DRAWN := $(addprefix reporting/,comparison_figures.py comparison_page.py course.py figures.py page.py \
+	policy_figures.py policy_page.py probe_pictures.py rendering.py svg.py)
 CORE := tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
 
 lane-core: .venv-core/.installed

@@ -37,6 +37,7 @@ def compare(
     micro_batch: int | None = None,
     log_prompts: bool = False,
     verifier_timeout: float = 300.0,
+    names: tuple[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare two checkpoints, prompt by prompt: pass@k for every k, what was lost and what won.
@@ -77,6 +78,7 @@ def compare(
         micro_batch: rollouts per forward; by default what makes 16 384 tokens.
         log_prompts: quote lost and won prompts by their text, where it is known.
         verifier_timeout: seconds after which a hanging verifier is reported.
+        names: what the two are called; by default their files', their models', or a and b.
         progress: told where it stands; by default a bar where a terminal or a notebook shows one.
 
     Raises:
@@ -101,6 +103,10 @@ def compare(
             micro_batch,
         )
         before, after, common = _sides(a, b, sampler)
+    if names is None and before.name == after.name:
+        names = ("a", "b")
+    if names is not None:
+        before, after = replace(before, name=names[0]), replace(after, name=names[1])
     if not log_prompts:
         before, after = replace(before, texts={}), replace(after, texts={})
     found = compare_counts(

@@ -116,6 +116,21 @@ class Comparison:
         """Everything, ready for JSON: an infinite smallest visible change becomes ``None``."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
+    def figure(self) -> Any:
+        """Pass@k of both, and its change, side by side: a ``matplotlib`` figure."""
+        from passk_guard.reporting.comparison_figures import comparison_figure
+
+        return comparison_figure(self.record())
+
+    def page(self) -> str:
+        """All of it as one HTML page that needs no network; needs jinja2 and matplotlib."""
+        from passk_guard.reporting.comparison_page import comparison_page
+
+        return comparison_page(self.record())
+
+    def __str__(self) -> str:
+        return self.sentence
+
 
 def compare_counts(
     a: Counts,

@@ -103,7 +103,7 @@ def run(given: argparse.Namespace) -> int:
                 for name, model in zip(names, loaded, strict=True)
             ),
             prompts=rows,
-            verifier=None if given.verifier is None else named_verifier(given.verifier),
+            verifier=named_verifier(given.verifier) if any(loaded) else None,
             tolerance=given.tolerance,
             ks=given.k,
             margin=given.margin,
@@ -210,9 +210,8 @@ def _shown(found: Comparison) -> list[PassChange]:
 
 def _page(found: Comparison) -> str:
     try:
-        from passk_guard.reporting.comparison_page import comparison_page
+        return found.page()
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--out needs {error.name}: pip install 'passk-guard[report]'. --json works without."
         ) from error
-    return comparison_page(found.record())

@@ -119,6 +119,8 @@ def test_close_policies_are_compared_on_common_rollouts():
     assert "that both score" in found.sentence
     assert len(found.groups) == 2
     assert json.dumps(found.record(), allow_nan=False)
+    assert (found.a, found.b) == ("a", "b")
+    assert "rollouts of before that" in both(a, b, names=("before", "after")).sentence
     fell = both(b, bandit(-3.0))  # far: counts decide
     assert not fell.common.allowed
     assert any("On common rollouts nothing can be said" in said for said in fell.remarks)

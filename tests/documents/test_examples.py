@@ -31,6 +31,7 @@ SHARED = {"ambiguous_arithmetic", "gsm8k", "models", "passk_loss", "tasks"}
 TESTED_ELSEWHERE = {"bandit", "demo"}
 TINY = {  # settings without a model's name, and the steps in the table
     "accelerate_two_processes": (["--steps", 10, "--warm-up", 50], [0, 10]),
+    "before_and_after": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "hf_trainer": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "lightning_module": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "plain_loop": (["--steps", 10, "--warm-up", 50], [0, 10]),

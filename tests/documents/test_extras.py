@@ -11,7 +11,10 @@ from places import ROOT, TESTS
 LOCAL = {p.stem: p for folder in (TESTS, ROOT / "examples") for p in folder.rglob("*.py")}
 # What every lane has: torch, NumPy, the test runner and their own dependencies.
 EVERYWHERE = {"torch", "numpy", "pytest", "hypothesis", "packaging", *sys.stdlib_module_names}
-DRAWN = {"course", "figures", "page", "svg"}  # what of passk_guard.reporting needs matplotlib
+DRAWN = {  # what of passk_guard.reporting needs matplotlib
+    *("comparison_figures", "comparison_page", "course", "figures", "page", "policy_figures"),
+    *("policy_page", "probe_pictures", "rendering", "svg"),
+}
 
 STARTED = {  # what is imported by commands and by the package as it runs
     "test_docs": {"lightning", "sphinx", "trl"},

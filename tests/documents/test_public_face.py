@@ -12,9 +12,10 @@ from passk_guard.cli.main import main
 from passk_guard.reporting import scalars
 
 NAMES = """
-    Alarm Alignment Failure HFPolicy HeldOutPool PassKGuard PassKGuardConfig PassKGuardWarning
-    PassKObjective Policy Probe ProbeError RolloutGroup alignment_curve estimate_alignment pass_at_k
-    prompt_weight unbiased_prompt_weight weight_threshold weighted_alignment
+    Alarm Alignment Comparison Counts Failure HFPolicy HeldOutPool PassKGuard PassKGuardConfig
+    PassKGuardWarning PassKObjective Policy PolicyProbe Probe ProbeError RolloutGroup
+    alignment_curve compare estimate_alignment pass_at_k probe_policy prompt_weight read_counts
+    unbiased_prompt_weight weight_threshold weighted_alignment
 """
 CONFIG = """
     k objective num_generations prompts_per_probe every max_overhead action pass1_tolerance floor
@@ -38,7 +39,7 @@ KEYS = """
     hard_weight entropy top1_mass k pass1_weight no_signal exploration_gap lost_prompts won_prompts
     inference_kl inference_ratio inference_effective
 """
-COMMANDS = "report doctor"
+COMMANDS = "report probe compare doctor"
 
 
 def test_what_the_package_exports():
@@ -48,6 +49,8 @@ def test_what_the_package_exports():
 
 
 FOLDERS = {  # doors, and what a new adapter or a loop of one's own needs
+    "counts": """FORMATS Choices Counts Format PromptCount Source format_of gather read_counts
+        register_format write_counts""",
     "detection": """DETECTORS Alarm AlarmKind AlignmentDetector Cause Detector DetectorSettings
         LevelDetector LookEvidence register_detector""",
     "gradients": "ENGINES AutoEngine BackwardEngine EngineSettings GramianEngine HookEngine Taken "
@@ -66,6 +69,49 @@ def test_what_a_folder_exports(folder):
     module = import_module(f"passk_guard.{folder}")
     assert module.__all__ == FOLDERS[folder].split()
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+PROBED = """
+    policy prompts verifier | k num_generations num_prompts prompts_at_once success_threshold
+    group_by early_stop chance seed journal log_prompts name engine parameters micro_batch
+    memory_limit verifier_timeout progress
+"""
+COMPARED = """
+    a b | prompts verifier tolerance ks margin false_discovery num_generations num_prompts
+    prompts_at_once success_threshold group_by seed micro_batch log_prompts verifier_timeout names
+    progress
+"""
+
+
+@pytest.mark.parametrize(("name", "words"), [("probe_policy", PROBED), ("compare", COMPARED)])
+def test_what_the_functions_take(name, words):
+    positional, keywords = (part.split() for part in words.split("|"))
+    found = inspect.signature(getattr(passk_guard, name)).parameters
+    assert list(found) == positional + keywords
+    kinds = [parameter.kind for parameter in found.values()]
+    assert kinds[len(positional) :] == [inspect.Parameter.KEYWORD_ONLY] * len(keywords)
+
+
+OPTIONS = {  # of the commands, beside --help
+    "probe": """prompts prompt-column chat verifier success-threshold group-by adapter device dtype
+        trust-remote-code temperature max-completion-length rollouts-at-once seed num-generations
+        num-prompts prompts-at-once micro-batch early-stop journal out json log-prompts""",
+    "compare": """tolerance margin false-discovery format metric filter threshold prompts
+        prompt-column chat verifier success-threshold group-by device dtype trust-remote-code
+        temperature max-completion-length rollouts-at-once seed num-generations num-prompts
+        prompts-at-once micro-batch journals out json log-prompts""",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_what_a_command_takes(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    told = re.findall(
+        r"^  (?:-\w (?:\w+ )?(?:\[.*?\])?, ?)?--([\w-]+)", capsys.readouterr().out, re.M
+    )
+    assert told == OPTIONS[command].split()
 
 
 def test_what_can_be_configured():
