@@ -3,7 +3,7 @@
 from extras import needs
 from places import ROOT
 
-needs("transformers")  # brings yaml
+needs("yaml", "matplotlib")
 
 import json
 import os
@@ -19,9 +19,8 @@ JOB = yaml.safe_load((ROOT / "examples" / "release_gate.yml").read_text())["jobs
 
 
 def script():
-    (found,) = [
-        step["run"] for step in JOB["steps"] if "passk-guard compare" in step.get("run", "")
-    ]
+    scripts = [step["run"] for step in JOB["steps"] if "run" in step]
+    (found,) = [text for text in scripts if "passk-guard compare" in text]
     return found
 
 
