@@ -1,6 +1,7 @@
 """What runs where: ways of sharing a model out, engines that generate, weights, devices.
 
-The README shows this table, ``passk-guard doctor`` prints it, and the tests that it names hold it.
+docs/production.md shows this table, ``passk-guard doctor`` prints it, and the tests that it names
+hold it.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ STACKS = (
 
 
 def markdown() -> list[str]:
-    """The table, as the README has it."""
+    """The table, as docs/production.md has it."""
     head = ("", "TRL, `Trainer`", "Lightning", "gradients from", "refused with it")
     rows = [(s.what, s.trl, s.lightning, s.gradients, s.without) for s in STACKS]
     return [

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
+
+from passk_guard.errors import PassKGuardWarning
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "Parser", "told"]
 
@@ -33,9 +37,21 @@ def told(name: str, work: Callable[[], int]) -> int:
         work: gives the exit status.
     """
     try:
-        return work()
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_shown, warnings.showwarning)
+            return work()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"passk-guard {name}: {error}", file=sys.stderr)
     except Exception:  # a traceback's own status, 1, would be an answer
         traceback.print_exc()
     return BAD_INPUT
+
+
+def _shown(
+    otherwise: Callable[..., None], message: Any, kind: type, *place: Any, **more: Any
+) -> None:
+    """Ours as a sentence, without the line of code that it comes from."""
+    if issubclass(kind, PassKGuardWarning):
+        print(message, file=sys.stderr)
+    else:
+        otherwise(message, kind, *place)

@@ -27,17 +27,17 @@ class ProgressBar:
         self._bar: Any = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Say where it stands; an empty stage ends the showing."""
-        if not stage or not total:
+        """Say where it stands; an empty stage, or one that is not counted, ends the showing."""
+        if self._bar is not None and (stage != self._stage or self._bar.total != total):
+            self._bar.update(self._bar.total - self._bar.n)  # the next stage has begun
             self.close()
-            return
-        if self._bar is None or stage != self._stage or self._bar.total != total:
-            self.close()
-            self._bar, self._stage = self._make(total=total, desc=stage, initial=done), stage
-        self._bar.update(done - self._bar.n)
+        if stage and total:
+            if self._bar is None:
+                self._bar, self._stage = self._make(total=total, desc=stage, initial=done), stage
+            self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """End the bar that is there."""
+        """End the bar that is there, as it stands."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None
@@ -50,8 +50,10 @@ def shown(progress: Progress | None) -> Iterator[Progress]:
         yield harmless(progress)
         return
     bar = _bar() if world()[0] == 0 and (is_terminal() or _is_notebook()) else None
+    tell = silent if bar is None else harmless(bar)
     try:
-        yield silent if bar is None else harmless(bar)
+        yield tell
+        tell("", 0, 0)
     finally:
         if bar is not None:
             bar.close()

@@ -96,9 +96,9 @@ class PolicyReading:
     verdict: Verdict
     test: SignTest | None
     needed: int | None
-    pass_at: tuple[PassAtK, ...]
+    pass_at: tuple[PassAtK, ...] = field(repr=False)
     curve: list[Alignment] = field(repr=False)
-    groups: Mapping[str, GroupReading]
+    groups: Mapping[str, GroupReading] = field(repr=False)
     no_signal: float
     weighted: int
     row_ids: tuple[int, ...] = field(repr=False)

@@ -199,6 +199,19 @@ def test_bad_input_is_status_3_and_one_sentence(probe, options, said):
     assert out == ""
 
 
+@pytest.mark.filterwarnings("default::passk_guard.errors.PassKGuardWarning")
+def test_rows_that_cannot_be_sampled_are_said_without_code(probe, place, tmp_path):
+    rows = [json.loads(line) for line in (place / "held_out.jsonl").read_text().splitlines()]
+    rows[5]["prompt"] = "1 2 " * 40  # the model has 16 positions
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {"--prompts": str(tmp_path / "long.jsonl"), "--num-prompts": "128"}
+    status, out, err = probe("--json", **options)
+    assert status == 0, err
+    assert json.loads(out)["prompts"] == 127
+    assert "1 of 128 rows of prompts cannot be sampled and are left out: row 5." in err
+    assert "warn(" not in err
+
+
 def test_a_model_that_is_not_there_is_said(probe, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

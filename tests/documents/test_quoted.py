@@ -230,7 +230,7 @@ def test_deepspeed():
         assert {run["failures"] for run in (alone, mix)} == {"0"}
     least = re.search(r'"deepspeed>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert f'Version("{least}")' in (ROOT / "integrations" / "_parallel.py").read_text()
-    assert f"DeepSpeed from {least}, ZeRO-0 to 3" in README
+    assert f"DeepSpeed from {least}, ZeRO-0 to 3" in PRODUCTION
     assert f"**DeepSpeed** from {least}, ZeRO-0 to 3, in all three trainers" in PRODUCTION
 
 

@@ -1,4 +1,4 @@
-"""What runs where: the README's table is the doctor's, and each row has tests that hold it."""
+"""What runs where: the page's table is the doctor's, and each row has tests that hold it."""
 
 import re
 
@@ -8,8 +8,8 @@ from places import ROOT
 from passk_guard.cli.stacks import STACKS, markdown
 
 
-def test_the_readme_has_the_table():
-    assert "\n".join(markdown()) in (ROOT / "README.md").read_text()
+def test_the_page_has_the_table():
+    assert "\n".join(markdown()) in (ROOT / "docs" / "production.md").read_text()
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.what)

@@ -1,5 +1,7 @@
 """World-size invariance, and faults on one process only: no hang, one verdict."""
 
+import json
+
 import pytest
 import torch
 import torch.distributed.fsdp
@@ -38,9 +40,19 @@ def gramians(kind="torch", seed=0, prepare=lambda model: model, watched=True):
     return found
 
 
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture
+def journal(out):
+    return out / "probe.jsonl"
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, tmp_path_factory):
-    out = tmp_path_factory.mktemp("processes")
+def ranks(request, out):
+    (out / "probe.jsonl").unlink(missing_ok=True)
     torchrun("processes_worker.py", out, processes=request.param, port=29541)
     files = [out / f"rank{rank}.pt" for rank in range(request.param)]
     return [torch.load(file, weights_only=True) for file in files]
@@ -96,6 +108,20 @@ def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
     reasons = {reason for rank in ranks for _, reason in rank["faults"]["failures"]}
     assert any("on process 1: RuntimeError: gradient is broken" in reason for reason in reasons)
     assert any(reason == "RuntimeError: score is broken" for reason in reasons)
+
+
+def test_a_policy_is_probed_outside_a_run_and_one_process_writes_the_journal(ranks, journal):
+    found = [rank["probed"] for rank in ranks]
+    assert {one["said"] for one in found[:1] + found[2:]} <= {
+        "on process 1: RuntimeError: generate is broken"
+    }
+    assert found[1]["said"] == "generate is broken"
+    assert max(one["generated"] for one in found) < 32 * 4 * 0.75  # the work is shared
+    for one in found:
+        assert {**one, "said": "", "generated": 0} == {**found[0], "said": "", "generated": 0}
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert sorted(line["row"] for line in lines if line.get("look") == "prompt") == [*range(32)]
+    assert found[0]["prompts"] == 32
 
 
 def test_processes_that_hold_different_rollouts_are_told_so(ranks):

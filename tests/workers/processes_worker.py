@@ -22,8 +22,15 @@ from sharded import flat, shard
 from test_processes import FLAT, SHARDS, gramians
 from tiny import LANGUAGE_MODELS, BanditPolicy, CausalLMPolicy, random_groups
 
-from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
+from passk_guard import (
+    HeldOutPool,
+    PassKGuard,
+    PassKGuardConfig,
+    PassKGuardWarning,
+    probe_policy,
+)
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
+from passk_guard.runtime.progress import silent
 from passk_guard.runtime.sharding import refuse_splits
 
 ROUNDS = 50
@@ -136,6 +143,22 @@ def again():
     }
 
 
+def probed(out):
+    """A policy read outside a run: a fault on one process in its second batch, then all of it."""
+    policy, said = Shaky(32, seed=5), None
+    settings = {"k": 2, "prompts_at_once": 8, "journal": out / "probe.jsonl"}
+    rows = [{"prompt": str(i)} for i in range(32)]
+    probe_policy(policy, rows, num_prompts=8, progress=silent, **settings)
+    policy.broken = (1, "generate")
+    try:
+        probe_policy(policy, rows, progress=silent, **settings)
+    except RuntimeError as error:
+        said = str(error)
+    policy.broken = None
+    whole = probe_policy(policy, rows, progress=silent, **settings).record()
+    return {"said": said, "generated": policy.generated, **whole, "seconds": None}
+
+
 def main(out):
     dist.init_process_group("gloo")
     kinds = ["torch", "llama"] if is_installed("transformers") else ["torch"]
@@ -151,7 +174,7 @@ def main(out):
         }
     if SHARDS:
         found["replicated"] = replicated()
-    found |= {"faults": faults(), "disagree": disagree(), "again": again()}
+    found |= {"faults": faults(), "disagree": disagree(), "again": again(), "probed": probed(out)}
     torch.save(found, out / f"rank{dist.get_rank()}.pt")
     dist.barrier()
     os._exit(0)
