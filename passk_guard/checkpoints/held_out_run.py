@@ -99,7 +99,7 @@ class HeldOutRun:
             **getattr(policy, "settings", {}),
         }
         self._journal = _opened(journal, settings)
-        self.remarks, self.sampled = self._remarks(), 0
+        self.remarks, self.sampled = self._remarks(journal), 0
 
     @property
     def groups(self) -> list[RolloutGroup]:
@@ -166,11 +166,11 @@ class HeldOutRun:
             facts["prompt"] = prompt_text(self.rows[row])
         return facts
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self, journal: Path | None) -> list[str]:
         said = []
         if self.groups:
             said.append(
-                f"{self._journal.path} holds {len(self.groups)} prompts of this probe already: it "
+                f"{journal} holds {len(self.groups)} prompts of this probe already: it "
                 "goes on from there."
             )
         if self._journal.dropped:
