@@ -49,6 +49,11 @@ def _read(source: Source, choices: Choices) -> Counts:
         prompts: list[tuple[str, str, str | None]] = []
         for row in _rows(path):
             doc = row["doc"]
+            if not isinstance(doc, dict) or not isinstance(row["metric"], dict):
+                raise ValueError(
+                    f"{path}, row {len(prompts) + 1}, is not what lighteval writes now: doc and "
+                    "metric hold no fields."
+                )
             prompts.append((_id(doc), str(doc.get("task_name") or ""), doc.get("query")))
             responses = len((row["model_response"] or {}).get("text") or ())
             for metric, score in row["metric"].items():

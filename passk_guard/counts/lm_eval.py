@@ -227,10 +227,12 @@ def _listed(value: Any) -> list[list[Any]]:
 def _settings(path: Path) -> dict[str, Any]:
     """Model and temperature, where the results lie beside the samples."""
     match = _NAME.match(path.name)
-    results = path.with_name(f"results_{match['time']}.json") if match else path
+    if match is None:
+        return {}
     try:
-        found = json.loads(results.read_text(encoding="utf-8"))
-        config = found["configs"][match["task"] if match else ""]
+        results = path.with_name(f"results_{match['time']}.json").read_text(encoding="utf-8")
+        found = json.loads(results)
+        config = found["configs"][match["task"]]
         generation = config.get("generation_kwargs") or {}
         known = {"model": found.get("model_name"), "temperature": generation.get("temperature")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

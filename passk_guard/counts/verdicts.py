@@ -71,7 +71,7 @@ class Verdicts:
         if score is None:
             return None
         if isinstance(score, str) and self._words is not None:
-            score = self._words.get(score, self._words.get(score.lower(), _number(score)))
+            score = _meaning(score, self._words)
         if isinstance(score, (bool, np.bool_, int, float, np.number)):
             value = float(score)
             return None if math.isnan(value) else value
@@ -79,7 +79,10 @@ class Verdicts:
         raise ValueError(f"{where} has the score {short(score)}. A score is a number{known}.")
 
 
-def _number(text: str) -> float | str:
+def _meaning(text: str, words: Mapping[str, float]) -> float | str:
+    for word in (text, text.lower()):
+        if word in words:
+            return words[word]
     try:
         return float(text)
     except ValueError:
