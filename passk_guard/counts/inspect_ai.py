@@ -10,7 +10,7 @@ from passk_guard.counts.formats import Choices, Format
 from passk_guard.counts.inspect_log import InspectLog, is_log, logs_in, read_log
 from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for
 
 __all__ = ["INSPECT_AI"]
 
@@ -41,8 +41,10 @@ def _read(source: Source, choices: Choices) -> Counts:
     found: list[PromptCount] = []
     remarks: list[str] = []
     metrics: list[str] = []
-    for log in logs:
-        metric, verdicts, tally = _counted(log, choices)
+    scorers = [_metrics(log) for log in logs]
+    for log, known in zip(logs, scorers, strict=True):
+        wanted = meant_for(choices.metric, known, scorers)
+        metric, verdicts, tally = _counted(log, known, wanted, choices.threshold)
         remarks += _said(log, verdicts)
         metrics.append(metric)
         texts = {sample.id: sample.text for sample in log.samples}
@@ -57,18 +59,22 @@ def _read(source: Source, choices: Choices) -> Counts:
     )
 
 
-def _counted(log: InspectLog, choices: Choices) -> tuple[str, Verdicts, Tally]:
+def _counted(
+    log: InspectLog,
+    metrics: dict[str, tuple[str, str]],
+    wanted: str | None,
+    threshold: float | None,
+) -> tuple[str, Verdicts, Tally]:
     """The score that decides, and the counts that it gives."""
-    metrics = _metrics(log)
     judges: dict[str, Verdicts] = {}
     tallies: dict[str, Tally] = {}
     refused: list[ValueError] = []
     for metric, (name, key) in metrics.items():
-        if choices.metric not in (None, metric):
+        if wanted not in (None, metric):
             tallies[metric] = {}
             continue
-        threshold = _RIGHT if choices.threshold is None else choices.threshold
-        judges[metric] = judge = Verdicts(threshold, _WORDS)
+        judge = Verdicts(_RIGHT if threshold is None else threshold, _WORDS)
+        judges[metric] = judge
         tally: Tally = {}
         try:
             for sample in log.samples:
@@ -82,7 +88,7 @@ def _counted(log: InspectLog, choices: Choices) -> tuple[str, Verdicts, Tally]:
             tallies[metric] = tally
     if refused and not any(tallies.values()):
         raise refused[0]
-    metric, tally = chosen(choices.metric, tallies, "metric", "scorers", str(log.path))
+    metric, tally = chosen(wanted, tallies, "metric", "scorers", str(log.path))
     return metric, judges[metric], tally
 
 

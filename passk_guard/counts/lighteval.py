@@ -6,15 +6,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.lines import short
+from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for
 
 __all__ = ["LIGHTEVAL"]
 
@@ -28,8 +29,22 @@ def _recognises(source: Source) -> bool:
     return source.head.startswith(_PARQUET) or bool(source.below("details_*.parquet"))
 
 
+@dataclass
+class _Task:
+    """What one file of details has."""
+
+    path: Path
+    prompts: list[tuple[str, str, str | None]] = field(default_factory=list)  # id, task, text
+    tallies: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # by metric
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)  # metrics, and why
+
+    @property
+    def metrics(self) -> set[str]:
+        return set(self.tallies) | set(self.refused)
+
+
 def _read(source: Source, choices: Choices) -> Counts:
-    remarks: list[str] = []
     files = source.below("details_*.parquet") if source.is_folder else [source.path]
     if not files:
         raise ValueError(
@@ -38,49 +53,51 @@ def _read(source: Source, choices: Choices) -> Counts:
         )
     folders = {path.parent for path in files}
     if len(folders) > 1:
-        names = ", ".join(sorted(str(folder.relative_to(source.path)) for folder in folders))
+        names = listed(sorted(str(folder.relative_to(source.path)) for folder in folders))
         raise ValueError(f"{source.path} has details of several runs: {names}. Name one.")
+    tasks = [_tally(path, choices.threshold) for path in files]
     found: list[PromptCount] = []
+    remarks: list[str] = []
     metrics: list[str] = []
-    for path in files:
-        tallies: dict[str, list[tuple[int, int]]] = {}
-        judges: dict[str, Verdicts] = {}
-        refused: dict[str, str] = {}
-        prompts: list[tuple[str, str, str | None]] = []
-        for row in _rows(path):
-            doc = row["doc"]
-            if not isinstance(doc, dict) or not isinstance(row["metric"], dict):
-                raise ValueError(
-                    f"{path}, row {len(prompts) + 1}, is not what lighteval writes now: doc and "
-                    "metric hold no fields."
-                )
-            prompts.append((_id(doc), str(doc.get("task_name") or ""), doc.get("query")))
-            responses = len((row["model_response"] or {}).get("text") or ())
-            for metric, score in row["metric"].items():
-                where = f"{path}, row {len(prompts)},"
-                judge = judges.setdefault(metric, Verdicts(choices.threshold))
-                count = _count(metric, score, responses, judge, where, refused)
-                if count is not None:
-                    tallies.setdefault(metric, []).append(count)
-        whole = {m: t for m, t in tallies.items() if m not in refused}
-        if choices.metric in refused or not whole:
-            raise ValueError(_refusal(path, refused))
-        metric, tally = chosen(choices.metric, whole, "metric", "metrics", str(path))
-        remarks += judges[metric].remarks(path.name)
+    for task in tasks:
+        wanted = meant_for(choices.metric, task.metrics, [other.metrics for other in tasks])
+        whole = {m: t for m, t in task.tallies.items() if m not in task.refused}
+        if wanted in task.refused or not whole:
+            raise ValueError(_refusal(task))
+        metric, tally = chosen(wanted, whole, "metric", "metrics", str(task.path))
         metrics.append(metric.split(":")[0])
-        if twice := len(prompts) - len({(id, task) for id, task, _ in prompts}):
+        remarks += task.verdicts[metric].remarks(task.path.name)
+        if twice := len(task.prompts) - len(set(task.prompts)):
             remarks.append(
-                f"{path.name}: {twice} questions are the same as another; their counts are added "
-                "up."
+                f"{task.path.name}: {twice} questions are the same as another; their counts are "
+                "added up."
             )
-        for (id, task, text), count in zip(prompts, tally, strict=True):
-            found.append(PromptCount(f"{task}/{id}", *count, group=task or None, text=text))
+        for (id, name, text), count in zip(task.prompts, tally, strict=True):
+            found.append(PromptCount(f"{name}/{id}", *count, group=name or None, text=text))
     return gather(
         source.name,
         found,
         verifier="lighteval: " + "; ".join(dict.fromkeys(metrics)),
         remarks=remarks,
     )
+
+
+def _tally(path: Path, threshold: float | None) -> _Task:
+    """Counts of a file for each of its metrics."""
+    task = _Task(path)
+    for number, row in enumerate(_rows(path), start=1):
+        where = f"{path}, row {number},"
+        doc, scores, said = (row.get(name) for name in _COLUMNS)
+        if not isinstance(doc, dict) or not isinstance(scores, dict) or not isinstance(said, dict):
+            raise ValueError(f"{where} is not what lighteval writes now: {', '.join(_COLUMNS)}.")
+        task.prompts.append((_id(doc), str(doc.get("task_name") or ""), doc.get("query")))
+        responses = len(said.get("text") or ())
+        for metric, score in scores.items():
+            judge = task.verdicts.setdefault(metric, Verdicts(threshold))
+            count = _count(metric, score, responses, judge, where, task.refused)
+            if count is not None:
+                task.tallies.setdefault(metric, []).append(count)
+    return task
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -153,11 +170,11 @@ def _count(
     return judge(score, where)
 
 
-def _refusal(path: Path, refused: Mapping[str, str]) -> str:
-    why = "; ".join(f"{metric} is {reason}" for metric, reason in refused.items())
+def _refusal(task: _Task) -> str:
+    why = "; ".join(f"{metric} is {reason}" for metric, reason in task.refused.items())
     return (
-        f"{path} does not tell how many responses were right: {why or 'it has no metric'}. Add "
-        "pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
+        f"{task.path} does not tell how many responses were right: {why or 'it has no metric'}. "
+        "Add pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
         "--load-responses-from-details-date-id then judges the responses that are there."
     )
 

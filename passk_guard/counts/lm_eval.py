@@ -13,7 +13,7 @@ from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
 from passk_guard.counts.lines import at, read_lines, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen, passes_of
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of
 
 __all__ = ["LM_EVAL"]
 
@@ -36,6 +36,14 @@ class _Task:
     asked: set[Any] = field(default_factory=set)
     unjudged: int = 0  # responses to a question, of which a filter left one
 
+    @property
+    def metrics(self) -> set[str]:
+        return set(self.tallies) | set(self.refused)
+
+    @property
+    def filters(self) -> set[str]:
+        return {filter for tallies in self.tallies.values() for filter in tallies}
+
 
 def _recognises(source: Source) -> bool:
     return {"doc_id", "filtered_resps"} <= set(source.first) or bool(
@@ -50,14 +58,9 @@ def _read(source: Source, choices: Choices) -> Counts:
     names: list[str] = []
     tasks = {path: _tally(path, choices, remarks) for path in files}
     for path, task in tasks.items():
-        # In a folder, a choice is for those tasks that have it.
-        wanted = choices.metric
-        if any(wanted in other.tallies for other in tasks.values() if other is not task):
-            wanted = wanted if wanted in task.tallies else None
+        wanted = meant_for(choices.metric, task.metrics, [t.metrics for t in tasks.values()])
         metric, by_filter = _metric(task, wanted, path)
-        wanted = choices.filter
-        if any(wanted in t for o in tasks.values() if o is not task for t in o.tallies.values()):
-            wanted = wanted if wanted in by_filter else None
+        wanted = meant_for(choices.filter, by_filter, [t.filters for t in tasks.values()])
         filter, tally = chosen(wanted, by_filter, "filter", "filters", str(path))
         remarks += task.verdicts[metric, filter].remarks(path.name)
         remarks += _said(task, tally, filter, path)

@@ -55,13 +55,16 @@ def read_counts(
             has to choose among several scores. The message names the file, the line and the mend.
         ModuleNotFoundError: a format needs a package that is not installed.
 
-    >>> path = getfixture("tmp_path") / "before.jsonl"
-    >>> _ = path.write_text(
-    ...     '{"prompt_id": "a", "correct": 3, "n": 8}\\n'
-    ...     '{"prompt_id": "b", "correct": true}\\n'
-    ...     '{"prompt_id": "b", "correct": false}\\n'
-    ... )
-    >>> counts = read_counts(path)
+    >>> from tempfile import TemporaryDirectory
+    >>> lines = [
+    ...     '{"prompt_id": "a", "correct": 3, "n": 8}',
+    ...     '{"prompt_id": "b", "correct": true}',
+    ...     '{"prompt_id": "b", "correct": false}',
+    ... ]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "before.jsonl"
+    ...     _ = path.write_text("\\n".join(lines))
+    ...     counts = read_counts(path)
     >>> counts.ids, counts.correct.tolist(), counts.n.tolist()
     (('a', 'b'), [3, 1], [8, 2])
     """

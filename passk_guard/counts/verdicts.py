@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from passk_guard.counts.lines import short
 
-__all__ = ["Verdicts", "chosen", "passes_of"]
+__all__ = ["Verdicts", "chosen", "meant_for", "passes_of"]
 
 T = TypeVar("T")
 _PASS = re.compile(r"pass(?:@|_at_)(\d+)$")
@@ -93,6 +93,11 @@ def passes_of(metric: str) -> int | None:
     """The k of a metric that is called ``pass@k`` or ``pass_at_k``; ``None`` of any other."""
     found = _PASS.match(metric)
     return int(found[1]) if found else None
+
+
+def meant_for(given: str | None, here: Container[str], all: Iterable[Container[str]]) -> str | None:
+    """A user's choice, as far as it concerns one file of a folder: not, if only others have it."""
+    return None if given not in here and any(given in one for one in all) else given
 
 
 def chosen(

@@ -175,6 +175,13 @@ def test_a_folder_of_logs(tmp_path):
     assert table(both) == {
         f"{task}/{id}": count for task in "ab" for id, count in table(alone).items()
     }
+    other["samples"] = [{**s, "scores": {"x": {"value": "I"}}} for s in summaries()]
+    (tmp_path / "2.json").write_text(json.dumps(other))
+    both = read_counts(tmp_path, metric="match")  # which the other has not
+    assert both.verifier == "inspect_ai: match; x"
+    assert both.correct[8:].tolist() == [0] * 8
+    with pytest.raises(ValueError, match="has no metric='y'"):
+        read_counts(tmp_path, metric="y")
     (tmp_path / "3.json").write_text(json.dumps(other))
     with pytest.raises(
         ValueError, match=r"several logs of the task b: 2\.json, 3\.json\. Name one"

@@ -131,6 +131,12 @@ def test_a_folder_of_tasks():
     assert set(counts.groups) == {"digits_sum", "digits_product"}
     alone = table(read_counts(LM_SUM)) | table(read_counts(LM_PRODUCT, filter="strict"))
     assert table(counts) == alone
+    both = read_counts(HERE, filter="strict", metric="exact_match")
+    assert table(both) == table(counts)
+    with pytest.raises(ValueError, match=r"has no metric='nowhere'"):
+        read_counts(HERE, filter="strict", metric="nowhere")
+    with pytest.raises(ValueError, match=r"pass@2 is at least one of 2 responses"):
+        read_counts(HERE, filter="strict", metric="pass@2")
     with pytest.raises(ValueError, match=r"has no filter='nowhere'"):
         read_counts(HERE, filter="nowhere")
 
