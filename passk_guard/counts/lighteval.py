@@ -15,14 +15,13 @@ from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
 from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen, meant_for
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, right_of
 
 __all__ = ["LIGHTEVAL"]
 
 _PARQUET = b"PAR1"
 _COLUMNS = ("doc", "metric", "model_response")
 _ROWS = 256  # read at once: rows hold whole responses
-_WHOLE = 1e-6
 
 
 def _recognises(source: Source) -> bool:
@@ -69,7 +68,7 @@ def _read(source: Source, choices: Choices) -> Counts:
         remarks += task.verdicts[metric].remarks(task.path.name)
         if twice := len(task.prompts) - len(set(task.prompts)):
             remarks.append(
-                f"{task.path.name}: {twice} questions are the same as another; their counts are "
+                f"{task.path.name}: questions that are the same as another: {twice}; counts are "
                 "added up."
             )
         for (id, name, text), count in zip(task.prompts, tally, strict=True):
@@ -111,27 +110,18 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             "pip install pyarrow."
         ) from None
     try:
-        file = parquet.ParquetFile(path)
-    except (broken, OSError) as error:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if missing := sorted(set(_COLUMNS) - set(names)):
+                raise ValueError(
+                    f"{path} is no file of details as lighteval writes them now: "
+                    f"{', '.join(missing)} missing among its columns {sorted(names)}."
+                )
+            columns = ["doc.query", "doc.choices", "doc.gold_index", "doc.task_name", "metric"]
+            for batch in file.iter_batches(_ROWS, columns=[*columns, "model_response.text"]):
+                yield from batch.to_pylist()
+    except (broken, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no whole parquet file: {error}. Copy it again.") from None
-    with file:
-        names = file.schema_arrow.names
-        if missing := sorted(set(_COLUMNS) - set(names)):
-            raise ValueError(
-                f"{path} is no file of details as lighteval writes them now: {', '.join(missing)} "
-                f"missing among its columns {sorted(names)}."
-            )
-        columns = ["doc.query", "doc.choices", "doc.gold_index", "doc.task_name", "metric"]
-        batches = file.iter_batches(_ROWS, columns=[*columns, "model_response.text"])
-        while True:
-            try:
-                batch = next(batches, None)
-                rows = None if batch is None else batch.to_pylist()
-            except (broken, OSError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path} is damaged: {error}. Copy it again.") from None
-            if rows is None:
-                return
-            yield from rows
 
 
 def _count(
@@ -155,12 +145,12 @@ def _count(
         return None
     if share and n == 1:
         return judge(score, where)
-    if share and score is not None:
-        right = float(score) * n
-        if abs(right - round(right)) > _WHOLE:
+    if share and score is not None and score == score:  # no NaN
+        right = right_of(score, n)
+        if right is None:
             refused[metric] = f"{short(score)} of {n} responses, no whole number of right ones"
             return None
-        return round(right), n
+        return right, n
     if "pass@" in name and not share:
         refused[metric] = "at least one of k responses, not how many"
         return None

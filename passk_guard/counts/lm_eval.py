@@ -13,12 +13,11 @@ from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
 from passk_guard.counts.lines import at, read_lines, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of, right_of
 
 __all__ = ["LM_EVAL"]
 
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl$")
-_WHOLE = 1e-6  # pass@1 times responses is a whole number, but for rounding
 _NO_METRIC = ("bypass",)  # of a run that only predicts
 
 Tally = dict[str, tuple[int, int]]
@@ -186,18 +185,18 @@ def _count(
     if k is not None and k > 1:
         refused[metric] = f"at least one of {k} responses, not how many"
         return None
-    if responses is None or responses == 1 or score is None:
+    if responses is None or responses == 1 or score is None or score != score:  # NaN
         return judge(score, where)
     if k is None:
         refused[metric] = f"one number for {responses} responses"
         return None
-    right = float(score) * responses  # pass@1 is the share of right ones
-    if abs(right - round(right)) > _WHOLE or not 0 <= round(right) <= responses:
+    right = right_of(score, responses)  # pass@1 is their share
+    if right is None:
         raise ValueError(
             f"{where} has {metric}={short(score)} of {responses} responses, which is no whole "
             "number of right ones."
         )
-    return round(right), responses
+    return right, responses
 
 
 def _metric(task: _Task, given: str | None, path: Path) -> tuple[str, dict[str, Tally]]:
@@ -219,7 +218,7 @@ def _said(task: _Task, tally: Tally, filter: str, path: Path) -> Iterator[str]:
         )
     if twice := len(task.asked) - len(tally):
         yield (
-            f"{path.name}: {twice} questions are the same as another; their counts are added up."
+            f"{path.name}: questions that are the same as another: {twice}; counts are added up."
         )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from passk_guard.counts.lines import short
 
-__all__ = ["Verdicts", "chosen", "meant_for", "passes_of"]
+__all__ = ["Verdicts", "chosen", "meant_for", "passes_of", "right_of"]
 
 T = TypeVar("T")
+_LARGE = 2**53
+_WHOLE = 1e-6  # a share times responses is a whole number, but for rounding
 _PASS = re.compile(r"pass(?:@|_at_)(\d+)$")
 
 
@@ -73,7 +75,7 @@ class Verdicts:
         if isinstance(score, str) and self._words is not None:
             score = _meaning(score, self._words)
         if isinstance(score, (bool, np.bool_, int, float, np.number)):
-            value = float(score)
+            value = _float(score)
             return None if math.isnan(value) else value
         known = f", or one of {', '.join(self._words)}" if self._words else ""
         raise ValueError(f"{where} has the score {short(score)}. A score is a number{known}.")
@@ -87,6 +89,19 @@ def _meaning(text: str, words: Mapping[str, float]) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _float(number: Any) -> float:
+    """Python's whole numbers may be too large for one."""
+    return float(max(-_LARGE, min(number, _LARGE)) if isinstance(number, int) else number)
+
+
+def right_of(share: float, n: int) -> int | None:
+    """Right rollouts, of ``n`` and their share; ``None`` where that is no whole number of them."""
+    right = _float(share) * n
+    if not -_WHOLE <= right <= n + _WHOLE or abs(right - round(right)) > _WHOLE:
+        return None
+    return round(right)
 
 
 def passes_of(metric: str) -> int | None:

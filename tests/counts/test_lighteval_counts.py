@@ -127,7 +127,7 @@ def test_questions_pair_by_content(tmp_path):
     rows[0]["doc"] = rows[1]["doc"]
     counts = read_counts(written(path, rows))
     assert sorted(counts.n) == [8] * 14 + [16]
-    assert "1 questions are the same as another" in counts.remarks[0]
+    assert "questions that are the same as another: 1;" in counts.remarks[0]
 
 
 def test_damaged_and_foreign_files(tmp_path):

@@ -100,11 +100,12 @@ def test_a_number_for_each_response(tmp_path):
 
 def test_pass_at_1_that_is_no_share(tmp_path):
     lines = lines_of(LM_SUM)
-    lines[4]["pass@1"] = 0.4
-    with pytest.raises(
-        ValueError, match=r"line 5, has pass@1=0.4 of 6 responses, which is no whol"
-    ):
-        read_counts(write_lines(tmp_path / "a.jsonl", lines))
+    for value in (0.4, 1.5, -0.5, float("inf")):
+        lines[4]["pass@1"] = value
+        with pytest.raises(ValueError, match=rf"line 5, has pass@1={value} of 6 responses, which"):
+            read_counts(write_lines(tmp_path / "a.jsonl", lines))
+    lines[4]["pass@1"] = float("nan")
+    assert len(read_counts(write_lines(tmp_path / "a.jsonl", lines))) == 9
 
 
 def test_scored_continuations_are_one_verdict(tmp_path):
@@ -169,7 +170,7 @@ def test_questions_pair_by_content(tmp_path):
     lines[0]["doc_hash"] = lines[1]["doc_hash"]
     counts = read_counts(write_lines(path, lines))
     assert sorted(counts.n) == [6] * 8 + [12]
-    assert "1 questions are the same as another" in counts.remarks[0]
+    assert "questions that are the same as another: 1;" in counts.remarks[0]
 
 
 def test_a_run_that_only_predicts(tmp_path):
