@@ -86,6 +86,18 @@ def test_pass_at_k_is_what_the_harness_wrote(metric):
     assert compared >= 23
 
 
+def test_the_means_are_what_the_harness_wrote():
+    compared = 0
+    for score in LOG["results"]["scores"]:
+        if score["name"] == "match":
+            k = int(score["reducer"].removeprefix("pass_at_"))
+            counts = read_counts(JSON, metric="match")
+            ours = pass_at_k(counts.correct, counts.n, k).mean()
+            assert ours == pytest.approx(score["metrics"]["accuracy"]["value"], abs=1e-12)
+            compared += 1
+    assert compared == 3
+
+
 def test_partial_credit():
     """It is wrong by default, as for the harness' pass_at; another threshold disagrees with it."""
     assert table(read_counts(JSON, metric="graded")) == table(read_counts(JSON, metric="match"))

@@ -1,5 +1,6 @@
 """Samples of lm-evaluation-harness, as it wrote them."""
 
+import json
 import shutil
 
 import pytest
@@ -32,6 +33,12 @@ def test_pass_at_k_is_what_the_harness_wrote():
         ours = pass_at_k(counts.correct, counts.n, k)
         theirs = [lines[id][f"pass@{k}"] for id in counts.ids]
         assert ours == pytest.approx(theirs, abs=1e-12)
+        [mean] = (
+            value
+            for name, value in json.loads(LM_RESULTS.read_text())["results"]["digits_sum"].items()
+            if name == f"pass@{k},all_six"
+        )
+        assert ours.mean() == pytest.approx(mean, abs=1e-12)
     plug_in = 1 - (1 - counts.correct / counts.n) ** 4
     assert plug_in != pytest.approx(theirs, abs=1e-3)
 
