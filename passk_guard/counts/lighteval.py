@@ -6,30 +6,44 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.lines import short
+from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, right_of
 
 __all__ = ["LIGHTEVAL"]
 
 _PARQUET = b"PAR1"
 _COLUMNS = ("doc", "metric", "model_response")
 _ROWS = 256  # read at once: rows hold whole responses
-_WHOLE = 1e-6
 
 
 def _recognises(source: Source) -> bool:
     return source.head.startswith(_PARQUET) or bool(source.below("details_*.parquet"))
 
 
+@dataclass
+class _Task:
+    """What one file of details has."""
+
+    path: Path
+    prompts: list[tuple[str, str, str | None]] = field(default_factory=list)  # id, task, text
+    tallies: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # by metric
+    verdicts: dict[str, Verdicts] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)  # metrics, and why
+
+    @property
+    def metrics(self) -> set[str]:
+        return set(self.tallies) | set(self.refused)
+
+
 def _read(source: Source, choices: Choices) -> Counts:
-    remarks: list[str] = []
     files = source.below("details_*.parquet") if source.is_folder else [source.path]
     if not files:
         raise ValueError(
@@ -38,44 +52,51 @@ def _read(source: Source, choices: Choices) -> Counts:
         )
     folders = {path.parent for path in files}
     if len(folders) > 1:
-        names = ", ".join(sorted(str(folder.relative_to(source.path)) for folder in folders))
+        names = listed(sorted(str(folder.relative_to(source.path)) for folder in folders))
         raise ValueError(f"{source.path} has details of several runs: {names}. Name one.")
+    tasks = [_tally(path, choices.threshold) for path in files]
     found: list[PromptCount] = []
+    remarks: list[str] = []
     metrics: list[str] = []
-    for path in files:
-        tallies: dict[str, list[tuple[int, int]]] = {}
-        judges: dict[str, Verdicts] = {}
-        refused: dict[str, str] = {}
-        prompts: list[tuple[str, str, str | None]] = []
-        for row in _rows(path):
-            doc = row["doc"]
-            prompts.append((_id(doc), str(doc.get("task_name") or ""), doc.get("query")))
-            responses = len((row["model_response"] or {}).get("text") or ())
-            for metric, score in row["metric"].items():
-                where = f"{path}, row {len(prompts)},"
-                judge = judges.setdefault(metric, Verdicts(choices.threshold))
-                count = _count(metric, score, responses, judge, where, refused)
-                if count is not None:
-                    tallies.setdefault(metric, []).append(count)
-        whole = {m: t for m, t in tallies.items() if m not in refused}
-        if choices.metric in refused or not whole:
-            raise ValueError(_refusal(path, refused))
-        metric, tally = chosen(choices.metric, whole, "metric", "metrics", str(path))
-        remarks += judges[metric].remarks(path.name)
+    for task in tasks:
+        wanted = meant_for(choices.metric, task.metrics, [other.metrics for other in tasks])
+        whole = {m: t for m, t in task.tallies.items() if m not in task.refused}
+        if wanted in task.refused or not whole:
+            raise ValueError(_refusal(task))
+        metric, tally = chosen(wanted, whole, "metric", "metrics", str(task.path))
         metrics.append(metric.split(":")[0])
-        if twice := len(prompts) - len({(id, task) for id, task, _ in prompts}):
+        remarks += task.verdicts[metric].remarks(task.path.name)
+        if twice := len(task.prompts) - len(set(task.prompts)):
             remarks.append(
-                f"{path.name}: {twice} questions are the same as another; their counts are added "
-                "up."
+                f"{task.path.name}: questions that are the same as another: {twice}; counts are "
+                "added up."
             )
-        for (id, task, text), count in zip(prompts, tally, strict=True):
-            found.append(PromptCount(f"{task}/{id}", *count, group=task or None, text=text))
+        for (id, name, text), count in zip(task.prompts, tally, strict=True):
+            found.append(PromptCount(f"{name}/{id}", *count, group=name or None, text=text))
     return gather(
         source.name,
         found,
         verifier="lighteval: " + "; ".join(dict.fromkeys(metrics)),
         remarks=remarks,
     )
+
+
+def _tally(path: Path, threshold: float | None) -> _Task:
+    """Counts of a file for each of its metrics."""
+    task = _Task(path)
+    for number, row in enumerate(_rows(path), start=1):
+        where = f"{path}, row {number},"
+        doc, scores, said = (row.get(name) for name in _COLUMNS)
+        if not isinstance(doc, dict) or not isinstance(scores, dict) or not isinstance(said, dict):
+            raise ValueError(f"{where} is not what lighteval writes now: {', '.join(_COLUMNS)}.")
+        task.prompts.append((_id(doc), str(doc.get("task_name") or ""), doc.get("query")))
+        responses = len(said.get("text") or ())
+        for metric, score in scores.items():
+            judge = task.verdicts.setdefault(metric, Verdicts(threshold))
+            count = _count(metric, score, responses, judge, where, task.refused)
+            if count is not None:
+                task.tallies.setdefault(metric, []).append(count)
+    return task
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -89,27 +110,18 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             "pip install pyarrow."
         ) from None
     try:
-        file = parquet.ParquetFile(path)
-    except (broken, OSError) as error:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if missing := sorted(set(_COLUMNS) - set(names)):
+                raise ValueError(
+                    f"{path} is no file of details as lighteval writes them now: "
+                    f"{', '.join(missing)} missing among its columns {sorted(names)}."
+                )
+            columns = ["doc.query", "doc.choices", "doc.gold_index", "doc.task_name", "metric"]
+            for batch in file.iter_batches(_ROWS, columns=[*columns, "model_response.text"]):
+                yield from batch.to_pylist()
+    except (broken, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no whole parquet file: {error}. Copy it again.") from None
-    with file:
-        names = file.schema_arrow.names
-        if missing := sorted(set(_COLUMNS) - set(names)):
-            raise ValueError(
-                f"{path} is no file of details as lighteval writes them now: {', '.join(missing)} "
-                f"missing among its columns {sorted(names)}."
-            )
-        columns = ["doc.query", "doc.choices", "doc.gold_index", "doc.task_name", "metric"]
-        batches = file.iter_batches(_ROWS, columns=[*columns, "model_response.text"])
-        while True:
-            try:
-                batch = next(batches, None)
-                rows = None if batch is None else batch.to_pylist()
-            except (broken, OSError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path} is damaged: {error}. Copy it again.") from None
-            if rows is None:
-                return
-            yield from rows
 
 
 def _count(
@@ -133,12 +145,12 @@ def _count(
         return None
     if share and n == 1:
         return judge(score, where)
-    if share and score is not None:
-        right = float(score) * n
-        if abs(right - round(right)) > _WHOLE:
+    if share and score is not None and score == score:  # no NaN
+        right = right_of(score, n)
+        if right is None:
             refused[metric] = f"{short(score)} of {n} responses, no whole number of right ones"
             return None
-        return round(right), n
+        return right, n
     if "pass@" in name and not share:
         refused[metric] = "at least one of k responses, not how many"
         return None
@@ -148,11 +160,11 @@ def _count(
     return judge(score, where)
 
 
-def _refusal(path: Path, refused: Mapping[str, str]) -> str:
-    why = "; ".join(f"{metric} is {reason}" for metric, reason in refused.items())
+def _refusal(task: _Task) -> str:
+    why = "; ".join(f"{metric} is {reason}" for metric, reason in task.refused.items())
     return (
-        f"{path} does not tell how many responses were right: {why or 'it has no metric'}. Add "
-        "pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
+        f"{task.path} does not tell how many responses were right: {why or 'it has no metric'}. "
+        "Add pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
         "--load-responses-from-details-date-id then judges the responses that are there."
     )
 

@@ -13,12 +13,11 @@ from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
 from passk_guard.counts.lines import at, read_lines, short
 from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen, passes_of
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of, right_of
 
 __all__ = ["LM_EVAL"]
 
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl$")
-_WHOLE = 1e-6  # pass@1 times responses is a whole number, but for rounding
 _NO_METRIC = ("bypass",)  # of a run that only predicts
 
 Tally = dict[str, tuple[int, int]]
@@ -36,6 +35,14 @@ class _Task:
     asked: set[Any] = field(default_factory=set)
     unjudged: int = 0  # responses to a question, of which a filter left one
 
+    @property
+    def metrics(self) -> set[str]:
+        return set(self.tallies) | set(self.refused)
+
+    @property
+    def filters(self) -> set[str]:
+        return {filter for tallies in self.tallies.values() for filter in tallies}
+
 
 def _recognises(source: Source) -> bool:
     return {"doc_id", "filtered_resps"} <= set(source.first) or bool(
@@ -50,14 +57,9 @@ def _read(source: Source, choices: Choices) -> Counts:
     names: list[str] = []
     tasks = {path: _tally(path, choices, remarks) for path in files}
     for path, task in tasks.items():
-        # In a folder, a choice is for those tasks that have it.
-        wanted = choices.metric
-        if any(wanted in other.tallies for other in tasks.values() if other is not task):
-            wanted = wanted if wanted in task.tallies else None
+        wanted = meant_for(choices.metric, task.metrics, [t.metrics for t in tasks.values()])
         metric, by_filter = _metric(task, wanted, path)
-        wanted = choices.filter
-        if any(wanted in t for o in tasks.values() if o is not task for t in o.tallies.values()):
-            wanted = wanted if wanted in by_filter else None
+        wanted = meant_for(choices.filter, by_filter, [t.filters for t in tasks.values()])
         filter, tally = chosen(wanted, by_filter, "filter", "filters", str(path))
         remarks += task.verdicts[metric, filter].remarks(path.name)
         remarks += _said(task, tally, filter, path)
@@ -183,18 +185,18 @@ def _count(
     if k is not None and k > 1:
         refused[metric] = f"at least one of {k} responses, not how many"
         return None
-    if responses is None or responses == 1 or score is None:
+    if responses is None or responses == 1 or score is None or score != score:  # NaN
         return judge(score, where)
     if k is None:
         refused[metric] = f"one number for {responses} responses"
         return None
-    right = float(score) * responses  # pass@1 is the share of right ones
-    if abs(right - round(right)) > _WHOLE or not 0 <= round(right) <= responses:
+    right = right_of(score, responses)  # pass@1 is their share
+    if right is None:
         raise ValueError(
             f"{where} has {metric}={short(score)} of {responses} responses, which is no whole "
             "number of right ones."
         )
-    return round(right), responses
+    return right, responses
 
 
 def _metric(task: _Task, given: str | None, path: Path) -> tuple[str, dict[str, Tally]]:
@@ -216,7 +218,7 @@ def _said(task: _Task, tally: Tally, filter: str, path: Path) -> Iterator[str]:
         )
     if twice := len(task.asked) - len(tally):
         yield (
-            f"{path.name}: {twice} questions are the same as another; their counts are added up."
+            f"{path.name}: questions that are the same as another: {twice}; counts are added up."
         )
 
 
@@ -227,10 +229,12 @@ def _listed(value: Any) -> list[list[Any]]:
 def _settings(path: Path) -> dict[str, Any]:
     """Model and temperature, where the results lie beside the samples."""
     match = _NAME.match(path.name)
-    results = path.with_name(f"results_{match['time']}.json") if match else path
+    if match is None:
+        return {}
     try:
-        found = json.loads(results.read_text(encoding="utf-8"))
-        config = found["configs"][match["task"] if match else ""]
+        results = path.with_name(f"results_{match['time']}.json").read_text(encoding="utf-8")
+        found = json.loads(results)
+        config = found["configs"][match["task"]]
         generation = config.get("generation_kwargs") or {}
         known = {"model": found.get("model_name"), "temperature": generation.get("temperature")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -15,6 +15,7 @@ from passk_guard.counts.source import Source
 
 __all__ = ["PLAIN", "prompt_counts"]
 
+_MANY = 2**53  # no file has as many rollouts
 _LINE = 'such as {"prompt_id": "a", "correct": 3, "n": 8}'
 
 
@@ -72,9 +73,9 @@ def _of_line(correct: Any, n: Any, where: str) -> tuple[int, int]:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return int(value) if value >= 0 and value == int(value) else None
+    return int(value) if 0 <= value < _MANY and value == int(value) else None
 
 
 def _recognises(source: Source) -> bool:

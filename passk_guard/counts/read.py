@@ -54,6 +54,19 @@ def read_counts(
         ValueError: the format is not known, the file is damaged or holds no verdicts, or the user
             has to choose among several scores. The message names the file, the line and the mend.
         ModuleNotFoundError: a format needs a package that is not installed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> lines = [
+    ...     '{"prompt_id": "a", "correct": 3, "n": 8}',
+    ...     '{"prompt_id": "b", "correct": true}',
+    ...     '{"prompt_id": "b", "correct": false}',
+    ... ]
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "before.jsonl"
+    ...     _ = path.write_text("\\n".join(lines))
+    ...     counts = read_counts(path)
+    >>> counts.ids, counts.correct.tolist(), counts.n.tolist()
+    (('a', 'b'), [3, 1], [8, 2])
     """
     if threshold is not None and (
         isinstance(threshold, bool)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from passk_guard.counts.lines import short
 
-__all__ = ["Verdicts", "chosen", "passes_of"]
+__all__ = ["Verdicts", "chosen", "meant_for", "passes_of", "right_of"]
 
 T = TypeVar("T")
+_LARGE = 2**53
+_WHOLE = 1e-6  # a share times responses is a whole number, but for rounding
 _PASS = re.compile(r"pass(?:@|_at_)(\d+)$")
 
 
@@ -71,25 +73,46 @@ class Verdicts:
         if score is None:
             return None
         if isinstance(score, str) and self._words is not None:
-            score = self._words.get(score, self._words.get(score.lower(), _number(score)))
+            score = _meaning(score, self._words)
         if isinstance(score, (bool, np.bool_, int, float, np.number)):
-            value = float(score)
+            value = _float(score)
             return None if math.isnan(value) else value
         known = f", or one of {', '.join(self._words)}" if self._words else ""
         raise ValueError(f"{where} has the score {short(score)}. A score is a number{known}.")
 
 
-def _number(text: str) -> float | str:
+def _meaning(text: str, words: Mapping[str, float]) -> float | str:
+    for word in (text, text.lower()):
+        if word in words:
+            return words[word]
     try:
         return float(text)
     except ValueError:
         return text
 
 
+def _float(number: Any) -> float:
+    """Python's whole numbers may be too large for one."""
+    return float(max(-_LARGE, min(number, _LARGE)) if isinstance(number, int) else number)
+
+
+def right_of(share: float, n: int) -> int | None:
+    """Right rollouts, of ``n`` and their share; ``None`` where that is no whole number of them."""
+    right = _float(share) * n
+    if not -_WHOLE <= right <= n + _WHOLE or abs(right - round(right)) > _WHOLE:
+        return None
+    return round(right)
+
+
 def passes_of(metric: str) -> int | None:
     """The k of a metric that is called ``pass@k`` or ``pass_at_k``; ``None`` of any other."""
     found = _PASS.match(metric)
     return int(found[1]) if found else None
+
+
+def meant_for(given: str | None, here: Container[str], all: Iterable[Container[str]]) -> str | None:
+    """A user's choice, as far as it concerns one file of a folder: not, if only others have it."""
+    return None if given not in here and any(given in one for one in all) else given
 
 
 def chosen(

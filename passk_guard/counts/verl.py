@@ -9,7 +9,7 @@ from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.lines import at, listed, read_lines
+from passk_guard.counts.lines import at, listed, read_lines, short
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts
 
@@ -65,9 +65,14 @@ def _read(source: Source, choices: Choices) -> Counts:
             )
         if metric not in line:
             raise ValueError(f"{where} has no {metric!r} (metric). It has {sorted(line)}.")
+        if line.get("step") != source.first.get("step"):
+            raise ValueError(
+                f"{where} is of step {short(line.get('step'))}, the first line of "
+                f"{short(source.first.get('step'))}. Give each step a file of its own."
+            )
         outputs += 1
         # Several outputs of one rollout, as agents have them, carry the score of the whole. Their
-        # inputs grow; the first is the prompt.
+        # inputs grow; the first, in the order in which verl writes them, is the prompt.
         key = _rollout(line.get("uid"))
         if key is not None:
             if key in seen:

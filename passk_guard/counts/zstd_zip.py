@@ -33,10 +33,10 @@ class ZipMembers:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise ValueError(
-                f"{path} is no whole zip file: {error}. Copy it again; of a run that was killed, "
-                "inspect_ai's own `inspect log` may save what is there."
+                f"{path} is no whole zip file: {error}. Copy it again; where a run was killed, "
+                "`inspect log recover` may save what is there."
             ) from None
         self._raw = path.open("rb")
 
@@ -98,7 +98,8 @@ def _unpacked(data: bytes) -> bytes:
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "inspect_ai compresses .eval files with Zstandard, which Python reads from 3.14 on: "
-            "pip install zstandard. Or turn them into JSON: inspect log convert --to json."
+            "pip install zstandard. Or turn it into JSON: inspect log convert --to json "
+            "--output-dir DIR LOG."
         ) from None
     with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as reader:
         return bytes(reader.read())

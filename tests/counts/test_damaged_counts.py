@@ -9,7 +9,8 @@ from harness import INSPECT, LM_PRODUCT, LM_SUM, VERL, lines_of, write_lines
 
 from passk_guard.counts import read_counts
 
-ODD = [None, "x", "", -1, 3, 2.5, float("nan"), [], [1], {}, {"a": 1}, True]
+ODD = [None, "x", "", -1, 3, 2.5, [], [1], {}, {"a": 1}, True]
+ODD += [float("nan"), float("inf"), 10**400, -(10**400)]
 PLAIN = [{"prompt_id": i % 2, "correct": 1, "n": 3, "group": str(i % 2)} for i in range(4)]
 PROBE = [
     {"passk_guard": "probe", "settings": {"verifier": "x"}},

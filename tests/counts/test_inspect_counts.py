@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import zipfile
 
 import pytest
@@ -85,6 +86,18 @@ def test_pass_at_k_is_what_the_harness_wrote(metric):
     assert compared >= 23
 
 
+def test_the_means_are_what_the_harness_wrote():
+    compared = 0
+    for score in LOG["results"]["scores"]:
+        if score["name"] == "match":
+            k = int(score["reducer"].removeprefix("pass_at_"))
+            counts = read_counts(JSON, metric="match")
+            ours = pass_at_k(counts.correct, counts.n, k).mean()
+            assert ours == pytest.approx(score["metrics"]["accuracy"]["value"], abs=1e-12)
+            compared += 1
+    assert compared == 3
+
+
 def test_partial_credit():
     """It is wrong by default, as for the harness' pass_at; another threshold disagrees with it."""
     assert table(read_counts(JSON, metric="graded")) == table(read_counts(JSON, metric="match"))
@@ -130,7 +143,9 @@ def test_words_and_numbers(tmp_path):
         assert table(read_counts(path)) == {"3": expected}
     samples[0]["scores"]["s"]["value"] = "A"  # an answer, not a verdict
     path.write_text(json.dumps({**LOG, "samples": samples}))
-    with pytest.raises(ValueError, match=r"sample 3, epoch 1, has the score 'A'. A score is a num"):
+    with pytest.raises(
+        ValueError, match=r"sample '3', epoch 1, has the score 'A'. A score is a num"
+    ):
         read_counts(path)
     samples[0]["scores"]["t"] = {"value": ["C", "I"]}  # the other is not asked for
     path.write_text(json.dumps({**LOG, "samples": samples}))
@@ -172,6 +187,13 @@ def test_a_folder_of_logs(tmp_path):
     assert table(both) == {
         f"{task}/{id}": count for task in "ab" for id, count in table(alone).items()
     }
+    other["samples"] = [{**s, "scores": {"x": {"value": "I"}}} for s in summaries()]
+    (tmp_path / "2.json").write_text(json.dumps(other))
+    both = read_counts(tmp_path, metric="match")  # which the other has not
+    assert both.verifier == "inspect_ai: match; x"
+    assert both.correct[8:].tolist() == [0] * 8
+    with pytest.raises(ValueError, match="has no metric='y'"):
+        read_counts(tmp_path, metric="y")
     (tmp_path / "3.json").write_text(json.dumps(other))
     with pytest.raises(
         ValueError, match=r"several logs of the task b: 2\.json, 3\.json\. Name one"
@@ -186,7 +208,7 @@ def test_damaged_logs(tmp_path, deflated):
         read_counts(path)
     with pytest.raises(ValueError, match=r"is a zip file, but no log of inspect_ai"):
         read_counts(rewritten(path, {"photo.png": "x"}))
-    with pytest.raises(ValueError, match=r"b\.eval, header\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"b\.eval, header\.json, is not JSON"):
         read_counts(rewritten(path, {"header.json": "{"}))
     header = {**LOG, "samples": None}
     (tmp_path / "c.json").write_text(json.dumps(header))
@@ -212,14 +234,27 @@ def test_a_damaged_member(tmp_path):
             read_counts(path, metric="match")
 
 
+def test_without_anything_that_reads_zstandard(monkeypatch):
+    for name in ("compression.zstd", "zstandard", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"reads from 3\.14 on: pip install zstandard\. Or"
+    ):
+        read_counts(EVAL)
+
+
 def test_an_empty_run(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({**LOG, "samples": []}))
-    with pytest.raises(
-        ValueError, match=r"has no scorers that would call a rollout right or wrong"
-    ):
+    with pytest.raises(ValueError, match=r"has no scores\. Score it with `inspect score`"):
         read_counts(path)
     no_scores = [{**sample, "scores": None} for sample in summaries()]
     path.write_text(json.dumps({**LOG, "samples": no_scores}))
-    with pytest.raises(ValueError, match=r"has no scorers"):
+    with pytest.raises(ValueError, match=r"has no scores\. Score it"):
+        read_counts(path)
+    failed = {**LOG, "samples": no_scores, "status": "error", "error": {"message": "no network"}}
+    path.write_text(json.dumps(failed))
+    with pytest.raises(
+        ValueError, match=r"has no scores\. Its run has the status 'error': 'no net"
+    ):
         read_counts(path)

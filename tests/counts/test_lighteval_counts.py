@@ -107,6 +107,12 @@ def test_a_folder_of_tasks(tmp_path):
     counts = read_counts(HARNESS / "lighteval")
     assert set(counts.groups) == {"digits_often|0", "digits_once|0"}
     assert table(counts) == table(read_counts(LIGHT_OFTEN)) | table(read_counts(LIGHT_ONCE))
+    one = read_counts(HARNESS / "lighteval", metric="avg@n:n=8")  # the other has em alone
+    assert table(one) == table(counts)
+    with pytest.raises(ValueError, match="em is one number for 8 responses"):
+        read_counts(HARNESS / "lighteval", metric="em")
+    with pytest.raises(ValueError, match="has no metric='f1'"):
+        read_counts(HARNESS / "lighteval", metric="f1")
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         shutil.copy(LIGHT_ONCE, tmp_path / folder)
@@ -121,7 +127,7 @@ def test_questions_pair_by_content(tmp_path):
     rows[0]["doc"] = rows[1]["doc"]
     counts = read_counts(written(path, rows))
     assert sorted(counts.n) == [8] * 14 + [16]
-    assert "1 questions are the same as another" in counts.remarks[0]
+    assert "questions that are the same as another: 1;" in counts.remarks[0]
 
 
 def test_damaged_and_foreign_files(tmp_path):
@@ -133,6 +139,14 @@ def test_damaged_and_foreign_files(tmp_path):
         ValueError, match=r"no file of details .*: doc, metric, model_response missi"
     ):
         read_counts(written(path, [{"x": 1}]))
+    doc = {"query": "1", "choices": ["1"], "gold_index": 0, "task_name": "a"}
+    for metric in (None, "{}"):
+        row = {"doc": doc, "metric": metric, "model_response": {"text": ["1"]}}
+        with pytest.raises(ValueError, match=r"a\.parquet, row 1, is not what lighteval writes"):
+            read_counts(written(path, [row]))
+    text = {"doc": "{}", "metric": {"em": 1}, "model_response": {"text": ["1"]}}
+    with pytest.raises(ValueError, match=r"a\.parquet, row 1, is not what lighteval writes"):
+        read_counts(written(path, [text]))
 
 
 def test_without_pyarrow(monkeypatch):

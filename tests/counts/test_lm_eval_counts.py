@@ -1,5 +1,6 @@
 """Samples of lm-evaluation-harness, as it wrote them."""
 
+import json
 import shutil
 
 import pytest
@@ -32,6 +33,12 @@ def test_pass_at_k_is_what_the_harness_wrote():
         ours = pass_at_k(counts.correct, counts.n, k)
         theirs = [lines[id][f"pass@{k}"] for id in counts.ids]
         assert ours == pytest.approx(theirs, abs=1e-12)
+        [mean] = (
+            value
+            for name, value in json.loads(LM_RESULTS.read_text())["results"]["digits_sum"].items()
+            if name == f"pass@{k},all_six"
+        )
+        assert ours.mean() == pytest.approx(mean, abs=1e-12)
     plug_in = 1 - (1 - counts.correct / counts.n) ** 4
     assert plug_in != pytest.approx(theirs, abs=1e-3)
 
@@ -100,11 +107,12 @@ def test_a_number_for_each_response(tmp_path):
 
 def test_pass_at_1_that_is_no_share(tmp_path):
     lines = lines_of(LM_SUM)
-    lines[4]["pass@1"] = 0.4
-    with pytest.raises(
-        ValueError, match=r"line 5, has pass@1=0.4 of 6 responses, which is no whol"
-    ):
-        read_counts(write_lines(tmp_path / "a.jsonl", lines))
+    for value in (0.4, 1.5, -0.5, float("inf")):
+        lines[4]["pass@1"] = value
+        with pytest.raises(ValueError, match=rf"line 5, has pass@1={value} of 6 responses, which"):
+            read_counts(write_lines(tmp_path / "a.jsonl", lines))
+    lines[4]["pass@1"] = float("nan")
+    assert len(read_counts(write_lines(tmp_path / "a.jsonl", lines))) == 9
 
 
 def test_scored_continuations_are_one_verdict(tmp_path):
@@ -131,6 +139,12 @@ def test_a_folder_of_tasks():
     assert set(counts.groups) == {"digits_sum", "digits_product"}
     alone = table(read_counts(LM_SUM)) | table(read_counts(LM_PRODUCT, filter="strict"))
     assert table(counts) == alone
+    both = read_counts(HERE, filter="strict", metric="exact_match")
+    assert table(both) == table(counts)
+    with pytest.raises(ValueError, match=r"has no metric='nowhere'"):
+        read_counts(HERE, filter="strict", metric="nowhere")
+    with pytest.raises(ValueError, match=r"pass@2 is at least one of 2 responses"):
+        read_counts(HERE, filter="strict", metric="pass@2")
     with pytest.raises(ValueError, match=r"has no filter='nowhere'"):
         read_counts(HERE, filter="nowhere")
 
@@ -163,7 +177,7 @@ def test_questions_pair_by_content(tmp_path):
     lines[0]["doc_hash"] = lines[1]["doc_hash"]
     counts = read_counts(write_lines(path, lines))
     assert sorted(counts.n) == [6] * 8 + [12]
-    assert "1 questions are the same as another" in counts.remarks[0]
+    assert "questions that are the same as another: 1;" in counts.remarks[0]
 
 
 def test_a_run_that_only_predicts(tmp_path):

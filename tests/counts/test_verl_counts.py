@@ -105,6 +105,9 @@ def test_damaged_dumps(tmp_path):
     counts = read_counts(path)
     assert counts.n.sum() == 95
     assert counts.remarks == ("a.jsonl: its last line, 96, is cut off and left out.",)
+    path.write_text(text + NEWER.read_text())
+    with pytest.raises(ValueError, match=r"line 97, is of step 40, the first line of 20\. "):
+        read_counts(path)
     lines = lines_of(OLDER)
     del lines[1]["input"]
     with pytest.raises(
