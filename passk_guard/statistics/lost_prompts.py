@@ -140,14 +140,13 @@ def candidate_p_values(n: int, later: int, counts: np.ndarray, margin: float) ->
 
     total = chance(least)
     possible = total > 0
-    values = np.ones(len(counts))
     loud, where = np.unique(speaks, return_inverse=True)
     each = np.ones(len(loud))
     for i, one in enumerate(loud):
         if one > 1e-9:
             each[i] = min(float((chance(float(one))[possible] / total[possible]).max()), 1.0)
-    values = each[where.ravel()]
-    return np.asarray(values)
+    values: np.ndarray = each[where.ravel()]
+    return values
 
 
 def _named(

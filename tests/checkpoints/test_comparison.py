@@ -171,16 +171,16 @@ def test_what_to_bear_in_mind_is_said():
         "Rollouts per prompt: 4 in a, 2 to 4 in b.",
         "1 prompt of 3 with the same id have different texts",
         "1 prompt changed groups",
-        "3 prompts are few",
+        "3 prompts are few: a kind of which there are less than 100 %",
         "Only 2 of 3 prompts have rollouts enough",
     ):
         assert sum(said in remark for remark in remarks) == 1, said
     assert not any("top_p" in remark for remark in remarks)
     plain = compare_counts(
-        sampled("a", np.full(60, 0.5), 8, 0), sampled("b", np.full(60, 0.5), 8, 1)
+        sampled("a", np.full(200, 0.5), 8, 0), sampled("b", np.full(200, 0.5), 8, 1)
     )
     assert plain.remarks == ("Prompts are paired by id; their order in the files does not matter.",)
-    same = sampled("a", np.full(60, 0.5), 8, 0)
+    same = sampled("a", np.full(200, 0.5), 8, 0)
     assert "are these the same rollouts?" in compare_counts(same, same).remarks[-1]
 
 
