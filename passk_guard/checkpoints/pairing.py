@@ -11,7 +11,8 @@ from passk_guard.counts.counts import Counts
 
 __all__ = ["Pairs", "pair"]
 
-_FEW_PROMPTS = 50  # down to which coverage was simulated
+_FEW_PROMPTS = 200
+_SURELY_THERE = 4  # of a kind, on average: one sample in 50 has none then
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,11 @@ def _remarks(a: Counts, b: Counts, pairs: Pairs, moved: int) -> list[str]:
     same = np.array_equal(pairs.before, pairs.after) and ranges[0] == ranges[1]
     if same and np.array_equal(pairs.n_before, pairs.n_after):
         said.append("All counts are the same in both: are these the same rollouts?")
-    if len(pairs.ids) < _FEW_PROMPTS:
+    if (m := len(pairs.ids)) < _FEW_PROMPTS:
+        share = min(_SURELY_THERE / m, 1)
         said.append(
-            f"{_prompts(len(pairs.ids))} are few: a kind of prompts that is rare may be missing, "
-            "and no interval tells."
+            f"{_prompts(m)} are few: a kind of which there are less than {100 * share:.0f} % may "
+            "be missing from them, and no interval tells what it does."
         )
     return said
 

@@ -8,7 +8,8 @@ p-value is conditional on being one (as Zhao, Small and Su 2019 do for normal te
 a pair of counts that speaks as loudly of a loss, over the chance of any candidate, at the unknown
 pass@1 that makes this ratio largest. Prompts are sampled independently of each other; so, given who
 the candidates are, their p-values are valid and independent, and the rule's bound holds. A p-value
-is about twice the unconditional one, and the rule pays for candidates only.
+is about twice the unconditional one, and the rule pays for candidates only, of which those with too
+few rollouts to be named at all are left out.
 
 The order of the pairs is that of :func:`~passk_guard.statistics.turnover.loss_p_values`. As there,
 the largest chance is where the loss is just the margin; ``tests/statistics/test_lost_prompts.py``
@@ -88,13 +89,18 @@ def changed_prompts(
         raise ValueError(f"false_discovery must lie between 0 and 1, got {false_discovery!r}.")
     c, n, d, m = (np.atleast_1d(np.asarray(a)) for a in (before, n_before, after, n_after))
     c, n, d, m = np.broadcast_arrays(c, n, d, m)
-    (lost, fell), (won, rose) = (
-        _named(*four, margin, false_discovery) for four in ((c, n, d, m), (d, m, c, n))
+    pairs, which, times = np.unique(
+        np.stack([n, m], axis=1), axis=0, return_inverse=True, return_counts=True
     )
-    pairs, times = np.unique(np.stack([n, m], axis=1), axis=0, return_counts=True)
-    # The loudest pair of counts is the one that cannot be outdone.
+    # The loudest pair of counts is the one that cannot be outdone. Seen from the other side, wrong
+    # for right and later for first, a win is a loss: so the least p-value is the same for both.
     best = [candidate_p_values(p, q, np.array([[p, 0]]), margin)[0] for p, q in pairs.tolist()]
-    nameable = int(times[np.array(best) <= false_discovery].sum())
+    enough = np.array(best) <= false_discovery
+    able = enough[which.ravel()]
+    (lost, fell), (won, rose) = (
+        _named(*four, able, margin, false_discovery) for four in ((c, n, d, m), (d, m, c, n))
+    )
+    nameable = int(times[enough].sum())
     return ChangedPrompts(lost, won, fell, rose, nameable, false_discovery, margin)
 
 
@@ -134,23 +140,33 @@ def candidate_p_values(n: int, later: int, counts: np.ndarray, margin: float) ->
 
     total = chance(least)
     possible = total > 0
-    values = np.ones(len(counts))
     loud, where = np.unique(speaks, return_inverse=True)
     each = np.ones(len(loud))
     for i, one in enumerate(loud):
         if one > 1e-9:
             each[i] = min(float((chance(float(one))[possible] / total[possible]).max()), 1.0)
-    values = each[where.ravel()]
-    return np.asarray(values)
+    values: np.ndarray = each[where.ravel()]
+    return values
 
 
 def _named(
-    c: np.ndarray, n: np.ndarray, d: np.ndarray, m: np.ndarray, margin: float, level: float
+    c: np.ndarray,
+    n: np.ndarray,
+    d: np.ndarray,
+    m: np.ndarray,
+    able: np.ndarray,
+    margin: float,
+    level: float,
 ) -> tuple[tuple[int, ...], int]:
-    """Positions of the lost, the surest first, and the number of candidates."""
-    at = np.flatnonzero(c / n - d / m - margin > 1e-9)
+    """Positions of the lost, the surest first, and how many seem lost.
+
+    Who has too few rollouts to be named at all, whatever comes of them, is not tested: the rule
+    would pay for it in vain.
+    """
+    seem = c / n - d / m - margin > 1e-9
+    at = np.flatnonzero(seem & able)
     if not at.size:
-        return (), 0
+        return (), int(seem.sum())
     p_values = np.ones(at.size)
     pairs, which = np.unique(np.stack([n[at], m[at]], axis=1), axis=0, return_inverse=True)
     which = which.ravel()
@@ -160,7 +176,7 @@ def _named(
     ):
         counts = np.stack([c[at[these]], d[at[these]]], axis=1)
         p_values[these] = candidate_p_values(p, q, counts, margin)
-    return tuple(int(at[i]) for i in discoveries(p_values.tolist(), level)), at.size
+    return tuple(int(at[i]) for i in discoveries(p_values.tolist(), level)), int(seem.sum())
 
 
 @lru_cache(maxsize=256)

@@ -40,6 +40,10 @@ def _populations():
             np.where(place < 0.001, 1.0, solved),
             np.where(place < 0.001, 0.0, solved),
         ),
+        "1 % lost or won, else ties": (
+            np.where(place < 0.005, 1.0, np.where(place < 0.01, 0.0, solved)),
+            np.where(place < 0.005, 0.0, np.where(place < 0.01, 1.0, solved)),
+        ),
         "2 % lost, else small noise": (
             np.where(place < 0.02, 0.9, 0.02),
             np.where(place < 0.02, 0.0, 0.02),

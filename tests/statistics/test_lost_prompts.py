@@ -126,6 +126,19 @@ def test_lost_and_won_are_the_same_the_other_way_round():
     assert {int(order[i]) for i in shuffled.lost} == set(there.lost)
 
 
+def test_prompts_with_too_few_rollouts_cost_nothing():
+    c, d, n = np.array([16, 15, 14]), np.array([1, 2, 3]), np.full(3, 16)
+    alone = changed_prompts(c, n, d, n)
+    many = [np.concatenate([a, np.full(1000, b)]) for a, b in ((c, 1), (n, 1), (d, 0), (n, 1))]
+    together = changed_prompts(*many)
+    assert together.lost == alone.lost == (0, 1, 2)
+    assert (together.fell, together.nameable) == (1003, 3)
+    # The least p-value is the same for a loss and for a win, by symmetry.
+    for n_, m in [(3, 20), (7, 4)]:
+        there = candidate_p_values(n_, m, np.array([[n_, 0]]), MARGIN)
+        assert there == pytest.approx(candidate_p_values(m, n_, np.array([[m, 0]]), MARGIN))
+
+
 def test_one_rollout_each_names_nobody():
     found = changed_prompts(np.ones(50, int), 1, np.zeros(50, int), 1)
     assert (found.lost, found.fell, found.nameable) == ((), 50, 0)

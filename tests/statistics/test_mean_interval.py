@@ -53,6 +53,12 @@ def test_where_all_agree_it_is_not_empty(m):
     assert low < 0.5 < high
 
 
+def test_what_differs_by_rounding_alone_is_the_same():
+    values = 0.3 + np.random.default_rng(3).choice([-1e-16, 0, 1e-16], size=200)
+    assert mean_interval(values) == pytest.approx(mean_interval(np.full(200, 0.3)), abs=1e-9)
+    assert mean_interval(values)[1] > 0.31
+
+
 def test_of_many_values_it_is_the_plain_one():
     values = np.random.default_rng(0).random(5000)
     low, high = mean_interval(values)
