@@ -22,7 +22,7 @@ from gpu_lane import why_left_out
 from tiny import KINDS, LANGUAGE_MODELS
 
 # No tests in these, and some import an extra.
-collect_ignore = ["helpers", "workers", "benchmarks"]
+collect_ignore = ["helpers", "workers", "benchmarks", "data"]
 
 
 def pytest_configure(config):
