@@ -59,7 +59,7 @@ lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed lane-vllm
 
 # What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
-	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow yaml $(APART)
+	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow yaml pyarrow $(APART)
 # Modules that need matplotlib, whose doctests are left out, too.
 DRAWN := $(addprefix reporting/,comparison_figures.py comparison_page.py course.py figures.py page.py \
 	policy_figures.py policy_page.py probe_pictures.py rendering.py svg.py)

@@ -94,9 +94,10 @@ def tiny_lm(request):
 @pytest.fixture
 def doors():
     """What a test registers is gone after it."""
-    from passk_guard import detection, gradients, objectives, remedies
+    from passk_guard import counts, detection, gradients, objectives, remedies
 
     registries = [
+        counts.FORMATS,
         detection.DETECTORS,
         gradients.ENGINES,
         objectives.ESTIMATORS,

@@ -1,6 +1,7 @@
 """Each door: one new file, taken from the documents, and a setting that names what it brings."""
 
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from passk_guard import (
     PassKGuardConfig,
     PassKGuardWarning,
     PassKObjective,
+    compare,
     detection,
     gradients,
     objectives,
@@ -66,7 +68,7 @@ def guarded(objective=None, policy=None, **settings):
 
 
 def test_the_page_has_an_example_of_twenty_lines_for_each_door():
-    assert set(BLOCKS) == {"engine", "estimator", "action", "controller", "detector"}
+    assert set(BLOCKS) == {"engine", "estimator", "action", "controller", "detector", "format"}
     for block in BLOCKS.values():
         code = [line for line in block.splitlines() if line.strip() and "import" not in line]
         assert len(code) <= 20
@@ -145,6 +147,19 @@ def test_a_controller_and_its_state(door):
     other.load_state_dict(guard.state_dict())
     assert other.pass1_weight == 0.5
     assert other.state_dict()["remedy"] == guard.state_dict()["remedy"]
+
+
+def test_a_format_of_counts(door, tmp_path):
+    for name, right in (("before", 9), ("after", 2)):
+        solved = {str(i): [right, 16] for i in range(60)}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"solved": solved}))
+    files = [tmp_path / "before.json", tmp_path / "after.json"]
+    with pytest.raises(ValueError, match=r"is of no format that is known"):
+        compare(*files)
+    door("format")
+    found = compare(*files)
+    assert found.decision == 1
+    assert len(found.lost) == 60
 
 
 def test_a_detector_shares_the_false_alarms_and_leads(door):

@@ -18,7 +18,7 @@ def prompt_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     behind: it counts as a prompt of its own, wherever it stands.
 
     >>> prompt_ids([{"prompt": "?"}, {"prompt": "!"}, {"prompt": "?"}])
-    ['1cb5f3105e22b0ea', '3c3ce5ad1bc1eee2', '1cb5f3105e22b0ea-2']
+    ['4f3ec7f991013dc6', '6a6d71923f687646', '4f3ec7f991013dc6-2']
     """
     seen: Counter[str] = Counter()
     names = []

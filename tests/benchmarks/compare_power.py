@@ -4,7 +4,7 @@
     python tests/benchmarks/compare_power.py --quick    # ten seconds, for a look
 
 Two files are simulated, and both methods look at the same ones. The unpaired test is the one that
-lm-evaluation-harness ships as ``scripts/model_comparator.py``: the difference of two accuracies
+lm-evaluation-harness ships as its model comparator: the difference of two accuracies
 over the root of the sum of their squared standard errors, each ``sd / √prompts``, against 1.96.
 
 First table: how often a change is seen, of pass@1 that fell by 0, .5, 1, 2 and 5 points, for

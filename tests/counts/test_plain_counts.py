@@ -125,7 +125,8 @@ def test_one_prompt_in_two_groups(tmp_path):
         read_counts(write_lines(tmp_path / "a.jsonl", lines))
 
 
-HEADER = {"passk_guard": "probe", "version": "0.2.0", "settings": {"n": 8, "verifier": "m:verify"}}
+HEADER = {"passk_guard": "probe", "version": "0.2.0", "settings": {}}
+HEADER["settings"] |= {"n": 8, "verifier": "m:verify", "temperature": 0.7, "seed": 3}
 
 
 def test_the_journal_of_a_probe(tmp_path):
@@ -139,7 +140,7 @@ def test_the_journal_of_a_probe(tmp_path):
     counts = read_counts(path)
     assert table(counts) == {"a": (3, 8), "b": (0, 8)}
     assert counts.groups == ("x", "y")
-    assert (counts.verifier, counts.settings) == ("m:verify", HEADER["settings"])
+    assert (counts.verifier, counts.settings) == ("m:verify", {"temperature": 0.7})
     path.write_text(path.read_text() + '{"look": "prompt", "prompt_id": "c", "corr')
     killed = read_counts(path)
     assert table(killed) == table(counts)
