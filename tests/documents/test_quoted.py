@@ -14,6 +14,11 @@ from statistics import mean
 import pytest
 from places import ROOT
 
+from passk_guard import probe_policy
+from passk_guard.statistics.first_test import first_threshold
+from passk_guard.statistics.policy_reading import _NIL
+from passk_guard.statistics.sign_test import chance_of_look
+
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 
 
@@ -47,9 +52,10 @@ COMPARED = {
         "docs/reading-pictures.md",
         "docs/production.md",
         "docs/beside-other-work.md",
+        "docs/checkpoints.md",
     )
 }
-README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK = COMPARED.values()
+README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK, CHECKPOINTS = COMPARED.values()
 
 
 def table(name):
@@ -494,6 +500,56 @@ ELSEWHERE = {  # where else figures of a document are compared
     "examples/README.md": "test_the_examples_table_is_what_the_plain_loop_printed",
     "docs/how-it-works.md": "tests/test_bandit.py",
 }
+
+
+def test_a_probe_s_verdicts():
+    found = figures("preflight.json")
+    runs = {
+        (task, early): of(found["runs"], task=task, early_stop=early)
+        for task in ("conflict", "healthy", "hard only")
+        for early in (False, True)
+    }
+    words = ("would lower pass@1", "gradient nil", "would not lower pass@1")
+    for task, said in zip(("conflict", "healthy", "hard only"), words, strict=True):
+        assert {run["verdict"] for run in runs[task, False]} == {said}
+        assert len(runs[task, False]) == 20
+        assert {run["verdict"] for run in runs[task, True]} <= {said, "not sure"}
+    low = max(run["z"] for run in runs["conflict", False])
+    needed = first_threshold(chance_of_look(0.05, 1, 1, 1), 512)
+    assert f"the least sure z was {low:.1f}, where {needed:.1f} is needed" in CHECKPOINTS
+    high = sorted(run["z"] for run in runs["hard only", False])
+    assert f"agree (z from {high[0]:+.1f} to {high[-1]:+.1f})" in CHECKPOINTS
+    stopped = of(runs["conflict", True], verdict="would lower pass@1")
+    prompts = mean(run["prompts"] for run in runs["conflict", True])
+    said = f"made {len(stopped)} of 20 sure, after {prompts:.0f} prompts on average"
+    assert said in CHECKPOINTS
+    assert len(of(runs["hard only", True], verdict="would not lower pass@1")) == 20
+    prompts = mean(run["prompts"] for run in runs["hard only", True])
+    assert f"all of them after {prompts:.0f}" in CHECKPOINTS
+    assert f"fewer than {100 * _NIL:.0f} % of the prompts could still raise it" in CHECKPOINTS
+    assert found["untrained"]["verdict"] == "no signal"
+    assert f"in {found['untrained']['of_sampling']:.1f} times what" in CHECKPOINTS
+    drop = of(LOOP, task="ambiguous", remedy="pass@8 alone")
+    assert max(float(run["end1"]) - float(run["start1"]) for run in drop) < -0.1  # "ten points"
+
+
+def test_how_often_a_probe_is_sure_of_a_wrong_sign():
+    found = figures("sign_calibration.json")
+    nulls = [one for name, one in found.items() if "opposed" not in name]
+    assert len(nulls) == 17
+    low, high, plain = (
+        100 * max(one[key] for one in nulls)
+        for key in ("lowers, one look", "raises, one look", "control, three looks")
+    )
+    allowed = 100 * chance_of_look(0.05, 1, 1, 1)
+    assert (
+        f'sure of "would lower" in {low:.1f} % of the probes at worst, and of "would not" in '
+        f"{high:.1f} %, where {allowed:.0f} % are allowed"
+    ) in CHECKPOINTS
+    assert f"looked at three times, in up to {plain:.0f} %" in CHECKPOINTS
+    assert max(one["lowers, three looks"] for one in nulls) < 0.04
+    assert "may be wrong in 5 % of the cases" in CHECKPOINTS
+    assert signature(probe_policy).parameters["chance"].default == 0.05
 
 
 def test_no_figure_is_left_out():
