@@ -60,7 +60,7 @@ def package():
             inside = file.relative_to(folder).as_posix()
             if name == "passk_guard" and inside.startswith("integrations"):
                 continue  # a link to the other
-            if file.suffix == ".py" or file.name.startswith(("page.", "py.typed")):
+            if file.suffix in (".py", ".j2", ".css", ".js") or file.name == "py.typed":
                 yield f"{name}/{inside}"
 
 
