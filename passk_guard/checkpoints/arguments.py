@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from passk_guard.checks import check_between, check_whole
+from passk_guard.rollouts.policy import lacking
 
 __all__ = ["check_policy", "check_probe", "check_sampled", "policy_name"]
 
@@ -50,10 +51,7 @@ def check_policy(policy: Any) -> None:
     Raises:
         ValueError: names those that are missing.
     """
-    missing = [name for name in ("generate", "log_probs") if not hasattr(policy, name)]
-    if not hasattr(policy, "parameters") and not hasattr(policy, "gramian"):
-        missing.append("parameters")
-    if missing:
+    if missing := lacking(policy):
         raise ValueError(
             f"policy must be one with generate, log_probs and parameters (or gramian), got "
             f"{type(policy).__name__} without {', '.join(missing)}. Of a model and its tokenizer "

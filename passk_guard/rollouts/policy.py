@@ -10,7 +10,7 @@ from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "lacking"]
 
 
 class Policy(Protocol):
@@ -100,3 +100,15 @@ class Policy(Protocol):
     def parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
         """Named parameters, shared ones once."""
         ...
+
+
+def lacking(policy: Any) -> list[str]:
+    """Methods that an object would need to be a policy.
+
+    >>> lacking("text")
+    ['generate', 'log_probs', 'parameters']
+    """
+    missing = [name for name in ("generate", "log_probs") if not hasattr(policy, name)]
+    if not hasattr(policy, "parameters") and not hasattr(policy, "gramian"):
+        missing.append("parameters")
+    return missing

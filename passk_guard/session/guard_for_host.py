@@ -19,7 +19,7 @@ from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.prompts.rows import check_texts
 from passk_guard.remedies.anchors import AnchorLoss, AnchorTerm
 from passk_guard.rollouts.hf_policy import HFPolicy
-from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.policy import Policy, lacking
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.rollouts.verifier import check_verifier, choose_verifier, verifier_name
 from passk_guard.runtime.isolation import isolated
@@ -118,10 +118,7 @@ def _policy(host: Host, given: Arguments) -> Policy:
         if callable(make):
             check_call("policy", make, "model")
         policy = make(host.module) if callable(make) else make
-        missing = [n for n in ("generate", "log_probs") if not hasattr(policy, n)]
-        if not hasattr(policy, "parameters") and not hasattr(policy, "gramian"):
-            missing.append("parameters")
-        if missing:
+        if missing := lacking(policy):
             raise TypeError(
                 f"policy must give an object with generate, log_probs and parameters (or gramian), "
                 f"got {type(policy).__name__} without {', '.join(missing)}. See "
