@@ -1,6 +1,6 @@
 """How often the intervals of `passk-guard compare` hold the truth, and how often plain ones do.
 
-    python tests/benchmarks/compare_coverage.py            # a quarter of an hour on one core
+    python tests/benchmarks/compare_coverage.py            # twenty minutes on one core
     python tests/benchmarks/compare_coverage.py --quick    # half a minute, for a look
 
 Every population of ``tests/helpers/checkpoint_pairs.py``, 50 to 5,000 prompts drawn from it, 1 to
