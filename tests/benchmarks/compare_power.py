@@ -1,6 +1,6 @@
 """What `passk-guard compare` sees of a change, beside two means compared as if unpaired.
 
-    python tests/benchmarks/compare_power.py            # five minutes on one core
+    python tests/benchmarks/compare_power.py            # three minutes on one core
     python tests/benchmarks/compare_power.py --quick    # ten seconds, for a look
 
 Two files are simulated, and both methods look at the same ones. The unpaired test is the one that

@@ -38,6 +38,12 @@ def test_most_lost_prompts_are_named_though_thousands_have_not_changed():
     assert found["candidates: wrong"] < 0.05
 
 
+def test_populations_that_nobody_chose():
+    for label, found in compare_coverage.others(4, draws=300).items():
+        assert min(found["change"], found["after"]) > 0.93 - 3 * (0.07 / 300) ** 0.5, label
+    assert not any(name.startswith("at random") for name in compare_coverage.POPULATIONS)
+
+
 def test_the_figures_that_are_kept_are_within_bounds():
     kept = compare_coverage.kept()
     assert len(kept) == len(list(compare_coverage.cells(quick=False)))
@@ -45,6 +51,11 @@ def test_the_figures_that_are_kept_are_within_bounds():
         name, prompts = label.split(" prompts, ")[0].rsplit(", ", 1)
         assert compare_coverage.faults(name, int(prompts), found) == [], label
     assert min(found["plain"] for found in kept.values()) < 0.5
+    others = compare_coverage.kept(compare_coverage.OTHERS)
+    assert len(others) == 300
+    for label, found in others.items():
+        assert compare_coverage.faults(label, 1000, found) == [], label
+        assert min(found["change"], found["after"]) > compare_coverage.LEAST, label
     power = json.loads(compare_power.RESULTS.read_text())
     false = [found for label, found in power.items() if label.endswith(" 0 points")]
     assert len(false) == len(compare_power.KINDS) * len(compare_power.SIZES)

@@ -65,6 +65,21 @@ def _populations():
 POPULATIONS = _populations()
 """By name: ``(SIZE,)`` pass@1 of each prompt before and after."""
 
+
+def another(seed):
+    """A population of no design: kinds of prompts of random sizes, each changed in its own way."""
+    rng = np.random.default_rng([seed, 55])
+    before, after = np.empty(SIZE), np.empty(SIZE)
+    edges = np.sort(rng.integers(0, SIZE, size=rng.integers(0, 4)))
+    for at in np.split(np.arange(SIZE), edges):
+        p = rng.beta(*np.exp(rng.uniform(-2.5, 2.5, size=2)), size=len(at)).clip(1e-6, 1 - 1e-6)
+        q = _logistic(_logit(p) * rng.choice([1, 1, 1.5, 3]) + rng.choice([0, 0, -1, -0.3, 0.3, 2]))
+        how = rng.integers(5)
+        before[at] = p
+        after[at] = [q, q, p, rng.permutation(q), q * (rng.random(len(at)) < 0.9)][how]
+    return before, after
+
+
 SEEN = {"2 % lost, else small noise": 0.02}
 """Shares of prompts that make the change alone, among others that differ by noise.
 
