@@ -552,6 +552,60 @@ def test_how_often_a_probe_is_sure_of_a_wrong_sign():
     assert signature(probe_policy).parameters["chance"].default == 0.05
 
 
+RELATED = {
+    "every prompt a little": "every prompt a little harder",
+    "some prompts wholly": "some prompts wholly lost",
+    "a fifth turned over": "a fifth of the prompts turned over",
+    "unrelated": "unrelated",
+}
+
+
+@pytest.mark.parametrize("related", RELATED)
+def test_how_often_a_change_is_seen(related):
+    found = figures("compare_power.json")
+    cells = [found[f"{related}, 500 prompts, n=8, {points} points"] for points in (0, 1, 2, 5)]
+    row = " | ".join(f"{share(cell['paired'], 2)} / {share(cell['unpaired'], 2)}" for cell in cells)
+    assert f"| {RELATED[related]} | {row} |" in CHECKPOINTS
+
+
+def test_coverage_of_the_intervals_of_a_comparison():
+    found = figures("compare_coverage.json")
+    columns = found.pop("columns")
+    cells = {name: dict(zip(columns, values, strict=True)) for name, values in found.items()}
+    rare = [name for name in cells if name.startswith("2 % lost, else small noise, 50 prompts")]
+    change = {name: cell["change"] for name, cell in cells.items() if name not in rare}
+    many = [c["change"] for n, c in cells.items() if c["20 make the spread"] >= 0.95]
+    plain = [cell["plain"] for cell in cells.values()]
+    assert f"Over {len(cells)} combinations of population" in CHECKPOINTS
+    assert (
+        f"the 95 % interval of the change holds the truth in {100 * min(change.values()):.1f} % of "
+        f"the draws at least, in {100 * max(many):.1f} % at most where 20 prompts or more make the "
+        "spread"
+    ) in CHECKPOINTS
+    low = sum(value < 0.93 for value in plain)
+    assert (
+        f"mean ± 1.96 standard errors, falls below 93 % in {low} of them, and down to nothing"
+    ) in CHECKPOINTS
+    assert min(plain) == 0
+    worst = 100 * min(cells[name]["change"] for name in rare)
+    assert "where 2 % of the prompts are lost wholly" in CHECKPOINTS
+    assert f"need not hold one of them ({worst:.1f} % at worst)" in CHECKPOINTS
+
+
+def test_prompts_that_were_lost():
+    found = figures("compare_power.json")
+    named = {name: cell for name, cell in found.items() if "candidates: wrong" in cell}
+    worst = 100 * max(cell["candidates: wrong"] for cell in named.values())
+    control = 100 * max(cell.get("not conditional: wrong", 0) for cell in named.values())
+    assert f"named 5 % at most are wrong on average: in simulation {worst:.1f} %" in CHECKPOINTS
+    assert f"which {control:.1f} % would be without the correction" in CHECKPOINTS
+    ours, plain = (
+        named["most at 0 or 1, n=16"][f"{rule}: found"] for rule in ("candidates", "all prompts")
+    )
+    said = f"it finds {100 * ours:.0f} % of the lost ones; a rule that pays for all prompts finds"
+    assert f"{said} {100 * plain:.0f} %" in CHECKPOINTS
+
+
 def test_no_figure_is_left_out():
     """Every decimal and every per cent in prose and tables lies in a sentence that a test finds."""
     for name, test in list(globals().items()):
