@@ -7,11 +7,11 @@ where few differ or one side has a long tail.
 
 The upper end here is that of Gaffke (2005; see also Phan, Thomas and Learned-Miller 2021, arXiv
 2106.03163), whose coverage is conjectured for all distributions and proven for some; here it is
-simulated (``tests/benchmarks/compare_coverage.py``). One more value is put in, the greatest that there can be, and the ``m + 1`` values get
-random weights, uniform among those that add up to 1. The end is what the weighted mean stays below
-with a chance of 97.5 %; for the lower end it is the least value that is put in. On zeros and ones
-this is Clopper and Pearson's (1934) exact interval, and where many values differ it comes close to
-the normal one, with the skewness of the values in it.
+simulated (``tests/benchmarks/compare_coverage.py``). One more value is put in, the greatest that
+there can be, and the ``m + 1`` values get random weights, uniform among those that add up to 1. The
+end is what the weighted mean stays below with a chance of 97.5 %; for the lower end it is the least
+value that is put in. On zeros and ones this is Clopper and Pearson's (1934) exact interval, and
+where many values differ it comes close to the normal one, with the skewness of the values in it.
 
 The weighted mean is below ``t`` where ``Σ E_i (x_i - t) < 0`` with standard exponential ``E_i``,
 so the chance is that of a sum with a known cumulant function. It is taken from the modified signed
