@@ -10,7 +10,6 @@ from passk_guard.reporting.probe_pictures import probe_pictures
 from passk_guard.reporting.rendering import quoted, render
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.svg import picture
-from passk_guard.statistics.interval import Z95
 from passk_guard.version import __version__
 
 __all__ = ["policy_page"]
@@ -30,8 +29,6 @@ def policy_page(record: Mapping[str, Any]) -> str:
         quoted(conflict or {"prompts": [], "pairs": []}),
         found=record,
         at={one["k"]: one for one in record["pass_at"]},
-        target=next((one for one in record["curve"] if one["k"] == record["k"]), None),
-        surely=[one["k"] for one in record["curve"] if one["z"] < -Z95],
         levels=picture(
             lambda: pass_at_figure(record),
             "Chart: pass@k over k. The table of all k has its figures.",

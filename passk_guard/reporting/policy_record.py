@@ -47,10 +47,12 @@ def policy_record(
                 "low": one.low,
                 "high": one.high,
                 "z": one.z,
-                "cosine": one.cosine,
             }
             for one in found.curve
         ],
+        "cosine": None
+        if found.cosine is None
+        else {**asdict(found.cosine), "said": str(found.cosine)},
         "groups": {label: asdict(group) for label, group in found.groups.items()},
         "rewards": None if found.rewards is None else list(found.rewards),
         "conflict": None if not conflicts.prompts else conflict_record(conflicts, rows),

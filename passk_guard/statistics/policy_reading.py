@@ -12,6 +12,7 @@ import numpy as np
 
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.statistics.alignment import Alignment, alignment_curve
+from passk_guard.statistics.cosine import Cosine, gradient_parts, profile_cosine
 from passk_guard.statistics.interval import interval
 from passk_guard.statistics.mean_interval import mean_interval
 from passk_guard.statistics.sign_test import SignTest, prompts_needed, sign_test
@@ -81,6 +82,8 @@ class PolicyReading:
         needed: prompts in all that would settle the sign, where that can be told.
         pass_at: for k = 1 to the smallest n less 1.
         curve: alignment for the same k; empty without signal.
+        cosine: of the pass@k with the pass@1 gradient, at the target k, with its interval by
+            profile likelihood; ``None`` without signal.
         groups: by label, with ``group_by``.
         no_signal: share of prompts whose rollouts are all right or all wrong.
         weighted: prompts that the pass@k gradient rests on.
@@ -98,6 +101,7 @@ class PolicyReading:
     needed: int | None
     pass_at: tuple[PassAtK, ...] = field(repr=False)
     curve: list[Alignment] = field(repr=False)
+    cosine: Cosine | None
     groups: Mapping[str, GroupReading] = field(repr=False)
     no_signal: float
     weighted: int
@@ -179,10 +183,11 @@ def read_policy(
     weighted = int((weights > 0).sum())
     ks = range(1, int(total.min()))
     seen = gramian is not None and has_signal(c, total)
-    test, needed, curve = None, None, []
+    test, needed, curve, cosine = None, None, [], None
     if seen and gramian is not None:
         curve = alignment_curve(gramian, c, total, list(ks))
         test = sign_test(gramian, weights, chance)
+        cosine = profile_cosine(gradient_parts(gramian, weights))
     verdict = _verdict(test, weighted, len(c))
     if verdict is Verdict.UNSURE and gramian is not None and test is not None:
         needed = prompts_needed(gramian, weights, test)
@@ -193,6 +198,7 @@ def read_policy(
         needed=needed,
         pass_at=tuple(_pass_at(c, total, j) for j in ks),
         curve=curve,
+        cosine=cosine,
         groups=_groups(c, total, k, gramian if seen else None, weights, labels),
         no_signal=float(1 - signal.mean()),
         weighted=weighted,
