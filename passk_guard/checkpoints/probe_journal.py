@@ -9,7 +9,8 @@ counts and rollouts, a line behind each whole batch, and a line per reading::
     {"look": "batch", "prompts": 64}
     {"look": "reading", ...}
 
-``group`` is there with ``group_by``, ``prompt`` with ``log_prompts``. ``passk-guard compare`` reads
+``group`` is there with ``group_by``, ``prompt`` with ``log_prompts``; the rollouts' tokens begin
+with those of the prompt. ``passk-guard compare`` reads
 it as a file of counts.
 """
 
