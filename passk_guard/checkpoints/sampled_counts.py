@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from passk_guard.checkpoints.arguments import check_policy, check_sampled, policy_name
+from passk_guard.checkpoints.arguments import check_policy, checked_verifier, policy_name
 from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.counts import Counts, PromptCount, gather
 from passk_guard.prompts.identity import prompt_text
@@ -17,7 +17,7 @@ from passk_guard.prompts.rows import rows_from
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
-from passk_guard.rollouts.verifier import check_verifier, choose_verifier, verifier_name
+from passk_guard.rollouts.verifier import verifier_name
 from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
 
 __all__ = ["LazyPolicy", "Sampled", "Sampler", "is_policy"]
@@ -93,9 +93,12 @@ class Sampler:
     def _sampled(self, side: Any, other: Sampled | None) -> Sampled:
         """With log-probs of its own rollouts, or of the other one's."""
         lazy = side if isinstance(side, LazyPolicy) else LazyPolicy(policy_name(side), lambda: side)
-        rows, verifier = self._checked()
+        if self._prompts is None:
+            raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
+        rows = rows_from(self._prompts)
+        verifier = checked_verifier(self._verifier, rows[0])
         policy = lazy.load()
-        check_policy(policy)
+        check_policy(policy, verifier)
         run = HeldOutRun(policy, verifier, rows, journal=lazy.journal, **self._settings)
         sampled = run.sample_upto(self._most or len(rows))
         groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
@@ -107,17 +110,6 @@ class Sampler:
                 whose = groups if other is None else other.groups
                 scores = score(run.policy, whose, self._micro_batch)
         return Sampled(counts, groups, scores, vocabulary)
-
-    def _checked(self) -> tuple[Sequence[Mapping[str, Any]], Any]:
-        if self._prompts is None:
-            raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
-        check_sampled(self._settings["n"], self._most, self._settings["at_once"])
-        rows = rows_from(self._prompts)
-        verifier = self._verifier
-        if verifier is not None:
-            verifier = choose_verifier(verifier, None)
-            check_verifier(verifier, set(rows[0]))
-        return rows, verifier
 
 
 def _counted(
