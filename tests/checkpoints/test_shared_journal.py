@@ -30,7 +30,7 @@ def test_of_two_that_write_to_one_journal_the_second_is_told(tmp_path):
     path = tmp_path / "probe.jsonl"
     first, second = ProbeJournal(path, SETTINGS), ProbeJournal(path, SETTINGS)
     second.add(groups(0, 1), facts(0, 1))
-    with pytest.raises(ProbeError, match="another process has written to .*probe.jsonl"):
+    with pytest.raises(ProbeError, match=r"another process has written to .*probe\.jsonl"):
         first.add(groups(0, 1), facts(0, 1))
     second.add(groups(2, 3), facts(2, 3))  # the other one goes on
     assert [group.row for group in ProbeJournal(path, SETTINGS).groups] == [0, 1, 2, 3]

@@ -216,7 +216,7 @@ def test_the_prompt_column_replaces_another_prompt_and_names_bad_lines(place, tm
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
             held_out(given)
-    with pytest.raises(ValueError, match="nowhere.jsonl' cannot be read"):
+    with pytest.raises(ValueError, match=r"nowhere\.jsonl' cannot be read"):
         held_out(argparse.Namespace(**{**vars(given), "prompts": tmp_path / "nowhere.jsonl"}))
 
 
