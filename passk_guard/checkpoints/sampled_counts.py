@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollou
 __all__ = ["LazyPolicy", "Sampled", "Sampler", "is_policy"]
 
 _SAMPLING = ("temperature", "max_completion_length")
+_READ_OTHERWISE = (
+    "The two differ in vocabulary, chat template or length of answers, so that neither can score "
+    "the other one's rollouts: counts decide."
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,13 @@ class Sampled:
         counts: of them.
         groups: the ``m`` prompts' rollouts that have a verdict.
         scores: ``m`` log-probs under the policy itself; ``None`` without signal.
-        vocabulary: what its tokens mean.
+        reads: what its tokens mean, how long answers may be, and the tokens of each prompt.
     """
 
     counts: Counts
     groups: list[RolloutGroup]
     scores: list[Tensor | None]
-    vocabulary: Any
+    reads: tuple[Any, ...]
 
 
 def is_policy(side: Any) -> bool:
@@ -83,11 +87,13 @@ class Sampler:
     def sample_beside(self, side: Any, other: Sampled) -> tuple[Sampled, CommonRollouts | None]:
         """Sample a policy, and score the other one's rollouts under it.
 
-        ``None`` where their tokens do not mean the same.
+        ``None`` where the same text is not the same to both: another vocabulary, or another chat
+        template, under which the second one would be asked what nobody will ask it.
         """
         found = self._sampled(side, other)
-        if found.vocabulary != other.vocabulary:
-            return found, None
+        if found.reads != other.reads:
+            remarks = (*found.counts.remarks, _READ_OTHERWISE)
+            return replace(found, counts=replace(found.counts, remarks=remarks)), None
         return found, common_rollouts(other.groups, other.scores, found.scores)
 
     def _sampled(self, side: Any, other: Sampled | None) -> Sampled:
@@ -103,13 +109,13 @@ class Sampler:
         sampled = run.sample_upto(self._most or len(rows))
         groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
         counts = _counted(lazy.name, policy, run, sampled, verifier)
-        vocabulary, scores = _vocabulary(policy), []
-        if other is None or vocabulary == other.vocabulary:
+        reads, scores = _reads(policy, sampled), []
+        if other is None or reads == other.reads:
             self._settings["progress"]("scoring", 0, 0)
             with run.isolated(3):
                 whose = groups if other is None else other.groups
                 scores = score(run.policy, whose, self._micro_batch)
-        return Sampled(counts, groups, scores, vocabulary)
+        return Sampled(counts, groups, scores, reads)
 
 
 def _counted(
@@ -135,7 +141,17 @@ def _counted(
     )
 
 
-def _vocabulary(policy: Any) -> Any:
-    """Of two policies with the same one, each can score what the other says."""
+def _reads(policy: Any, groups: Sequence[RolloutGroup]) -> tuple[Any, ...]:
+    """Of two policies with the same, each can score what the other says."""
     tokenizer: Any = getattr(policy, "tokenizer", None)
-    return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else type(policy).__name__
+    known = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else type(policy).__name__
+    longest = getattr(policy, "settings", {}).get("max_completion_length")
+    return known, longest, {group.row: _prompt_tokens(group) for group in groups}
+
+
+def _prompt_tokens(group: RolloutGroup) -> list[int]:
+    """What stands before the first token that was sampled."""
+    sampled = group.completion_mask.bool().any(0)
+    end = int(sampled.int().argmax()) if bool(sampled.any()) else 0
+    prompt: list[int] = group.input_ids[0, :end].tolist()
+    return prompt
