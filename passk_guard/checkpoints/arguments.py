@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from passk_guard.checks import check_between, check_whole
+from passk_guard.checks import check_between, check_column, check_threshold, check_whole
+from passk_guard.rollouts.hf_policy import HFPolicy
 from passk_guard.rollouts.policy import lacking
+from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 
-__all__ = ["check_policy", "check_probe", "check_sampled", "policy_name"]
+__all__ = [
+    "FEWEST",
+    "check_policy",
+    "check_probe",
+    "check_run",
+    "check_sampled",
+    "checked_verifier",
+    "policy_name",
+]
+
+FEWEST = 4
+"""Prompts: the variance of what pairs of them say needs as many."""
 
 
-def check_probe(
-    k: int, num_generations: Any, num_prompts: Any, prompts_at_once: Any, chance: Any
-) -> int:
+def check_run(
+    prompts_at_once: Any, threshold: Any, group_by: Any, seed: Any, micro_batch: Any
+) -> None:
+    """How a policy is sampled and verified, and scored.
+
+    Raises:
+        ValueError: an argument is unusable.
+    """
+    check_whole("prompts_at_once", prompts_at_once, 1)
+    check_threshold(threshold)
+    check_column("group_by", group_by)
+    check_whole("seed", seed, 0)
+    if micro_batch is not None:
+        check_whole("micro_batch", micro_batch, 1)
+
+
+def check_probe(k: Any, num_generations: Any, num_prompts: Any, chance: Any) -> int:
     """Rollouts per prompt.
 
     Raises:
         ValueError: an argument is unusable.
     """
     check_whole("k", k, 1)
-    check_whole("num_prompts", num_prompts, 4)
-    check_whole("prompts_at_once", prompts_at_once, 1)
+    check_whole("num_prompts", num_prompts, FEWEST)
     check_between("chance", chance, 0, 0.5)
     if num_generations is None:
         return max(2 * int(k), 4)
@@ -33,29 +60,54 @@ def check_probe(
     return n
 
 
-def check_sampled(num_generations: Any, num_prompts: Any, prompts_at_once: Any) -> None:
-    """How a policy is sampled to be compared.
+def check_sampled(num_generations: Any, num_prompts: Any) -> None:
+    """How much a policy is sampled to be compared.
 
     Raises:
         ValueError: an argument is unusable.
     """
     check_whole("num_generations", num_generations, 1)
-    check_whole("prompts_at_once", prompts_at_once, 1)
     if num_prompts is not None:
         check_whole("num_prompts", num_prompts, 1)
 
 
-def check_policy(policy: Any) -> None:
-    """It must have the methods of a policy.
+def checked_verifier(verifier: Any, row: Mapping[str, Any]) -> Any:
+    """The function that decides; ``None`` where the policy verifies by itself.
+
+    Args:
+        verifier: what the user gave.
+        row: the first of the held-out rows.
 
     Raises:
-        ValueError: names those that are missing.
+        ValueError: it cannot be called with such rows.
+    """
+    if verifier is None:
+        return None
+    verifier = choose_verifier(verifier, None)
+    if not callable(verifier):
+        raise ValueError(
+            f"verifier must be a function f(prompts, completions, **columns), got {verifier!r}."
+        )
+    check_verifier(verifier, set(row))
+    return verifier
+
+
+def check_policy(policy: Any, verifier: Any) -> None:
+    """It must have the methods of a policy, and somebody must verify.
+
+    Raises:
+        ValueError: names what is missing.
     """
     if missing := lacking(policy):
         raise ValueError(
             f"policy must be one with generate, log_probs and parameters (or gramian), got "
             f"{type(policy).__name__} without {', '.join(missing)}. Of a model and its tokenizer "
             "HFPolicy(model, tokenizer) makes one."
+        )
+    if verifier is None and isinstance(policy, HFPolicy):
+        raise ValueError(
+            "verifier is missing: HFPolicy samples, but does not know what is right. Give "
+            "f(prompts, completions, **columns) -> list of scores."
         )
 
 

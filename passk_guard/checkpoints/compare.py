@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from passk_guard.checkpoints.arguments import check_run, check_sampled
 from passk_guard.checkpoints.common_verdict import with_common
 from passk_guard.checkpoints.comparison import Comparison, compare_counts
 from passk_guard.checkpoints.given_counts import given_counts
 from passk_guard.checkpoints.sampled_counts import LazyPolicy, Sampler, is_policy
-from passk_guard.counts import Counts
+from passk_guard.counts import Counts, PromptCount, gather
 from passk_guard.reporting.progress_bar import shown
 from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.common_rollouts import CommonRollouts
@@ -51,7 +52,7 @@ def compare(
       prompts;
     * a policy, which is sampled on ``prompts`` now; or a :class:`LazyPolicy`.
 
-    Where both are policies with one vocabulary, the first one's rollouts are scored under both. If
+    Where both are policies that read prompts alike, the first one's rollouts are scored under both. If
     the two are close, that gives the change of pass@1 with far less noise, and decides::
 
         from passk_guard import compare
@@ -85,6 +86,20 @@ def compare(
         ValueError: an argument or a file is unusable, or no prompt is on both sides.
         ProbeError: verifier or policy gave what cannot be used.
     """
+    if names is not None and (isinstance(names, str) or len(names) != 2):
+        raise ValueError(f"names must be two, such as ('before', 'after'), got {names!r}.")
+    choices: dict[str, Any] = {
+        "ks": None if ks is None else list(ks),
+        "tolerance": tolerance,
+        "margin": margin,
+        "false_discovery": false_discovery,
+    }
+    if is_policy(a) or is_policy(b):
+        check_sampled(num_generations, num_prompts)
+        check_run(prompts_at_once, success_threshold, group_by, seed, micro_batch)
+        # Sampling takes long: what the comparison itself would refuse is better known before.
+        nothing = gather("what is sampled", [PromptCount("", 0, int(num_generations))])
+        compare_counts(nothing, nothing, **choices)
     with shown(progress) as tell:
         sampler = Sampler(
             prompts,
@@ -109,9 +124,7 @@ def compare(
         before, after = replace(before, name=names[0]), replace(after, name=names[1])
     if not log_prompts:
         before, after = replace(before, texts={}), replace(after, texts={})
-    found = compare_counts(
-        before, after, ks=ks, tolerance=tolerance, margin=margin, false_discovery=false_discovery
-    )
+    found = compare_counts(before, after, **choices)
     return found if common is None else with_common(found, common)
 
 

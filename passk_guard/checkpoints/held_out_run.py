@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,13 @@ class HeldOutRun:
                     f"the policy gave groups of {sorted({group.n for group in found})} rollouts, "
                     f"{len(found)} of them, for {len(ids)} prompts x {self._n} asked for"
                 )
-            self._journal.add(
-                [group.on_cpu() for group in without_completions(found)],
-                [self._facts(i) for i in ids],
-            )
+            if not self.groups and len(ids) > 1 and not any(one.scorable().n for one in found):
+                raise ProbeError(
+                    f"the first {len(ids) * self._n} rollouts all have no verdict: each score is "
+                    "None or NaN. Mend the verifier; nothing of this batch is kept"
+                )
+            groups = [group.on_cpu() for group in without_completions(found)]
+            everywhere(partial(self._journal.add, groups, [self._facts(i) for i in ids]))
             self.sampled += len(ids)
         self._progress(SAMPLING, wanted, wanted)
         return self.groups[:wanted]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from passk_guard.checkpoints.stored_rollouts import load_rollouts, stored_rollouts
+from passk_guard.errors import ProbeError
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.stored import Unfit, whole
 from passk_guard.version import __version__
@@ -53,6 +54,7 @@ class ProbeJournal:
         self.groups: list[RolloutGroup] = []
         self.readings: list[dict[str, Any]] = []
         self.dropped = 0
+        self._size = 0
         if path is None:
             return
         self._settings = json.loads(json.dumps(dict(settings)))  # as they will be read back
@@ -69,6 +71,9 @@ class ProbeJournal:
         Args:
             groups: its rollouts, verified.
             facts: of each prompt: ``prompt_id``, and what else there is to say.
+
+        Raises:
+            ProbeError: another process has written to the file meanwhile.
         """
         self.groups += groups
         prompts = [
@@ -92,11 +97,17 @@ class ProbeJournal:
     def _append(self, records: Sequence[Mapping[str, Any]]) -> None:
         if self.path is None:
             return
-        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        with self.path.open("a", encoding="utf-8") as file:
+        lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+        with self.path.open("ab") as file:
+            if os.fstat(file.fileno()).st_size != self._size:
+                raise ProbeError(
+                    f"another process has written to {self.path}: two probes cannot share a "
+                    "journal. What it wrote is kept. Let one of them end, or give each a --journal."
+                )
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())  # sampling is dear
+        self._size += len(lines)
 
     def _read(self, path: Path) -> None:
         lines = path.read_bytes().splitlines(keepends=True)
@@ -108,6 +119,7 @@ class ProbeJournal:
         _check_same(path, head.get("settings") or {}, self._settings)
         kept = end = len(lines[0])
         pending: list[RolloutGroup] = []
+        rows: set[int] = set()
         for number, line in enumerate(lines[1:], start=2):
             end += len(line)
             record = _record(line)
@@ -117,7 +129,11 @@ class ProbeJournal:
                 if record is None:
                     raise Unfit("this is not JSON")
                 if record.get("look") == "prompt":
-                    pending.append(load_rollouts(whole(record, "row"), record.get("rollouts")))
+                    row = whole(record, "row")
+                    if row in rows:
+                        raise Unfit(f"row {row} is there twice")
+                    rows.add(row)
+                    pending.append(load_rollouts(row, record.get("rollouts")))
                     continue
             except Unfit as error:
                 raise ValueError(
@@ -130,6 +146,7 @@ class ProbeJournal:
         self.dropped = len(pending)
         if kept < path.stat().st_size:
             os.truncate(path, kept)
+        self._size = kept
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -148,5 +165,12 @@ def _check_same(path: Path, there: Mapping[str, Any], ours: Mapping[str, Any]) -
         said = ", ".join(f"{name} {there.get(name)!r}, now {ours.get(name)!r}" for name in other)
         raise ValueError(
             f"{path} is the journal of another probe: {said}. Rollouts of both cannot be put "
-            "together. Give another --journal, or remove this one."
+            f"together. Give another --journal, or remove this one.{_same_n(other, there)}"
         )
+
+
+def _same_n(other: Sequence[str], there: Mapping[str, Any]) -> str:
+    """N follows k where it is not given."""
+    if other != ["n"]:
+        return ""
+    return f" For another k on the same rollouts say --num-generations {there.get('n')}."

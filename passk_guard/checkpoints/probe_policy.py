@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from passk_guard.checkpoints.arguments import check_policy, check_probe, policy_name
+from passk_guard.checkpoints.arguments import (
+    FEWEST,
+    check_policy,
+    check_probe,
+    check_run,
+    checked_verifier,
+    policy_name,
+)
 from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.engine import EngineSettings, make_engine
@@ -22,7 +29,6 @@ from passk_guard.reporting.progress_bar import shown
 from passk_guard.rollouts.group import RolloutGroup, counts, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import usable_groups
-from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.policy_reading import PolicyReading, has_signal, read_policy
 from passk_guard.statistics.sign_test import chance_of_look, look_sizes
@@ -170,12 +176,11 @@ def probe_policy(
         ValueError: an argument is unusable, or the journal is another probe's.
         ProbeError: verifier or policy gave what cannot be used; the journal keeps what was sampled.
     """
-    n = check_probe(k, num_generations, num_prompts, prompts_at_once, chance)
-    check_policy(policy)
+    n = check_probe(k, num_generations, num_prompts, chance)
+    check_run(prompts_at_once, success_threshold, group_by, seed, micro_batch)
+    check_policy(policy, verifier)
     rows = rows_from(prompts)
-    if verifier is not None:
-        verifier = choose_verifier(verifier, None)
-        check_verifier(verifier, set(rows[0]))
+    verifier = checked_verifier(verifier, rows[0])
     with shown(progress) as tell:
         run = HeldOutRun(
             policy,
@@ -191,6 +196,11 @@ def probe_policy(
             log_prompts=log_prompts,
             progress=tell,
         )
+        if run.available < FEWEST:
+            raise ValueError(
+                f"prompts must be at least {FEWEST}, got {run.available} that can be sampled. Best "
+                "are 512 or more."
+            )
         settings = EngineSettings(parameters, micro_batch, memory_limit, num_prompts, None, tell)
         made = make_engine(run.policy, engine, settings)
         found = _look(run, made, k, num_prompts, early_stop, chance)

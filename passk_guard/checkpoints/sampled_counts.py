@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from passk_guard.checkpoints.arguments import check_policy, check_sampled, policy_name
+from passk_guard.checkpoints.arguments import check_policy, checked_verifier, policy_name
 from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.counts import Counts, PromptCount, gather
 from passk_guard.prompts.identity import prompt_text
@@ -17,12 +17,16 @@ from passk_guard.prompts.rows import rows_from
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
-from passk_guard.rollouts.verifier import check_verifier, choose_verifier, verifier_name
+from passk_guard.rollouts.verifier import verifier_name
 from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
 
 __all__ = ["LazyPolicy", "Sampled", "Sampler", "is_policy"]
 
 _SAMPLING = ("temperature", "max_completion_length")
+_READ_OTHERWISE = (
+    "The two differ in vocabulary, chat template or length of answers, so that neither can score "
+    "the other one's rollouts: counts decide."
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,13 @@ class Sampled:
         counts: of them.
         groups: the ``m`` prompts' rollouts that have a verdict.
         scores: ``m`` log-probs under the policy itself; ``None`` without signal.
-        vocabulary: what its tokens mean.
+        reads: what its tokens mean, how long answers may be, and the tokens of each prompt.
     """
 
     counts: Counts
     groups: list[RolloutGroup]
     scores: list[Tensor | None]
-    vocabulary: Any
+    reads: tuple[Any, ...]
 
 
 def is_policy(side: Any) -> bool:
@@ -83,41 +87,35 @@ class Sampler:
     def sample_beside(self, side: Any, other: Sampled) -> tuple[Sampled, CommonRollouts | None]:
         """Sample a policy, and score the other one's rollouts under it.
 
-        ``None`` where their tokens do not mean the same.
+        ``None`` where the same text is not the same to both: another vocabulary, or another chat
+        template, under which the second one would be asked what nobody will ask it.
         """
         found = self._sampled(side, other)
-        if found.vocabulary != other.vocabulary:
-            return found, None
+        if found.reads != other.reads:
+            remarks = (*found.counts.remarks, _READ_OTHERWISE)
+            return replace(found, counts=replace(found.counts, remarks=remarks)), None
         return found, common_rollouts(other.groups, other.scores, found.scores)
 
     def _sampled(self, side: Any, other: Sampled | None) -> Sampled:
         """With log-probs of its own rollouts, or of the other one's."""
         lazy = side if isinstance(side, LazyPolicy) else LazyPolicy(policy_name(side), lambda: side)
-        rows, verifier = self._checked()
+        if self._prompts is None:
+            raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
+        rows = rows_from(self._prompts)
+        verifier = checked_verifier(self._verifier, rows[0])
         policy = lazy.load()
-        check_policy(policy)
+        check_policy(policy, verifier)
         run = HeldOutRun(policy, verifier, rows, journal=lazy.journal, **self._settings)
         sampled = run.sample_upto(self._most or len(rows))
         groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
         counts = _counted(lazy.name, policy, run, sampled, verifier)
-        vocabulary, scores = _vocabulary(policy), []
-        if other is None or vocabulary == other.vocabulary:
+        reads, scores = _reads(policy, sampled), []
+        if other is None or reads == other.reads:
             self._settings["progress"]("scoring", 0, 0)
             with run.isolated(3):
                 whose = groups if other is None else other.groups
                 scores = score(run.policy, whose, self._micro_batch)
-        return Sampled(counts, groups, scores, vocabulary)
-
-    def _checked(self) -> tuple[Sequence[Mapping[str, Any]], Any]:
-        if self._prompts is None:
-            raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
-        check_sampled(self._settings["n"], self._most, self._settings["at_once"])
-        rows = rows_from(self._prompts)
-        verifier = self._verifier
-        if verifier is not None:
-            verifier = choose_verifier(verifier, None)
-            check_verifier(verifier, set(rows[0]))
-        return rows, verifier
+        return Sampled(counts, groups, scores, reads)
 
 
 def _counted(
@@ -143,7 +141,17 @@ def _counted(
     )
 
 
-def _vocabulary(policy: Any) -> Any:
-    """Of two policies with the same one, each can score what the other says."""
+def _reads(policy: Any, groups: Sequence[RolloutGroup]) -> tuple[Any, ...]:
+    """Of two policies with the same, each can score what the other says."""
     tokenizer: Any = getattr(policy, "tokenizer", None)
-    return tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else type(policy).__name__
+    known = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else type(policy).__name__
+    longest = getattr(policy, "settings", {}).get("max_completion_length")
+    return known, longest, {group.row: _prompt_tokens(group) for group in groups}
+
+
+def _prompt_tokens(group: RolloutGroup) -> list[int]:
+    """What stands before the first token that was sampled."""
+    sampled = group.completion_mask.bool().any(0)
+    end = int(sampled.int().argmax()) if bool(sampled.any()) else 0
+    prompt: list[int] = group.input_ids[0, :end].tolist()
+    return prompt

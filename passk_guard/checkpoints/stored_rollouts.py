@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from typing import Any
 
@@ -19,7 +20,10 @@ _TENSORS = ("input_ids", "attention_mask", "completion_mask")
 
 
 def stored_rollouts(group: RolloutGroup) -> dict[str, Any]:
-    """Tokens and verdicts, for JSON; ``null`` where the verifier gave no verdict."""
+    """Tokens and verdicts, for JSON; ``null`` where the verifier gave no verdict.
+
+    JSON has no infinite numbers, which some verifiers score with: they become text.
+    """
     return {
         "shape": list(group.input_ids.shape),
         **{name: _packed(getattr(group, name)) for name in _TENSORS},
@@ -75,11 +79,18 @@ def _unpacked(stored: Any, name: str, n: int, length: int) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _numbers(values: Tensor) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]
+def _numbers(values: Tensor) -> list[float | str | None]:
+    return [_number(value) for value in values.tolist()]
+
+
+def _number(value: float) -> float | str | None:
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else str(value)
 
 
 def _tensor(values: list[Any]) -> Tensor:
-    if not all(value is None or isinstance(value, int | float) for value in values):
+    known = (int, float, type(None))
+    if not all(isinstance(value, known) or value in ("inf", "-inf") for value in values):
         raise Unfit("verdicts must be numbers or null")
     return torch.tensor([float("nan") if value is None else float(value) for value in values])

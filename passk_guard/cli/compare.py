@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from passk_guard.checkpoints.compare import LazyPolicy, compare
 from passk_guard.checkpoints.comparison import Comparison
 from passk_guard.cli.models import add_model_options, held_out, is_model, load_policy, short_name
+from passk_guard.cli.pages import check_page
 from passk_guard.cli.tables import print_table, print_text
-from passk_guard.cli.usage import INTERRUPTED, told
+from passk_guard.cli.usage import INTERRUPTED, as_far_as_read, complain, told
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.counts import FORMATS, Counts, read_counts
 from passk_guard.reporting.visible import visible
@@ -23,7 +23,7 @@ from passk_guard.statistics.paired_counts import PassChange
 
 __all__ = ["add"]
 
-_MOST_KS, _MOST_NAMED = 8, 10
+_MOST_NAMED = 10
 
 
 def add(commands: Any) -> None:
@@ -87,6 +87,7 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Carry it out; the decision."""
+    check_page(given.out)
     names = (given.a, given.b)
     loaded = [is_model(name) for name in names]
     rows = None
@@ -94,7 +95,8 @@ def run(given: argparse.Namespace) -> int:
         for option in ("prompts", "verifier"):
             if getattr(given, option) is None:
                 which = names[loaded.index(True)]
-                raise ValueError(f"{which} is taken for a model, which needs --{option}.")
+                kind = "a model" if Path(which).is_dir() else "no file here, so taken for a model"
+                raise ValueError(f"{which} is {kind}, which needs --{option}.")
         rows = held_out(given)
     try:
         found = compare(
@@ -118,20 +120,21 @@ def run(given: argparse.Namespace) -> int:
             log_prompts=given.log_prompts,
         )
     except KeyboardInterrupt:
+        if not any(loaded):
+            raise
         where = shlex.quote(str(given.journals))
-        print(
+        complain(
             f"\npassk-guard compare: stopped. The same command goes on from the journals in "
-            f"{where}.",
-            file=sys.stderr,
+            f"{where}."
         )
         return INTERRUPTED
     if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(_page(found), encoding="utf-8")
-    if given.json:
-        print(json.dumps(found.record(), indent=2))
-    else:
-        _show(found, given)
+        given.out.write_text(found.page(), encoding="utf-8")
+    with as_far_as_read():
+        if given.json:
+            print(json.dumps(found.record(), indent=2, allow_nan=False))
+        else:
+            _show(found, given)
     return found.decision
 
 
@@ -193,7 +196,7 @@ def _show(found: Comparison, given: argparse.Namespace) -> None:
             for one in prompts[:_MOST_NAMED]:
                 counts = f"{one.before}/{one.n_before} -> {one.after}/{one.n_after}"
                 quote = "" if one.text is None else f"  {visible(one.text, 60)}"
-                print(f"  {one.id}  {counts}{quote}")
+                print(f"  {visible(one.id)}  {counts}{quote}")
             if len(prompts) > _MOST_NAMED:
                 print(f"  and {len(prompts) - _MOST_NAMED} more: --json or --out names all")
     print()
@@ -205,13 +208,4 @@ def _show(found: Comparison, given: argparse.Namespace) -> None:
 def _shown(found: Comparison) -> list[PassChange]:
     """Powers of two, and the last."""
     last = found.changes[-1].k
-    return [one for one in found.changes if one.k & (one.k - 1) == 0 or one.k == last][:_MOST_KS]
-
-
-def _page(found: Comparison) -> str:
-    try:
-        return found.page()
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"--out needs {error.name}: pip install 'passk-guard[report]'. --json works without."
-        ) from error
+    return [one for one in found.changes if one.k & (one.k - 1) == 0 or one.k == last]

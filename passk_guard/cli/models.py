@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from passk_guard.prompts.rows import check_texts, rows_from
+from passk_guard.prompts.rows import check_texts, read_lines, rows_from
 from passk_guard.rollouts.hf_policy import HFPolicy
 
 __all__ = ["add_model_options", "held_out", "is_model", "load_policy", "short_name"]
 
+# Names on the hub have dots as well: Qwen2.5-0.5B.
+_OF_FILES = (".jsonl", ".json", ".csv", ".eval", ".parquet", ".gz", ".zst", ".txt", ".html")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -69,7 +71,9 @@ def is_model(name: str) -> bool:
     path = Path(name)
     if path.is_dir():
         return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
-    return not path.exists() and not path.suffix and name.count("/") <= 1
+    if path.exists() or path.suffix.lower() in _OF_FILES:
+        return False
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~"))
 
 
 def load_policy(
@@ -115,7 +119,7 @@ def load_policy(
     if adapter is not None:
         model = _with_adapter(model, adapter)
     return HFPolicy(
-        model.to(device).eval(),
+        _moved(model, device).eval(),
         tokenizer,
         max_completion_length=given.max_completion_length,
         temperature=given.temperature,
@@ -149,15 +153,15 @@ def short_name(*names: str | None) -> str:
 
 def _renamed(path: Path, column: str) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = json.loads(line)
+    for row, number in zip(*read_lines(path, "--prompts"), strict=True):
         if not isinstance(row, dict) or column not in row:
+            has = sorted(row) if isinstance(row, dict) else "none"
             raise ValueError(
-                f"--prompt-column {column}: {path}, line {number}, has no such column."
+                f"--prompt-column {column}: {path}, line {number}, has no such column, it has "
+                f"{has}."
             )
-        rows.append({"prompt": row[column], **{k: v for k, v in row.items() if k != column}})
+        others = {k: v for k, v in row.items() if k not in (column, "prompt")}
+        rows.append({"prompt": row[column], **others})
     return rows
 
 
@@ -187,6 +191,13 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise ValueError(
             f"--adapter {adapter} cannot be loaded: {_first_sentence(error)}"
         ) from error
+
+
+def _moved(model: Any, device: str) -> Any:
+    try:
+        return model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch asserts that it was built for it
+        raise ValueError(f"--device {device} cannot be used: {_first_sentence(error)}") from error
 
 
 def _first_sentence(error: Exception) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 from passk_guard.checkpoints.probe_policy import PolicyProbe, probe_policy
 from passk_guard.cli.models import add_model_options, held_out, load_policy, short_name
+from passk_guard.cli.pages import check_page
 from passk_guard.cli.tables import print_table, print_text
-from passk_guard.cli.usage import INTERRUPTED, told
+from passk_guard.cli.usage import INTERRUPTED, as_far_as_read, complain, told
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.statistics.policy_reading import PolicyReading
 
@@ -58,6 +58,7 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Carry it out."""
+    check_page(given.out)
     journal = given.journal or Path(f"probe-{short_name(given.model, given.adapter)}.jsonl")
     verifier = named_verifier(given.verifier)
     rows = held_out(given)
@@ -82,15 +83,15 @@ def run(given: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         again = f"The same command goes on from {shlex.quote(str(journal))}."
-        print(f"\npassk-guard probe: stopped. {again}", file=sys.stderr)
+        complain(f"\npassk-guard probe: stopped. {again}")
         return INTERRUPTED
     if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(_page(found, given.log_prompts), encoding="utf-8")
-    if given.json:
-        print(json.dumps(found.record(given.log_prompts), indent=2))
-    else:
-        _show(found, given)
+        given.out.write_text(found.page(given.log_prompts), encoding="utf-8")
+    with as_far_as_read():
+        if given.json:
+            print(json.dumps(found.record(given.log_prompts), indent=2, allow_nan=False))
+        else:
+            _show(found, given)
     return 0
 
 
@@ -132,13 +133,3 @@ def _of_ks(reading: PolicyReading) -> list[list[str]]:
         for k in sorted(wanted)
         for one in [reading.pass_at[k - 1]]
     ]
-
-
-def _page(found: PolicyProbe, log_prompts: bool) -> str:
-    try:
-        return found.page(log_prompts)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"--out needs {error.name}: pip install 'passk-guard[report]'. The journal has what "
-            "was sampled: the same command goes on from there."
-        ) from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
-__all__ = ["check_texts", "rows_from"]
+__all__ = ["check_texts", "read_lines", "rows_from"]
 
 _MOST_TRIED = 2000  # chats that go through the template before training
 _KINDS = (
@@ -40,7 +40,7 @@ def rows_from(prompts: Any, name: str = "prompts") -> Sequence[Mapping[str, Any]
     path = None
     if isinstance(prompts, (str, Path)) and str(prompts).endswith(".jsonl"):
         path = Path(prompts)
-        prompts, lines = _read_lines(path, name)
+        prompts, lines = read_lines(path, name)
     found = _table_rows(prompts)
     _check_kind(found, name)
     columns = getattr(found, "column_names", None)
@@ -134,8 +134,16 @@ def _table_rows(prompts: Any) -> Any:
     ]
 
 
-def _read_lines(path: Path, name: str) -> tuple[list[Any], list[int]]:
-    """Rows of a ``.jsonl`` file, and the lines that they stand on."""
+def read_lines(path: Path, name: str) -> tuple[list[Any], list[int]]:
+    """Rows of a ``.jsonl`` file, and the lines that they stand on.
+
+    Args:
+        path: of the file.
+        name: of the argument that names it, for messages.
+
+    Raises:
+        ValueError: it cannot be read, is empty, or a line of it is no row.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -181,6 +189,11 @@ def _check_kind(prompts: Any, name: str) -> None:
         raise ValueError(
             f"{wanted} {got}, which streams its rows, and probes need rows by index. Take some "
             f"into a list, best 512 or more: {argument}=list(itertools.islice(dataset, 2048))."
+        )
+    if isinstance(prompts, Path):
+        raise ValueError(
+            f"{name}={str(prompts)!r} cannot be read: a file of prompts ends in .jsonl and has a "
+            'row per line, such as {"prompt": "1 + 1 =", "answer": "2"}.'
         )
     if isinstance(prompts, str) or not hasattr(prompts, "__getitem__"):
         shown = f" {_short(prompts)}" if isinstance(prompts, str) else ""

@@ -54,10 +54,14 @@ def policy_record(
         if found.cosine is None
         else {**asdict(found.cosine), "said": str(found.cosine)},
         "groups": {label: asdict(group) for label, group in found.groups.items()},
-        "rewards": None if found.rewards is None else list(found.rewards),
+        "rewards": None if found.rewards is None else _finite(found.rewards),
         "conflict": None if not conflicts.prompts else conflict_record(conflicts, rows),
         "picture": {"k": found.k, **_thinned(Snapshot.of(found)).record()},
     }
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _test(test: SignTest) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from passk_guard.statistics.policy_reading import PolicyReading, Verdict
+from passk_guard.statistics.policy_reading import LEAST_SIGNAL, PolicyReading, Verdict
 
 __all__ = ["policy_sentence"]
 
@@ -28,7 +28,8 @@ def policy_sentence(found: PolicyReading) -> str:
         return (
             f"The pass@{found.k} gradient is nil here: pass@{found.k} is {top.value:.3f} (95 %: "
             f"{top.low:.3f} to {top.high:.3f}), and {found.weighted} of {found.prompts} prompts "
-            f"could still raise it. {step} would do next to nothing, to pass@1 or else."
+            "are solved at times, but seldom enough to raise it. "
+            f"{step} would do next to nothing, to pass@1 or else."
         )
     wrong = f"the chance of being wrong is {100 * found.test.chance:.2g} % at most"
     if found.verdict is Verdict.LOWERS:
@@ -37,14 +38,17 @@ def policy_sentence(found: PolicyReading) -> str:
         )
     if found.verdict is Verdict.RAISES:
         return f"{step} would not lower pass@1 here: it raises it, too ({z}; {wrong})."
+    unsure = f"Not sure whether a pass@{found.k} step would lower pass@1 here"
+    if found.weighted < LEAST_SIGNAL:
+        return (
+            f"{unsure}: its gradient rests on {found.weighted} of {found.prompts} prompts, too few "
+            f"to tell the sign. {_settle(found)}"
+        )
     sure = f"sure from {found.test.threshold:.1f} on"
     if not math.isfinite(found.test.threshold):
         sure = "fewer than 32 prompts are never sure"
     leaning = "lower" if found.test.inner < 0 else "raise"
-    return (
-        f"Not sure whether a pass@{found.k} step would lower pass@1 here: if anything it would "
-        f"{leaning} it ({z}; {sure}). {_settle(found)}"
-    )
+    return f"{unsure}: if anything it would {leaning} it ({z}; {sure}). {_settle(found)}"
 
 
 def _settle(found: PolicyReading) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from passk_guard.checks import check_whole
 from passk_guard.errors import ProbeError
 from passk_guard.rollouts.group import RolloutGroup, packed
 from passk_guard.rollouts.plain_sampling import plain_config, plain_sampling
@@ -69,7 +70,7 @@ class HFPolicy:
                 "processing_class= to the trainer, or policy=lambda model: HFPolicy(model, "
                 "tokenizer) to the callback."
             )
-        if not temperature > 0:
+        if not 0 < temperature < float("inf"):
             raise ValueError(
                 f"temperature must be above 0, got {temperature!r}. A policy gradient needs "
                 "sampled rollouts, not greedy ones."
@@ -78,6 +79,7 @@ class HFPolicy:
             raise ValueError(
                 f"max_completion_length must be at least 1, got {max_completion_length!r}."
             )
+        check_whole("rollouts_at_once", rollouts_at_once, 1)
         self.model, self.tokenizer = model, tokenizer
         self._temperature, self._at_once = temperature, rollouts_at_once
         own = getattr(model.generation_config, "max_new_tokens", None)

@@ -206,9 +206,15 @@ class VerifiedPolicy:
             "log_extra": _nothing,  # the probe leaves no trace in the trainer's tables
             "log_metric": _nothing,
         }
-        found = self._verifier(**arguments)
-        if is_async(self._verifier):
-            found = finished(found)
+        try:
+            found = self._verifier(**arguments)
+            if is_async(self._verifier):
+                found = finished(found)
+        except ProbeError:
+            raise
+        except Exception as error:
+            error.add_note(f"The verifier {self._name!r} raised this.")
+            raise
         return torch.tensor(checked_scores(found, len(each), self._name))
 
 

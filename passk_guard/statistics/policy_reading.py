@@ -19,6 +19,7 @@ from passk_guard.statistics.sign_test import SignTest, prompts_needed, sign_test
 from passk_guard.statistics.variance import variance_parts
 
 __all__ = [
+    "LEAST_SIGNAL",
     "GroupReading",
     "PassAtK",
     "PolicyReading",
@@ -27,7 +28,8 @@ __all__ = [
     "read_policy",
 ]
 
-_LEAST_SIGNAL = 4  # prompts with right and wrong rollouts: a U-statistic's variance needs as many
+LEAST_SIGNAL = 4
+"""Prompts with right and wrong rollouts: the variance of a U-statistic needs as many."""
 _NIL = 0.01  # share of the prompts that a pass@k gradient must rest on
 
 
@@ -145,7 +147,7 @@ class PolicyReading:
 
 def has_signal(correct: np.ndarray, n: np.ndarray) -> bool:
     """Whether gradients are worth taking: some prompts have both right and wrong rollouts."""
-    return int(((correct > 0) & (correct < n)).sum()) >= _LEAST_SIGNAL
+    return int(((correct > 0) & (correct < n)).sum()) >= LEAST_SIGNAL
 
 
 def read_policy(
@@ -191,6 +193,8 @@ def read_policy(
     verdict = _verdict(test, weighted, len(c))
     if verdict is Verdict.UNSURE and gramian is not None and test is not None:
         needed = prompts_needed(gramian, weights, test)
+        if needed is not None and weighted < LEAST_SIGNAL:
+            needed = max(needed, math.ceil(len(c) * LEAST_SIGNAL / weighted))
     return PolicyReading(
         k=k,
         verdict=verdict,
@@ -214,8 +218,10 @@ def read_policy(
 def _verdict(test: SignTest | None, weighted: int, prompts: int) -> Verdict:
     if test is None:
         return Verdict.NO_SIGNAL
-    if weighted < max(_LEAST_SIGNAL, _NIL * prompts):
+    if weighted < max(1, _NIL * prompts):
         return Verdict.NIL
+    if weighted < LEAST_SIGNAL:
+        return Verdict.UNSURE
     if test.lowers:
         return Verdict.LOWERS
     return Verdict.RAISES if test.raises else Verdict.UNSURE

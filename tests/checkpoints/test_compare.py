@@ -154,8 +154,45 @@ def test_policies_with_other_vocabularies_are_compared_by_counts():
     a.tokenizer, b.tokenizer = Words("x", "y"), Words("x", "z")
     found = both(a, b)
     assert found.common is None
+    assert any("neither can score the other one's rollouts" in said for said in found.remarks)
     b.tokenizer = Words("x", "y")
     assert both(a, b).common is not None
+
+
+class Templated(BanditPolicy):
+    """Puts a token of its own before each context, as a chat template does."""
+
+    def __init__(self, first, longest=4):
+        super().__init__(200, dim=3, seed=5)
+        self.first, self.settings = first, {"max_completion_length": longest}
+
+    def generate(self, rows, row_ids, n):
+        return [
+            replace(
+                group,
+                input_ids=with_column(group.input_ids, self.first),
+                attention_mask=with_column(group.attention_mask, 1),
+                completion_mask=with_column(group.completion_mask, 0),
+            )
+            for group in super().generate(rows, row_ids, n)
+        ]
+
+    def log_probs(self, input_ids, attention_mask, completion_mask):
+        own = super().log_probs(input_ids[:, 1:], attention_mask[:, 1:], completion_mask[:, 1:])
+        return with_column(own, 0)
+
+
+def with_column(values, first):
+    return torch.cat([torch.full_like(values[:, :1], first), values], 1)
+
+
+@pytest.mark.parametrize(
+    ("other", "common"), [({}, True), ({"first": 2}, False), ({"longest": 3}, False)]
+)
+def test_policies_that_read_the_same_prompt_otherwise_are_compared_by_counts(other, common):
+    """Under another chat template a rollout says nothing of what the second one would say."""
+    found = both(Templated(1), Templated(**{"first": 1, **other}))
+    assert (found.common is not None) is common
 
 
 def test_one_is_loaded_after_the_other_and_journals_are_gone_on_from(tmp_path):

@@ -334,7 +334,7 @@ def test_what_cannot_be_scored_shrinks_n_and_short_prompts_are_left_out():
     assert 3 not in found.row_ids
     assert (found.n == 7).all()
     assert len(found.pass_at) == 6
-    with pytest.raises(ProbeError, match="only 0 of 64 prompts have more than k=4 scored"):
+    with pytest.raises(ProbeError, match="the first 128 rollouts all have no verdict"):
         read(Told(lambda i, n: 0), verifier=lambda completions, **_: [None] * len(completions))
 
 

@@ -92,7 +92,10 @@ def test_what_is_printed_and_written(run, tmp_path):
         (["{a}", "{b}", "--margin", "1"], "margin must lie from 0"),
         (["{a}", "{b}", "--false-discovery", "0"], "false_discovery must lie between"),
         (["{a}", "{b}", "--metric", "acc"], "metric='acc' means nothing for"),
-        (["{a}", "some/model"], "some/model is taken for a model, which needs --prompts"),
+        (
+            ["{a}", "some/model"],
+            "some/model is no file here, so taken for a model, which needs --prompts",
+        ),
         (["{a}", "{empty}"], "is empty"),
         (["{a}", "{other}"], "no prompt is in both"),
         (["{a}", "{broken}"], "line 2"),

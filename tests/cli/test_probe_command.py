@@ -4,6 +4,7 @@ from extras import needs
 
 needs("transformers", "peft", "matplotlib", "html5lib", "math_verify")
 
+import argparse
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from passk_guard.cli.main import main
+from passk_guard.cli.models import held_out
 
 VERIFIER = """
 def verify(completions, answer, **_):
@@ -179,7 +181,9 @@ def test_chats_and_other_columns(probe, place, tmp_path):
         ),
         ({"--verifier": "no_such_module:f"}, "no_such_module cannot be imported"),
         ({"--verifier": "nowhere.py:f"}, "there is no file nowhere.py"),
-        ({"--verifier": "my_verifier:fails"}, "the sandbox is down"),
+        ({"--verifier": "my_verifier:fails"}, "RuntimeError: the sandbox is down"),
+        ({"--verifier": "my_verifier:fails"}, "The verifier 'fails' raised this."),
+        ({"--verifier": "my_verifier:fails"}, "my_verifier.py"),
         ({"--prompt-column": "question"}, "line 1, has no such column"),
         ({"--group-by": "colour"}, "group_by='colour' names no column"),
         ({"-n": "3"}, "num_generations=3 must be above k=4"),
@@ -188,7 +192,11 @@ def test_chats_and_other_columns(probe, place, tmp_path):
         ({"--dtype": "int8"}, "invalid choice: 'int8'"),
         ({"--no-such-option": None}, "unrecognized arguments"),
         ({"--num-prompts": "many"}, "invalid int value: 'many'"),
-        ({"--device": "nowhere"}, "nowhere"),
+        ({"--device": "nowhere"}, "--device nowhere cannot be used"),
+        ({"--device": "meta:x"}, "--device meta:x cannot be used"),
+        ({"--prompts": "my_verifier.py"}, "'my_verifier.py' cannot be read: a file of prompts"),
+        ({"--rollouts-at-once": "0"}, "rollouts_at_once must be a whole number, at least 1"),
+        ({"--temperature": "inf"}, "temperature must be above 0"),
     ],
 )
 def test_bad_input_is_status_3_and_one_sentence(probe, options, said):
@@ -197,6 +205,19 @@ def test_bad_input_is_status_3_and_one_sentence(probe, options, said):
     assert said in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_the_prompt_column_replaces_another_prompt_and_names_bad_lines(place, tmp_path):
+    path = tmp_path / "held_out.jsonl"
+    path.write_text('{"prompt": "old", "question": "new", "answer": "1"}\n')
+    given = argparse.Namespace(prompts=path, prompt_column="question", chat=False)
+    assert held_out(given) == [{"prompt": "new", "answer": "1"}]
+    for text, said in (("{", "line 1, is not JSON"), ('{"prompt": "x"}', r"it has \['prompt'\]")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            held_out(given)
+    with pytest.raises(ValueError, match=r"nowhere\.jsonl' cannot be read"):
+        held_out(argparse.Namespace(**{**vars(given), "prompts": tmp_path / "nowhere.jsonl"}))
 
 
 @pytest.mark.filterwarnings("default::passk_guard.errors.PassKGuardWarning")

@@ -39,7 +39,7 @@ def test_a_record_is_plain_json_and_has_what_the_reading_has():
     ("found", "verdict", "words"),
     [
         ({"right": 0}, Verdict.NO_SIGNAL, "nothing was right in 1024 rollouts"),
-        ({"right": 7}, Verdict.NIL, "could still raise it"),
+        ({"right": 7}, Verdict.NIL, "seldom enough to raise it"),
         ({"right": 2}, Verdict.RAISES, "would not lower pass@1"),
         ({"m": 8}, Verdict.UNSURE, "fewer than 32 prompts are never sure"),
     ],
@@ -48,6 +48,19 @@ def test_each_verdict_has_its_sentence(found, verdict, words):
     what = reading(**found)
     assert what.verdict is verdict
     assert words in policy_sentence(what)
+
+
+def test_a_gradient_of_a_few_prompts_among_few_is_not_called_nil():
+    """Of 32 prompts 3 are a tenth: there is something to gain, and too little to tell its sign."""
+    correct = np.array([2, 2, 2] + [7] * 29)
+    gradients = np.random.default_rng(0).normal(size=(32, 40)) + 1.0
+    few = read_policy(correct, 8, 4, gramian=gradients @ gradients.T)
+    assert few.verdict is Verdict.UNSURE
+    assert few.needed >= 43
+    assert "rests on 3 of 32 prompts, too few to tell the sign" in policy_sentence(few)
+    gradients = np.random.default_rng(0).normal(size=(640, 40)) + 1.0
+    correct = np.array([2, 2, 2] + [7] * 637)
+    assert read_policy(correct, 8, 4, gramian=gradients @ gradients.T).verdict is Verdict.NIL
 
 
 def test_what_would_settle_it_is_said():
