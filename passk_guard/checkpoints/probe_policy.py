@@ -236,7 +236,7 @@ def _look(
     run: HeldOutRun, engine: Any, k: int, prompts: int, early_stop: bool, chance: float
 ) -> tuple[PolicyReading, tuple[int, ...], dict[str, float]]:
     """Sample, and look once, or more often until the sign is sure."""
-    round_ = _round(run, prompts)
+    round_ = _round(run, prompts, early_stop)
     available = min(prompts, run.available)
     sizes = look_sizes(available, run.at_once) if early_stop else [available]
     seconds, seen = {"sampling": 0.0, "gradients": 0.0}, []
@@ -269,12 +269,14 @@ def _look(
     return reading, tuple(seen), seconds
 
 
-def _round(run: HeldOutRun, prompts: int) -> int:
+def _round(run: HeldOutRun, prompts: int, early_stop: bool) -> int:
     """The first reading of so many prompts is a round; another of the same ones is no new look."""
     rounds: dict[Any, int] = {}
     for record in run.readings:
-        rounds.setdefault(record.get("settings", {}).get("num_prompts"), len(rounds) + 1)
-    return rounds.get(prompts, len(rounds) + 1)
+        used = record.get("settings", {})
+        key = used.get("num_prompts"), used.get("early_stop")
+        rounds.setdefault(key, len(rounds) + 1)
+    return rounds.get((prompts, early_stop), len(rounds) + 1)
 
 
 def _gramian(

@@ -234,6 +234,8 @@ def test_more_prompts_continue_a_probe_and_spend_what_is_left(tmp_path):
     assert (more.reading.correct[:32] == first.reading.correct).all()
     assert first.reading.test.chance == pytest.approx(0.04)
     assert more.reading.test.chance == pytest.approx(0.008)
+    early = read(num_prompts=64, journal=tmp_path / "probe.jsonl", early_stop=True)
+    assert early.reading.test.chance == pytest.approx(0.0016)  # other looks: another round
 
 
 def test_early_looks_are_at_128_prompts_and_more():
