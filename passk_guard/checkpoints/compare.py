@@ -52,8 +52,9 @@ def compare(
       prompts;
     * a policy, which is sampled on ``prompts`` now; or a :class:`LazyPolicy`.
 
-    Where both are policies that read prompts alike, the first one's rollouts are scored under both. If
-    the two are close, that gives the change of pass@1 with far less noise, and decides::
+    Where both are policies that read 200 prompts or more alike, the first one's rollouts are scored
+    under both. If the two are close, that gives the change of pass@1 with far less noise, and
+    decides::
 
         from passk_guard import compare
 
