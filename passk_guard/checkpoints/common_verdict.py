@@ -14,10 +14,12 @@ def with_common(found: Comparison, common: CommonRollouts) -> Comparison:
     """A comparison that rests on the first one's rollouts, scored under both, if that is allowed.
 
     Its interval of the change of pass@1 is many times narrower than that of counts, so it decides.
-    Where the two are too far apart, the counts decide as they did.
+    Where it is not, or where the two are too far apart, the counts decide as they did.
     """
-    if not common.allowed:
-        said = f"On common rollouts nothing can be said: {common.why_not}. Counts decide."
+    counts = found.pass_at_1
+    if not common.allowed or common.high - common.low >= counts.high - counts.low:
+        why = common.why_not or "they give a wider interval than counts do"
+        said = f"On common rollouts nothing can be said: {why}. Counts decide."
         return replace(found, common=common, remarks=(*found.remarks, said))
     figures = (
         f"a change of {100 * common.change:+.2f} points (95 %: {100 * common.low:+.2f} to "

@@ -16,7 +16,7 @@ from passk_guard.prompts.identity import prompt_text
 from passk_guard.prompts.rows import rows_from
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
-from passk_guard.rollouts.scores import score
+from passk_guard.rollouts.scores import score_all
 from passk_guard.rollouts.verifier import verifier_name
 from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
 
@@ -51,13 +51,13 @@ class Sampled:
     Attributes:
         counts: of them.
         groups: the ``m`` prompts' rollouts that have a verdict.
-        scores: ``m`` log-probs under the policy itself; ``None`` without signal.
+        scores: ``m`` log-probs under the policy itself, or under the one beside it.
         reads: what its tokens mean, how long answers may be, and the tokens of each prompt.
     """
 
     counts: Counts
     groups: list[RolloutGroup]
-    scores: list[Tensor | None]
+    scores: list[Tensor]
     reads: tuple[Any, ...]
 
 
@@ -114,7 +114,7 @@ class Sampler:
             self._settings["progress"]("scoring", 0, 0)
             with run.isolated(3):
                 whose = groups if other is None else other.groups
-                scores = score(run.policy, whose, self._micro_batch)
+                scores = score_all(run.policy, whose, self._micro_batch)
         return Sampled(counts, groups, scores, reads)
 
 

@@ -4,6 +4,10 @@ Rollouts of A, scored under A and under B, give the change of pass@1 by importan
 baseline (:mod:`passk_guard.statistics.paired_drift`): the luck of the draw is in both. That holds
 as far as B gives weight to what A says. Two figures tell whether it does: the effective sample size
 of the ratios, and their mean, which is 1 where A has said everything that B would.
+
+Prompts on which A is always right, or never, count in both figures: A's rollouts cannot show what
+B does there instead, only that B would not say them. Whatever B says that A never said may be right
+or wrong: the lower end takes all of it for wrong, the upper end for right.
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.statistics.interval import Z95
-from passk_guard.statistics.paired_drift import paired_change
+from passk_guard.statistics.paired_drift import PairedChange, paired_change
 
 __all__ = ["CommonRollouts", "common_rollouts"]
 
+_FEWEST = 200  # prompts: of a kind that is rarer than 2 in 100 there may be none among fewer
 _SURE = 3.0
 _MASS = 0.05
 
@@ -32,10 +37,10 @@ class CommonRollouts:
     Attributes:
         change: of pass@1.
         se: its standard error, over prompts.
-        low, high: its 95 % interval.
+        low, high: its 95 % interval, which allows for what A never said.
         effective_sample_size: of the ratios, as a share of the rollouts.
         mass: mean ratio; 1 where A's rollouts cover what B says.
-        mass_se: its standard error.
+        mass_se: its standard error, over prompts.
         prompts: that it rests on.
         allowed: whether all this says anything of B.
         why_not: if not.
@@ -55,27 +60,31 @@ class CommonRollouts:
 
 def common_rollouts(
     groups: Sequence[RolloutGroup],
-    under_a: Sequence[Tensor | None],
-    under_b: Sequence[Tensor | None],
+    under_a: Sequence[Tensor],
+    under_b: Sequence[Tensor],
 ) -> CommonRollouts:
     """Change of pass@1 on rollouts that A has sampled.
 
     Args:
         groups: ``m`` prompts, sampled by A.
-        under_a: ``(n, L)`` log-probs per prompt under A; ``None`` where there is no signal.
+        under_a: ``(n, L)`` log-probs per prompt under A, also where there is no signal.
         under_b: the same under B.
     """
+    few = f"they take {_FEWEST} prompts with two verdicts or more, and there are {len(groups)}"
+    if len(groups) < 2:
+        return CommonRollouts(0.0, 0.0, -1.0, 1.0, 1.0, 1.0, 0.0, len(groups), False, few)
     found = paired_change(groups, under_a, under_b)
     ratios = [
         ((b - a).double() * group.completion_mask.cpu().bool()).sum(-1).exp()
         for group, a, b in zip(groups, under_a, under_b, strict=True)
-        if a is not None and b is not None
     ]
-    means = torch.stack([ratio.mean() for ratio in ratios]) if ratios else torch.ones(1)
-    mass = float(means.mean())
-    mass_se = float(means.std() / math.sqrt(len(means))) if len(means) > 1 else 0.0
+    means = torch.stack([ratio.mean() for ratio in ratios])
+    mass, mass_se = float(means.mean()), float(means.std() / math.sqrt(len(means)))
+    low, high = _interval(found, groups, means)
     why_not = ""
-    if not ratios:
+    if len(groups) < _FEWEST:
+        why_not = few
+    elif not any(group.has_signal for group in groups):
         why_not = "no prompt was solved sometimes but not always"
     elif not found.exact:
         why_not = (
@@ -90,8 +99,8 @@ def common_rollouts(
     return CommonRollouts(
         change=found.change,
         se=found.se,
-        low=found.change - Z95 * found.se,
-        high=found.change + Z95 * found.se,
+        low=low,
+        high=high,
         effective_sample_size=found.effective_sample_size,
         mass=mass,
         mass_se=mass_se,
@@ -99,3 +108,22 @@ def common_rollouts(
         allowed=not why_not,
         why_not=why_not,
     )
+
+
+def _interval(
+    found: PairedChange, groups: Sequence[RolloutGroup], means: Tensor
+) -> tuple[float, float]:
+    """Around the change as it is, and as it would be if all that A never said were wrong, or right.
+
+    With ``ρ̄_i`` the mean ratio of a prompt, B says the share ``1 - ρ̄_i`` more, or less, beyond A's
+    rollouts. The baseline ``r̄_i`` took it for worth as much as the others; wrong, it is worth
+    ``r̄_i`` less, and right ``1 - r̄_i`` more.
+    """
+    rates = torch.tensor([group.correct / group.n for group in groups], dtype=torch.float64)
+    change, beyond = found.per_prompt, 1 - means
+    worst, best = change - rates * beyond, change + (1 - rates) * beyond
+    ends = [
+        (float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values)))
+        for values in (change, worst, best)
+    ]
+    return min(value - half for value, half in ends), max(value + half for value, half in ends)

@@ -244,7 +244,7 @@ def test_five_thousand_prompts_take_no_time_and_little_memory(mixed):
     took = time.process_time() - start
     assert found.decision == 1
     assert len(found.lost) > 100
-    assert took < 12 * yardstick, (took, yardstick)
+    assert took < 40 * yardstick, (took, yardstick)  # the slow ways take hundreds
     if mixed:
         return  # tracing takes its time
     tracemalloc.start()

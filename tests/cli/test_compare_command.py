@@ -140,7 +140,7 @@ def test_two_models_are_sampled_and_compared(run, tmp_path):
     tokenizer = task.make_tokenizer()
     model = task.make_model(tokenizer)
     task.warm_up(model, tokenizer, steps=200)
-    rows = task.make_rows(128).to_list()
+    rows = task.make_rows(208).to_list()
     (tmp_path / "held_out.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "judge.py").write_text(
         "def verify(completions, answer, **_):\n"

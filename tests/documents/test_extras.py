@@ -22,6 +22,7 @@ STARTED = {  # what is imported by commands and by the package as it runs
     "test_terminal_progress": {"rich"},
     "test_readme_and_examples": {"matplotlib"},
     "test_compare_command": {"matplotlib"},
+    "test_pages": {"jinja2", "matplotlib"},
     "test_probe_command": {"matplotlib", "math_verify"},
     "test_release_gate": {"matplotlib"},
     "test_report": {"matplotlib"},

@@ -1,13 +1,15 @@
 """A change of pass@1 on rollouts that both policies score, against the exact one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from tiny import BanditPolicy
 
-from passk_guard.rollouts.scores import score
+from passk_guard import RolloutGroup
+from passk_guard.rollouts.scores import score_all
 from passk_guard.statistics.common_rollouts import common_rollouts
 
 ROWS = list(range(200))
@@ -30,7 +32,7 @@ def moved(size, seed=0):
 def read(a, b, n=16, seed=0):
     torch.manual_seed(seed)
     groups = a.generate([{}] * len(ROWS), ROWS, n)
-    return common_rollouts(groups, score(a, groups), score(b, groups)), groups
+    return common_rollouts(groups, score_all(a, groups), score_all(b, groups)), groups
 
 
 @pytest.mark.parametrize("size", [0.02, 0.1])
@@ -60,9 +62,9 @@ def test_what_the_first_one_never_said_is_missed_and_noticed():
     a, _ = moved(0.0)
     torch.manual_seed(0)
     groups = a.generate([{}] * len(ROWS), ROWS, 16)
-    under_a = score(a, groups)
+    under_a = score_all(a, groups)
     under_b = [
-        None if one is None else one + math.log(0.8) * group.completion_mask
+        one + math.log(0.8) * group.completion_mask
         for one, group in zip(under_a, groups, strict=True)
     ]
     found = common_rollouts(groups, under_a, under_b)
@@ -74,7 +76,69 @@ def test_what_the_first_one_never_said_is_missed_and_noticed():
 def test_without_a_signal_nothing_is_said():
     a, b = moved(0.1)
     _, groups = read(a, b)
-    found = common_rollouts(groups, [None] * 200, [None] * 200)
+    right = [replace(group, success=torch.ones(16)) for group in groups]
+    found = common_rollouts(right, score_all(a, right), score_all(b, right))
     assert not found.allowed
     assert found.change == 0.0
     assert "solved sometimes" in found.why_not
+
+
+@pytest.mark.parametrize("prompts", [0, 1, 2, 199])
+def test_on_few_prompts_nothing_is_said(prompts):
+    a, b = moved(0.02)
+    _, groups = read(a, b)
+    few = groups[:prompts]
+    found = (
+        common_rollouts(few, score_all(a, few), score_all(b, few))
+        if few
+        else (common_rollouts([], [], []))
+    )
+    assert not found.allowed
+    assert f"they take 200 prompts with two verdicts or more, and there are {prompts}" in (
+        found.why_not
+    )
+
+
+def binary(p, q, n, rng):
+    """Rollouts of one token, right with ``p`` under A and ``q`` under B, scored under both."""
+    right = rng.random((len(p), n)) < p[:, None]
+    one = torch.ones(n, 1, dtype=torch.long)
+    groups = [
+        RolloutGroup(i, one, one, one, torch.from_numpy(own).float()) for i, own in enumerate(right)
+    ]
+    scores = [
+        [
+            torch.from_numpy(row)[:, None]
+            for row in np.log(np.where(right, x[:, None], 1 - x[:, None]))
+        ]
+        for x in (p, q)
+    ]
+    return common_rollouts(groups, *scores)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_a_fall_where_the_first_one_is_always_right_is_never_taken_for_none(share):
+    """A has no wrong rollout there, so the baseline makes nothing of B's being wrong."""
+    rng = np.random.default_rng(0)
+    p = np.r_[np.full(300, 1 - 1e-9), np.linspace(0.1, 0.9, 100)]
+    q = np.where(np.arange(400) < share * 400, 0.01, p)
+    found = binary(p, q, 16, rng)
+    truth = float((q - p).mean())
+    assert not found.allowed or found.low < truth
+    assert found.change > truth / 2  # the estimate by itself does not see it
+    same = binary(p, p, 16, rng)
+    assert same.allowed
+    assert same.low == same.high == 0.0
+
+
+def test_the_interval_covers_the_change_of_the_population():
+    """Prompts are drawn anew; a tenth of them fall by much."""
+    rng, inside, allowed = np.random.default_rng(1), 0, 0
+    for _ in range(60):
+        p = rng.beta(0.6, 0.6, 200).clip(1e-6, 1 - 1e-6)
+        odds = p / (1 - p) * np.where(rng.random(200) < 0.1, np.exp(-1.0), 1.0)
+        found = binary(p, odds / (1 + odds), 16, rng)
+        inside += found.low < -0.0133 < found.high
+        allowed += found.allowed
+    assert allowed == 60
+    assert inside >= 51  # of 57 expected, less 3.5 standard deviations
