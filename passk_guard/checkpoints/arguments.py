@@ -104,6 +104,14 @@ def check_policy(policy: Any, verifier: Any) -> None:
             f"{type(policy).__name__} without {', '.join(missing)}. Of a model and its tokenizer "
             "HFPolicy(model, tokenizer) makes one."
         )
+    first = (
+        next(iter(policy.parameters()), ("", None)) if hasattr(policy, "parameters") else ("", 0)
+    )
+    if not (isinstance(first, tuple) and len(first) == 2):
+        raise ValueError(
+            f"policy.parameters() must give pairs of name and parameter, as a module's "
+            f"named_parameters() does, got {type(first).__name__}."
+        )
     if verifier is None and isinstance(policy, HFPolicy):
         raise ValueError(
             "verifier is missing: HFPolicy samples, but does not know what is right. Give "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from passk_guard.checkpoints.arguments import (
     FEWEST,
@@ -176,6 +177,8 @@ def probe_policy(
         ValueError: an argument is unusable, or the journal is another probe's.
         ProbeError: verifier or policy gave what cannot be used; the journal keeps what was sampled.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("probe_policy takes gradients: call it outside torch.inference_mode().")
     n = check_probe(k, num_generations, num_prompts, chance)
     check_run(prompts_at_once, success_threshold, group_by, seed, micro_batch)
     check_policy(policy, verifier)
@@ -282,6 +285,6 @@ def _round(run: HeldOutRun, prompts: int, early_stop: bool) -> int:
 def _gramian(
     run: HeldOutRun, engine: Any, groups: Sequence[RolloutGroup], look: int
 ) -> np.ndarray | None:
-    with run.isolated(2, look):
+    with run.isolated(2, look), torch.enable_grad():  # an evaluation may be under no_grad
         found = engine.gramian(groups, (run.seed, look))
     return None if found is None else np.asarray(found.double().numpy())

@@ -141,6 +141,8 @@ class VerifiedPolicy:
         together = all_or_none(runs_together(parameters))
         with together, self._autocast(), kept_modes(self._module):
             groups = self._policy.generate(rows, row_ids, n, *more)
+        if len(groups) != len(rows):
+            raise ProbeError(f"the policy gave {len(groups)} groups for {len(rows)} prompts")
         groups, rows = groups[: len(rows) - filled], rows[: len(rows) - filled]
         if self._verifier is None:
             return groups

@@ -1,4 +1,4 @@
-"""One journal, one probe at a time; and what a verifier may score with."""
+"""What a probe refuses before it samples; one journal, one probe at a time."""
 
 import json
 
@@ -132,6 +132,32 @@ def test_what_the_comparison_would_refuse_is_said_before_sampling(wrong, said):
     policy = NeverSampled(32)
     with pytest.raises(ValueError, match=said):
         compare(policy, policy, prompts=ROWS, num_generations=4, progress=silent, **wrong)
+
+
+class Plain(BanditPolicy):
+    def parameters(self, recurse=True):
+        return [self.weight]
+
+
+class TooFew(BanditPolicy):
+    def generate(self, rows, row_ids, n):
+        return super().generate(rows, row_ids, n)[1:]
+
+
+def test_a_policy_of_ones_own_that_is_not_quite_one_is_told_what_is_wrong():
+    with pytest.raises(ValueError, match="must give pairs of name and parameter"):
+        probe_policy(Plain(32), ROWS, k=2, progress=silent)
+    with pytest.raises(ProbeError, match="the policy gave 31 groups for 32 prompts"):
+        probe_policy(TooFew(32), ROWS, k=2, progress=silent)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"outside torch\.inference_mode"):
+        probe_policy(BanditPolicy(32), ROWS, k=2, progress=silent)
+
+
+def test_under_no_grad_it_finds_the_same():
+    found = probe_policy(BanditPolicy(32), ROWS, k=2, progress=silent)
+    with torch.no_grad():
+        again = probe_policy(BanditPolicy(32), ROWS, k=2, progress=silent)
+    assert found.reading.test == again.reading.test
 
 
 def test_fewer_than_four_prompts_are_called_so():
