@@ -43,54 +43,49 @@ def compare(
 ) -> Comparison:
     """Compare two checkpoints, prompt by prompt: pass@k for every k, what was lost and what won.
 
-        Each side is one of
+    Each side is one of
 
-        * the path of a file of counts, of the journal of a probe, or of what lm-evaluation-harness,
-          inspect_ai, lighteval or verl wrote (see :func:`passk_guard.counts.read_counts`);
-        * :class:`~passk_guard.counts.Counts`, a :class:`~passk_guard.PolicyProbe`, a mapping
-          ``{prompt_id: (correct, n)}``, or a pair of arrays ``(correct, n)`` in the order of the
-          prompts;
-        * a policy, which is sampled on ``prompts`` now; or a :class:`LazyPolicy`.
+    * the path of a file of counts, of the journal of a probe, or of what lm-evaluation-harness,
+      inspect_ai, lighteval or verl wrote (see :func:`passk_guard.counts.read_counts`);
+    * :class:`~passk_guard.counts.Counts`, a :class:`~passk_guard.PolicyProbe`, a mapping
+      ``{prompt_id: (correct, n)}``, or a pair of arrays ``(correct, n)`` in the order of the
+      prompts;
+    * a policy, which is sampled on ``prompts`` now; or a :class:`LazyPolicy`.
 
-    <<<<<<< HEAD
-        Where both are policies that read prompts alike, the first one's rollouts are scored under both.
-        If the two are close, that gives the change of pass@1 with far less noise, and decides::
-    =======
-        Where both are policies that read 200 prompts or more alike, the first one's rollouts are scored
-        under both. If the two are close, that gives the change of pass@1 with far less noise, and
-        decides::
-    >>>>>>> review
+    Where both are policies that read 200 prompts or more alike, the first one's rollouts are scored
+    under both. If the two are close, that gives the change of pass@1 with far less noise, and
+    decides::
 
-            from passk_guard import compare
+        from passk_guard import compare
 
-            found = compare("before.jsonl", "after.jsonl")
-            print(found.sentence)
-            found.decision  # 0 held, 1 fell, 2 not enough data
+        found = compare("before.jsonl", "after.jsonl")
+        print(found.sentence)
+        found.decision  # 0 held, 1 fell, 2 not enough data
 
-        Args:
-            a: the checkpoint before.
-            b: the checkpoint after.
-            prompts: held-out rows, where a side is a policy.
-            verifier: ``f(prompts, completions, **columns) -> list of scores``, likewise.
-            tolerance: fall of pass@1 that is accepted; .01 is one point.
-            ks: tries to report; by default every k that half of the prompts have rollouts for.
-            margin: change of a prompt's pass@1 that does not make it lost or won.
-            false_discovery: share of the prompts named as lost, and as won, that may be wrong.
-            num_generations: rollouts per prompt of a policy.
-            num_prompts: prompts to sample a policy on; by default all.
-            prompts_at_once: prompts per batch.
-            success_threshold: score from which a rollout is right.
-            group_by: a column of ``prompts``: the change within each group, too.
-            seed: of the order of the prompts, and of sampling.
-            micro_batch: rollouts per forward; by default what makes 16 384 tokens.
-            log_prompts: quote lost and won prompts by their text, where it is known.
-            verifier_timeout: seconds after which a hanging verifier is reported.
-            names: what the two are called; by default their files', their models', or a and b.
-            progress: told where it stands; by default a bar where a terminal or a notebook shows one.
+    Args:
+        a: the checkpoint before.
+        b: the checkpoint after.
+        prompts: held-out rows, where a side is a policy.
+        verifier: ``f(prompts, completions, **columns) -> list of scores``, likewise.
+        tolerance: fall of pass@1 that is accepted; .01 is one point.
+        ks: tries to report; by default every k that half of the prompts have rollouts for.
+        margin: change of a prompt's pass@1 that does not make it lost or won.
+        false_discovery: share of the prompts named as lost, and as won, that may be wrong.
+        num_generations: rollouts per prompt of a policy.
+        num_prompts: prompts to sample a policy on; by default all.
+        prompts_at_once: prompts per batch.
+        success_threshold: score from which a rollout is right.
+        group_by: a column of ``prompts``: the change within each group, too.
+        seed: of the order of the prompts, and of sampling.
+        micro_batch: rollouts per forward; by default what makes 16 384 tokens.
+        log_prompts: quote lost and won prompts by their text, where it is known.
+        verifier_timeout: seconds after which a hanging verifier is reported.
+        names: what the two are called; by default their files', their models', or a and b.
+        progress: told where it stands; by default a bar where a terminal or a notebook shows one.
 
-        Raises:
-            ValueError: an argument or a file is unusable, or no prompt is on both sides.
-            ProbeError: verifier or policy gave what cannot be used.
+    Raises:
+        ValueError: an argument or a file is unusable, or no prompt is on both sides.
+        ProbeError: verifier or policy gave what cannot be used.
     """
     if names is not None and (isinstance(names, str) or len(names) != 2):
         raise ValueError(f"names must be two, such as ('before', 'after'), got {names!r}.")
