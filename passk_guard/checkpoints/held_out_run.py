@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from passk_guard.checkpoints.probe_journal import ProbeJournal
+from passk_guard.checkpoints.verifier_code import verifier_code
 from passk_guard.checkpoints.weights import weights_fingerprint
 from passk_guard.errors import ProbeError
 from passk_guard.prompts.identity import prompt_ids, prompt_text
@@ -93,6 +94,7 @@ class HeldOutRun:
             "weights": weights_fingerprint(policy),
             "prompts": pool.fingerprint,
             "verifier": "the policy's own" if verifier is None else verifier_name(verifier),
+            "verifier_code": None if verifier is None else verifier_code(verifier),
             "n": n,
             "success_threshold": threshold,
             "prompts_at_once": at_once,

@@ -9,6 +9,7 @@ from tiny import BanditPolicy
 from passk_guard import compare
 from passk_guard.checkpoints.probe_journal import ProbeJournal
 from passk_guard.checkpoints.probe_policy import probe_policy
+from passk_guard.cli.verifiers import named_verifier
 from passk_guard.errors import ProbeError
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.progress import silent
@@ -158,6 +159,28 @@ def test_under_no_grad_it_finds_the_same():
     with torch.no_grad():
         again = probe_policy(BanditPolicy(32), ROWS, k=2, progress=silent)
     assert found.reading.test == again.reading.test
+
+
+HEAD = "def verify(completions, **_):\n    return "
+VERIFIERS = {
+    "as it was": f"{HEAD}[float(c == '1') for c in completions]\n",
+    "commented": f"{HEAD}[float(c == '1')  # the right one\n            for c in completions]\n",
+    "mended": f"{HEAD}[float(c != '1') for c in completions]\n",
+}
+
+
+def test_a_verifier_that_was_mended_does_not_get_its_old_verdicts(tmp_path):
+    def verifier(text):
+        path = tmp_path / f"{text.replace(' ', '_')}.py"
+        path.write_text(VERIFIERS[text])
+        return named_verifier(f"{path}:verify")
+
+    settings = {"k": 2, "progress": silent, "journal": tmp_path / "probe.jsonl"}
+    found = probe_policy(Scored(32, seed=5), ROWS, verifier("as it was"), **settings)
+    again = probe_policy(Scored(32, seed=5), ROWS, verifier("commented"), **settings)
+    assert again.reading.correct.tolist() == found.reading.correct.tolist()
+    with pytest.raises(ValueError, match="another probe: verifier_code"):
+        probe_policy(Scored(32, seed=5), ROWS, verifier("mended"), **settings)
 
 
 def test_fewer_than_four_prompts_are_called_so():

@@ -110,10 +110,13 @@ def test_closed_outputs_do_not_matter(files, monkeypatch):
 
 @pytest.mark.long
 def test_ctrl_c_before_anything_is_sampled_is_no_answer(files, tmp_path):
-    (tmp_path / "slow.py").write_text("import time\nprint(1, flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "slow.py").write_text("import time\nprint(1, flush=True)\ntime.sleep(30)\n")
     running = subprocess.Popen(
         [*COMMAND, "compare", files[0], "some/model", *held_out(tmp_path, "slow.py")],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert running.stdout.readline() == "1\n"  # the verifier's module is being imported
     running.send_signal(signal.SIGINT)
