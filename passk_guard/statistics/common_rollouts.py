@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
-from passk_guard.statistics.interval import Z95
+from passk_guard.statistics.mean_interval import mean_interval
 from passk_guard.statistics.paired_drift import PairedChange, paired_change
 
 __all__ = ["CommonRollouts", "common_rollouts"]
@@ -122,8 +122,8 @@ def _interval(
     rates = torch.tensor([group.correct / group.n for group in groups], dtype=torch.float64)
     change, beyond = found.per_prompt, 1 - means
     worst, best = change - rates * beyond, change + (1 - rates) * beyond
+    # The change of a prompt lies within these bounds, which its estimate may leave by a little.
     ends = [
-        (float(values.mean()), Z95 * float(values.std()) / math.sqrt(len(values)))
-        for values in (change, worst, best)
+        mean_interval(values.clamp(-1, 1).numpy(), -1.0, 1.0) for values in (change, worst, best)
     ]
-    return min(value - half for value, half in ends), max(value + half for value, half in ends)
+    return min(low for low, _ in ends), max(high for _, high in ends)
