@@ -56,7 +56,6 @@ class HeldOutRun:
     Attributes:
         policy: verified.
         remarks: sentences on what was found on the way.
-        sampled: prompts that this run has sampled; the others were in the journal.
 
     Raises:
         ValueError: the journal is another probe's, or the policy cannot sample these rows.
@@ -84,7 +83,7 @@ class HeldOutRun:
         self._ids = prompt_ids(rows)
         model = getattr(policy, "model", None)
         module = model if isinstance(model, nn.Module) else None
-        self._kept = module or _held(policy)
+        self._kept = _held(policy) if module is None else module
         self.policy = VerifiedPolicy(policy, verifier, threshold, timeout=timeout, module=module)
         pool = HeldOutPool(rows, seed)
         with self.isolated(0):
@@ -102,7 +101,7 @@ class HeldOutRun:
             **getattr(policy, "settings", {}),
         }
         self._journal = _opened(journal, settings)
-        self.remarks, self.sampled = self._remarks(journal), 0
+        self.remarks = self._remarks(journal)
 
     @property
     def groups(self) -> list[RolloutGroup]:
@@ -160,7 +159,6 @@ class HeldOutRun:
                 )
             groups = [group.on_cpu() for group in without_completions(found)]
             everywhere(partial(self._journal.add, groups, [self._facts(i) for i in ids]))
-            self.sampled += len(ids)
         self._progress(SAMPLING, wanted, wanted)
         return self.groups[:wanted]
 

@@ -592,6 +592,14 @@ def test_coverage_of_the_intervals_of_a_comparison():
     assert f"need not hold one of them ({worst:.1f} % at worst)" in CHECKPOINTS
 
 
+def test_coverage_on_common_rollouts():
+    cells = figures("common_coverage.json")
+    least = 100 * min(cell["inside"] for cell in cells.values())
+    assert f"over {len(cells)} combinations of population and size" in CHECKPOINTS
+    assert f"it held the truth in {least:.1f} % of the draws at least" in CHECKPOINTS
+    assert min(cell["plain"] for cell in cells.values()) == 0  # "in none of them at worst"
+
+
 def test_prompts_that_were_lost():
     found = figures("compare_power.json")
     named = {name: cell for name, cell in found.items() if "candidates: wrong" in cell}
