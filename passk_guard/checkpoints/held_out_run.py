@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from passk_guard.rollouts.sampling import FitRows
 from passk_guard.rollouts.verified_again import without_completions
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.rollouts.verifier import verifier_name
-from passk_guard.runtime.isolation import isolated
+from passk_guard.runtime.isolation import isolated, kept_modes
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress
 
@@ -84,6 +84,7 @@ class HeldOutRun:
         model = getattr(policy, "model", None)
         module = model if isinstance(model, nn.Module) else None
         self._kept = _held(policy) if module is None else module
+        self._own = _module(policy)
         self.policy = VerifiedPolicy(policy, verifier, threshold, timeout=timeout, module=module)
         pool = HeldOutPool(rows, seed)
         with self.isolated(0):
@@ -130,10 +131,14 @@ class HeldOutRun:
         """What the prompt is called in files."""
         return self._ids[row]
 
-    def isolated(self, *seed: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def isolated(self, *seed: int) -> Iterator[None]:
         """A context with random numbers of its own, which leaves no trace."""
         number = int(np.random.SeedSequence([self.seed, *seed]).generate_state(1)[0])
-        return isolated(self._kept, seed=number)
+        with isolated(self._kept, seed=number), kept_modes(self._own):
+            if self._own is not None:
+                self._own.eval()
+            yield
 
     def sample_upto(self, prompts: int) -> list[RolloutGroup]:
         """The first so many prompts' rollouts, those that are missing sampled now.
@@ -199,6 +204,11 @@ def _opened(path: Path | None, settings: Mapping[str, Any]) -> ProbeJournal:
     journal.groups, journal.readings = found[0].groups, found[0].readings
     journal.dropped = found[0].dropped
     return journal
+
+
+def _module(policy: Any) -> nn.Module | None:
+    """The policy itself, where it has a mode of its own: to train, or not."""
+    return policy if isinstance(policy, nn.Module) else None
 
 
 def _held(policy: Any) -> nn.Module:

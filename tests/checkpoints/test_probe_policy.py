@@ -295,6 +295,18 @@ def test_the_policy_and_random_numbers_are_left_as_they_were():
     assert torch.equal(policy.weight.grad, torch.ones_like(policy.weight))
 
 
+def test_a_policy_that_is_a_module_samples_in_eval_mode_and_trains_on():
+    class Modes(Fixed):
+        def generate(self, rows, row_ids, n):
+            modes.append(self.training)
+            return super().generate(rows, row_ids, n)
+
+    modes, policy = [], Modes(lambda i, n: 1 + i % 2)
+    read(policy)
+    assert set(modes) == {False}
+    assert policy.training
+
+
 class Told(Fixed):
     """Leaves the verdict to a verifier."""
 
