@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from passk_guard.checkpoints.comparison import Comparison
+from passk_guard.checkpoints.verdict import decision_code, in_points
 from passk_guard.statistics.common_rollouts import CommonRollouts
 
 __all__ = ["with_common"]
@@ -26,13 +27,13 @@ def with_common(found: Comparison, common: CommonRollouts) -> Comparison:
         f"{100 * common.high:+.2f}) on {common.prompts:,} prompts, from rollouts of {found.a} that "
         f"both score (effective sample size {common.effective_sample_size:.0%})."
     )
-    accepted = f"{100 * found.tolerance:g} point{'' if found.tolerance == 0.01 else 's'}"
-    if common.low > -found.tolerance:
-        decision, said = 0, f"pass@1 did not fall by {accepted} or more"
-    elif common.high < -found.tolerance:
-        decision, said = 1, f"pass@1 fell by more than {accepted}"
-    else:
-        decision, said = 2, f"Not enough data to tell whether pass@1 fell by {accepted}"
+    accepted = in_points(found.tolerance)
+    decision = decision_code(common.low, common.high, found.tolerance)
+    said = (
+        f"pass@1 did not fall by {accepted} or more",
+        f"pass@1 fell by more than {accepted}",
+        f"Not enough data to tell whether pass@1 fell by {accepted}",
+    )[decision]
     return replace(
         found, common=common, decision=decision, needed=None, sentence=f"{said}: {figures}"
     )

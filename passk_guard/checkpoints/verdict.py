@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from passk_guard.statistics.paired_counts import PassChange
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "decide", "decision_code", "in_points"]
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,31 @@ def decide(change: PassChange, a: str, b: str, tolerance: float) -> Decision:
     0
     """
     needed = _needed(change, tolerance)
-    accepted = _points(tolerance)
+    accepted = in_points(tolerance)
     figures = (
         f"{_share(change.before)} in {a}, {_share(change.after)} in {b}, a change of "
         f"{100 * change.change:+.1f} points (95 %: {100 * change.low:+.1f} to "
         f"{100 * change.high:+.1f}) on {change.prompts:,} prompts."
     )
-    if change.low > -tolerance:
+    code = decision_code(change.low, change.high, tolerance)
+    if code == 0:
         if change.low > 0:
             said = "pass@1 rose"
         elif change.high < 0:
             said = f"pass@1 fell, but by less than the {accepted} that are accepted"
         else:
             said = f"pass@1 did not fall by {accepted} or more"
-        return Decision(0, f"{said}: {figures}", needed)
-    if change.high < -tolerance:
+        return Decision(code, f"{said}: {figures}", needed)
+    if code == 1:
         more = f" by more than {accepted}" if tolerance else ""
-        return Decision(1, f"pass@1 fell{more}: {figures}", needed)
+        return Decision(code, f"pass@1 fell{more}: {figures}", needed)
     said = "Not enough data to tell whether pass@1 fell"
     if tolerance:
         said += f" by {accepted}"
         if change.high < 0:
             said = f"pass@1 fell, but not enough data to tell whether by {accepted}"
     hint = f" Had nothing changed, {needed:,} such prompts would tell." if needed else ""
-    return Decision(2, f"{said}: {figures}{hint}", needed)
+    return Decision(code, f"{said}: {figures}{hint}", needed)
 
 
 def _needed(change: PassChange, tolerance: float) -> int | None:
@@ -74,7 +75,23 @@ def _needed(change: PassChange, tolerance: float) -> int | None:
     return math.ceil(change.prompts * max(times, times**2))
 
 
-def _points(share: float) -> str:
+def decision_code(low: float, high: float, tolerance: float) -> int:
+    """0, 1 or 2, see :class:`Decision`, from the interval of a change of pass@1.
+
+    >>> decision_code(-0.004, 0.004, 0.01), decision_code(-0.03, -0.02, 0.01)
+    (0, 1)
+    """
+    if low > -tolerance:
+        return 0
+    return 1 if high < -tolerance else 2
+
+
+def in_points(share: float) -> str:
+    """A share as it is said.
+
+    >>> in_points(0.01)
+    '1 point'
+    """
     return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
