@@ -1,0 +1,74 @@
+"""The field study in small: real warm-up, probe and training, records, table and pictures."""
+
+from extras import needs
+
+needs("reasoning_gym", "trl", "matplotlib")
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from field import pictures
+from field.recorded import file_of, one
+from field.runs import ARMS
+from field.sizes import FULL, LARGE, QUICK
+from field.starts import starts_table
+from field.table import changes, field_table, outcome
+
+NAME = "multiplication, wrong labels"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    results = tmp_path_factory.mktemp("field")
+    runs = {arm: (NAME, 0, arm) for arm in ("start", "guarded", "grpo")}
+    for run in runs.values():
+        one(run, results, results / "cache", QUICK)
+    return {arm: json.loads(file_of(run, results).read_text()) for arm, run in runs.items()}
+
+
+def test_records_hold_what_the_tables_need(records):
+    start, guarded = records["start"], records["guarded"]
+    assert len(start["counts"]) == len(start["levels"]) == QUICK.test
+    assert guarded["counts"].keys() == {"2", "4"}
+    assert [look["step"] for look in guarded["looks"]] == [0, 2, 4]
+    assert not guarded["failures"]
+    assert guarded["guarding"] >= 3 * QUICK.prompts_per_probe * 12
+    rows = field_table(list(records.values()), QUICK).splitlines()
+    assert [row.split(" | ")[1] for row in rows[2:]] == ["start", "pass@8, guarded", "GRPO"]
+    assert "no signal" in starts_table([start], QUICK)
+
+
+def test_pictures_are_drawn(records, tmp_path):
+    by_run = {(0, arm): record for arm, record in records.items()}
+    pictures.draw(NAME, by_run, QUICK, tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 5000
+
+
+def test_an_outcome_is_what_its_counts_say():
+    start = {"counts": [32, 64, 0], "frozen": [0.49, 0.52], "wrong": [0, 0, 1]}
+    run = {
+        "counts": {"20": [4, 16, 0], "100": [64, 64, 64]},
+        "looks": [{"step": 0, "alarm": None}, {"step": 10, "alarm": ["drift"]}],
+    }
+    found = outcome(start, run, FULL)
+    assert found.change == pytest.approx(0.5)
+    assert found.right == pytest.approx(0.25)
+    assert found.lowest == pytest.approx(20 / 48 - 0.5)
+    assert found.frozen == pytest.approx(-0.01)
+    assert (found.alarm, found.lost) == (10, pytest.approx((20 / 48 - 0.5) / 2))
+    assert found.pass8 == 1
+    assert list(changes(start, run, FULL)) == [0, 20, 100]
+
+
+def test_settings_for_a_gpu_are_ready():
+    assert LARGE.tasks.keys() == FULL.tasks.keys()
+    for task in LARGE.tasks.values():
+        lengths = [len(row["solution"]) for row in task.rows("pool", 40, 0)]
+        assert sum(lengths) / len(lengths) > 150
+        assert max(lengths) < task.longest < LARGE.positions
+    assert set(ARMS) == {"watched", "guarded", "grpo"}
