@@ -116,12 +116,11 @@ def _interval(
     """Around the change as it is, and as it would be if all that A never said were wrong, or right.
 
     With ``ρ̄_i`` the mean ratio of a prompt, B says the share ``1 - ρ̄_i`` more, or less, beyond A's
-    rollouts. The baseline ``r̄_i`` took it for worth as much as the others; wrong, it is worth
-    ``r̄_i`` less, and right ``1 - r̄_i`` more.
+    rollouts. The baseline ``b_i`` took it for right so often; wrong, it is worth ``b_i`` less, and
+    right ``1 - b_i`` more.
     """
-    rates = torch.tensor([group.correct / group.n for group in groups], dtype=torch.float64)
     change, beyond = found.per_prompt, 1 - means
-    worst, best = change - rates * beyond, change + (1 - rates) * beyond
+    worst, best = change - found.baseline * beyond, change + (1 - found.baseline) * beyond
     # The change of a prompt lies within these bounds, which its estimate may leave by a little.
     ends = [
         mean_interval(values.clamp(-1, 1).numpy(), -1.0, 1.0) for values in (change, worst, best)

@@ -1,10 +1,15 @@
 """Paired change of pass@1 against the exact change of a bandit, and the traps it avoids."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from tiny import BanditPolicy, CausalLMPolicy, random_groups
 
+from passk_guard import prompt_weight
+from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.scores import score
 from passk_guard.statistics.paired_drift import paired_change
 from passk_guard.statistics.rollout_store import RolloutStore
@@ -49,8 +54,8 @@ def test_unbiased_and_honest_about_its_error(tokens):
     assert 0.90 < covered.mean() < 0.985
 
 
-def test_scoring_noise_alone_moves_nothing_but_would_without_a_baseline():
-    """400 tokens, each log-prob off by 2 % noise, no change of the policy at all."""
+def test_another_engines_noise_moves_nothing_but_would_with_another_baseline():
+    """400 tokens, each log-prob off by 2 % of a noise that no distribution sums over to 1."""
     generator = torch.Generator().manual_seed(0)
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     with_baseline, without = [], []
@@ -59,24 +64,22 @@ def test_scoring_noise_alone_moves_nothing_but_would_without_a_baseline():
         wide = []
         for group in groups:
             ones = torch.ones(8, 400, dtype=torch.long)
-            wide.append(type(group)(group.row, ones, ones, ones, group.success))
-        before = [torch.zeros(8, 400) if g.has_signal else None for g in wide]
+            sampled = torch.zeros(8, 400)
+            wide.append(
+                RolloutGroup(
+                    group.row, ones, ones, ones, group.success, sampling_log_probs=sampled
+                )
+            )
+        before = [torch.zeros(8, 400) if g.correct else None for g in wide]
         noise = [
             None if b is None else 0.02 * torch.randn(b.shape, generator=generator) for b in before
         ]
-        change = paired_change(wide, before, noise)
-        with_baseline.append(change.change)
-        without.append(
-            np.mean(
-                [
-                    0.0 if e is None else float((g.success * e.expm1().sum(-1)).mean())
-                    for g, e in zip(wide, noise, strict=True)
-                ]
-            )
-        )
+        with_baseline.append(paired_change(wide, before, noise).change)
+        ours = [replace(group, sampling_log_probs=None) for group in wide]
+        without.append(paired_change(ours, before, noise).change)
     error = np.std(with_baseline, ddof=1) / np.sqrt(60)
     assert abs(np.mean(with_baseline)) < 3 * error
-    assert np.mean(without) > 10 * error  # E[exp(noise)] > 1: a gain out of nothing
+    assert np.mean(without) > 5 * error  # E[exp(noise)] > 1: a gain out of nothing
 
 
 def test_a_policy_that_moved_too_far_is_unusable_not_clipped():
@@ -120,11 +123,11 @@ def test_still_unbiased_and_honest_where_the_first_order_is_not():
     assert abs(np.mean(first_order) - truth) > 5 * error
 
 
-def test_no_signal_is_unusable_and_finite():
+def test_nothing_right_is_unusable_and_finite():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     groups = policy.generate(None, [1, 2, 3], 4)
     for group in groups:
-        group.success[:] = 1.0
+        group.success[:] = 0.0
     change = paired_change(groups, score(policy, groups), score(policy, groups))
     assert (change.change, change.usable) == (0.0, False)
 
@@ -179,7 +182,84 @@ def test_packing_prompts_into_one_forward_changes_no_score(tiny_lm, at_once):
     policy, groups = CausalLMPolicy(model), random_groups(7, 5)
     got = score(policy, groups, at_once)
     for group, scores in zip(groups, got, strict=True):
-        assert (scores is None) == (not group.has_signal)
+        assert (scores is None) == (group.correct == 0)
         if scores is not None:
             alone = policy.log_probs(*group.tokens).detach()
             torch.testing.assert_close(scores, alone, rtol=0, atol=2e-6)
+
+
+def answers(right, p, q, baseline=None):
+    """One prompt whose rollouts are one token: right with p and then q. Log-probs of both."""
+    right = torch.tensor(right, dtype=torch.float64)
+    one = torch.ones(len(right), 1, dtype=torch.long)
+    sampled = None if baseline is None else torch.zeros(len(right), 1)
+    group = RolloutGroup(0, one, one, one, right, sampling_log_probs=sampled)
+    scores = [torch.where(right > 0, x, 1 - x).log()[:, None] for x in torch.tensor([p, q])]
+    return group, *scores
+
+
+@pytest.mark.parametrize("baseline", [None, "p"])
+@pytest.mark.parametrize(("p", "q"), [(0.9, 0.8), (0.2, 0.25), (0.6, 0.3)])
+def test_exact_by_enumeration(p, q, baseline):
+    """Over all draws of five rollouts the mean is Δp, and that of pass@k is w_k(p) Δp."""
+    mean = {"one": 0.0, 3: 0.0, 4: 0.0, "own": 0.0}
+    for right in product((0, 1), repeat=5):
+        chance = p ** sum(right) * (1 - p) ** (5 - sum(right))
+        group, before, after = answers(right, p, q, baseline)
+        gain = (after - before).exp()[:, 0] - 1
+        for k in (3, 4):
+            found = paired_change([group] * 2, [before] * 2, [after] * 2, k)
+            # The estimate for one prompt, whatever the effective sample size says.
+            share = (group.success.sum() - group.success) / 4
+            b = share if baseline else torch.minimum(share, 1 - share)
+            assert float(found.per_prompt[0]) == pytest.approx(
+                float(((group.success - b) * gain).mean()), abs=1e-6
+            )
+            mean[k] += chance * float(found.per_prompt_at_k[0])
+        mean["one"] += chance * float(found.per_prompt[0])
+        rate = group.success.mean()
+        mean["own"] += chance * float(
+            ((group.success - torch.minimum(rate, 1 - rate)) * gain).mean()
+        )
+    assert mean["one"] == pytest.approx(q - p, abs=1e-6)
+    for k in (3, 4):
+        assert mean[k] == pytest.approx(float(prompt_weight(p, k)) * (q - p), abs=1e-6)
+    assert abs(mean["own"] - (q - p)) > 0.005  # the rollout itself in its baseline: biased
+
+
+def test_a_loss_on_prompts_that_were_always_right_is_seen():
+    """Each of 400 prompts at .99 falls to .95, by answers that none of 12 rollouts may hold."""
+    rng = np.random.default_rng(0)
+    found = {None: [], "p": []}
+    for _ in range(12):
+        for baseline in found:
+            drawn = [answers(rng.random(12) < 0.99, 0.99, 0.95, baseline) for _ in range(400)]
+            found[baseline].append(paired_change(*map(list, zip(*drawn, strict=True))))
+    error = {b: np.array([c.change + 0.04 for c in all_]) for b, all_ in found.items()}
+    assert all(change.exact for change in found[None])
+    assert np.sqrt(np.mean(error[None] ** 2)) < 0.2 * np.sqrt(np.mean(error["p"] ** 2))
+    assert np.mean(np.abs(error["p"])) > 0.002
+
+
+def test_autocast_moves_nothing(tiny_lm):
+    """Half precision is noise, but of distributions that sum to 1: ratios are 1 on average."""
+    torch.manual_seed(0)
+    model = tiny_lm().eval()
+    policy, m, n = CausalLMPolicy(model), 60, 8
+    ids = torch.randint(3, 20, (m * n, 3))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for _ in range(6):
+            logits = model(input_ids=ids).logits[:, -1].float()
+            ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1)], 1)
+        ones, sampled = torch.ones_like(ids), torch.ones_like(ids)
+        sampled[:, :3] = 0
+        groups = [
+            RolloutGroup(i, *(t[n * i : n * i + n] for t in (ids, ones, sampled)), torch.ones(n))
+            for i in range(m)
+        ]
+        before = score(policy, groups)
+        for parameter in model.parameters():
+            parameter.add_(1e-3 * torch.randn_like(parameter) * parameter.abs().mean())
+        change = paired_change(groups, before, score(policy, groups))
+    assert change.se > 0
+    assert abs(change.change) < 4 * change.se
