@@ -244,7 +244,7 @@ class RolloutStore:
         Raises:
             Unfit: it is not whole; nothing is taken over.
         """
-        batches = [load_batch(stored, rows) for stored in items(state, "batches")]
+        batches = [load_batch(stored, rows, self._k) for stored in items(state, "batches")]
         if batches and not batches[-1].latest:
             raise Unfit("the latest batch is missing")
         settled, variance = (

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.group_state import group_state, load_group
 from passk_guard.runtime.stored import Unfit, flag, items, mapping, number, tensor
 
@@ -67,12 +68,13 @@ def batch_state(batch: StoredBatch) -> dict[str, Any]:
     }
 
 
-def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
+def load_batch(stored: Any, rows: int | None, k: int) -> StoredBatch:
     """What :func:`batch_state` gave.
 
     Args:
         stored: what it gave.
         rows: in the pool, where that is known.
+        k: of pass@k, whose change older states have only as that of pass@1.
 
     Raises:
         Unfit: it is not whole, or of rows that are not in the pool.
@@ -81,6 +83,7 @@ def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
     if not groups:
         raise Unfit("a batch holds no prompts")
     before, change = items(stored, "before", len(groups)), tensor(stored, "change", len(groups))
+    correct, n = counts(groups)
     sums = mapping(stored, "credit")
     of_all = (PASS_AT_1, PASS_AT_K)
     return StoredBatch(
@@ -89,7 +92,7 @@ def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
         change=change,
         change_at_k=tensor(stored, "change_at_k", len(groups))
         if "change_at_k" in stored
-        else torch.zeros_like(change),  # an older state has none
+        else change * torch.as_tensor(unbiased_prompt_weight(correct, n, min(k, min(n) - 1))),
         # Of how many prompts a group consists is seen once it is known to be one:
         # RolloutStore.check_groups.
         credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},

@@ -105,7 +105,19 @@ HARMLESS = {
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
     "deleted": (
         *("schema", "probe", "scale", "steering", "counts", "verifier"),
-        *("cause", "left", "within", "pace", "room", "kept", "open", "drift", "shown", "unit"),
+        *(
+            "cause",
+            "left",
+            "within",
+            "pace",
+            "change_at_k",
+            "room",
+            "kept",
+            "open",
+            "drift",
+            "shown",
+            "unit",
+        ),
     ),
 }
 

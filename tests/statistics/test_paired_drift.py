@@ -66,9 +66,7 @@ def test_another_engines_noise_moves_nothing_but_would_with_another_baseline():
             ones = torch.ones(8, 400, dtype=torch.long)
             sampled = torch.zeros(8, 400)
             wide.append(
-                RolloutGroup(
-                    group.row, ones, ones, ones, group.success, sampling_log_probs=sampled
-                )
+                RolloutGroup(group.row, ones, ones, ones, group.success, sampling_log_probs=sampled)
             )
         before = [torch.zeros(8, 400) if g.correct else None for g in wide]
         noise = [
