@@ -217,5 +217,6 @@ def update(policy: HFPolicy, groups: Groups) -> None:
     advantages = PassKObjective(K)(torch.stack([group.success for group in groups])).flatten()
     tokens = stacked(groups)
     for part in advantages.nonzero().squeeze(-1).split(64):  # the others give nothing
-        scores = policy.log_probs(*(t[part] for t in tokens)).sum(-1)
-        (-(advantages[part] * scores).sum() / len(advantages)).backward()
+        if len(part):  # where nothing is learned from any prompt there is one empty part
+            scores = policy.log_probs(*(t[part] for t in tokens)).sum(-1)
+            (-(advantages[part] * scores).sum() / len(advantages)).backward()
