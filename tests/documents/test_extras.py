@@ -46,12 +46,13 @@ def imported(path, seen):
             names = [Path(node.value).stem]
         for name in names:
             first, last = name.split(".")[0], name.split(".")[-1]
-            if first in LOCAL:
-                found |= imported(LOCAL[first], seen)
+            module = last if first == "field" else first  # a package in tests/benchmarks
+            if module in LOCAL:
+                found |= imported(LOCAL[module], seen)
             elif first == "passk_guard":
                 found |= {"matplotlib"} if last in DRAWN else set()
                 found |= {last} & {"trl", "transformers", "lightning"}
-            elif first not in EVERYWHERE:
+            elif first not in EVERYWHERE | {"field"}:
                 found.add(first)
     return found
 

@@ -53,9 +53,10 @@ COMPARED = {
         "docs/production.md",
         "docs/beside-other-work.md",
         "docs/checkpoints.md",
+        "docs/field.md",
     )
 }
-README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK, CHECKPOINTS = COMPARED.values()
+README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK, CHECKPOINTS, FIELD = COMPARED.values()
 
 
 def table(name):
@@ -612,6 +613,48 @@ def test_prompts_that_were_lost():
     )
     said = f"it finds {100 * ours:.0f} % of the lost ones; a rule that pays for all prompts finds"
     assert f"{said} {100 * plain:.0f} %" in CHECKPOINTS
+
+
+def test_how_long_stored_rollouts_last():
+    found = figures("field_estimators.json")
+    rows = {(f"{one['rate']:g}", one["step"]): one for one in found["drift"]}
+    assert f"it solves {share(found['start']['pass_at_1'], 2)} of its problems" in FIELD
+    assert f"But rollouts of {found['start']['tokens']:.0f} tokens age" in FIELD
+    for rate, step in re.findall(r"\| (\de-\d), (\d+) \|", FIELD):
+        one = rows[f"{float(rate):g}", int(step)]
+        said = (
+            f"{share(one['spread']['size'])} | {100 * one['se']:.1f} | "
+            f"{100 * one['sampled_again_se']:.1f} | {100 * one['inside']:.1f} % |"
+        )
+        assert f"| {rate}, {step} | {said}" in FIELD
+    near = [one["sampled_again_se"] / one["se"] for key, one in rows.items() if key[0] == "1e-05"]
+    assert 1.9 < min(near) < max(near) < 4.6
+    assert "are two to four times sharper than sampling the same prompts again" in FIELD
+    worst = min(one["spread"]["of_two_tokens"] for one in rows.values())
+    assert f"at the same v their effective sample size is {share(worst, 2)} at worst" in FIELD
+
+
+def test_what_one_probe_knows_of_the_gradients_of_long_completions():
+    probes = figures("field_estimators.json")["gradients"]["many prompts"]["probes"]
+    forward, right, back = probes.values()
+    inside = [100 * one["pooled"][n]["inside"] for one in probes.values() for n in "18"]
+    assert (
+        f"The true cosine of the pass@8 with the pass@1 gradient is {forward['cosine']:+.2f}"
+        in FIELD
+    )
+    assert f"holds the truth in {inside[0]:.1f} % of single probes and in all of eight" in FIELD
+    assert inside[1] == 100
+    assert f"a right angle, in {inside[2]:.1f} % and {inside[3]:.1f} %; mirrored" in FIELD
+    assert (
+        f"so that it is {back['cosine']:.2f}, in {inside[4]:.1f} % and {inside[5]:.1f} %." in FIELD
+    )
+    wide = [forward["pooled"][n]["width"] for n in "18"]
+    assert f"{wide[0]:.2f} out of 2 after one probe, {wide[1]:.2f} after eight" in FIELD
+    wrong = [one["surely_below"] for one in forward["pooled"].values()]
+    wrong += [one["surely_above"] for one in back["pooled"].values()]
+    assert f"A sure sign is wrong in {100 * max(wrong):.1f} % of the probes at worst" in FIELD
+    opposed = 100 * right["naive"]["8"]["surely_below"]
+    assert f"surely opposed to pass@1 in {opposed:.1f} % of eight pooled probes" in FIELD
 
 
 def test_no_figure_is_left_out():
