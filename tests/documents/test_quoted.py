@@ -619,7 +619,7 @@ def test_how_long_stored_rollouts_last():
     found = figures("field_estimators.json")
     rows = {(f"{one['rate']:g}", one["step"]): one for one in found["drift"]}
     assert f"it solves {share(found['start']['pass_at_1'], 2)} of its problems" in FIELD
-    assert f"But rollouts of {found['start']['tokens']:.0f} tokens age" in FIELD
+    assert f"And rollouts of {found['start']['tokens']:.0f} tokens age" in FIELD
     for rate, step in re.findall(r"\| (\de-\d), (\d+) \|", FIELD):
         one = rows[f"{float(rate):g}", int(step)]
         said = (

@@ -16,8 +16,8 @@ for each of three seeds:
 * ``grpo``: the trainer's own objective, the guard only warns.
 
 The truth is sampled on 300 problems that nothing else sees. Settings of training and guard are the
-same for all tasks, and were fixed on seed 100, which is in no table. Each run is one file in
-``results/field``, and is not repeated while that is there.
+same for all tasks; seed 100, which is in no table, is there to choose them on. Each run is one file
+in ``results/field``, and is not repeated while that is there.
 """
 
 from __future__ import annotations
@@ -53,15 +53,17 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--arms", nargs="+", default=["start", *ARMS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--workers", type=int, default=2, help="runs at once, a core each")
+    parser.add_argument(
+        "--workers", type=int, help="runs at once, a core each; 2, or 1 with --large"
+    )
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--large", action="store_true", help="needs a GPU; one worker")
+    parser.add_argument("--large", action="store_true", help="needs a GPU")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path("runs/field"), help="warmed-up models")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as elsewhere:
-        results, cache, size = options.results, options.cache, FULL
+        results, cache, size, lost = options.results, options.cache, FULL, 0
         if options.quick:
             results, cache, size = Path(elsewhere), Path(elsewhere), QUICK
         if options.large:
@@ -74,11 +76,14 @@ def main() -> None:
                 for arm in options.arms
                 if not file_of((name, seed, arm), results).exists()
             ]
-            make(runs, results, cache, size, options.workers)
+            workers = options.workers or (1 if options.large else 2)
+            lost = make(runs, results, cache, size, workers)
         records = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
         print(field_table(records, size), starts_table(records, size), sep="\n\n")
         if not options.quick:
             draw_all(records, size, options.cache)
+    if lost:
+        sys.exit(f"{lost} runs were lost; the next call makes them")
 
 
 def draw_all(records: list[dict[str, Any]], size: Size, folder: Path) -> None:

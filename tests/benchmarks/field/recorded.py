@@ -41,11 +41,15 @@ def one(run: Run, results: Path, cache: Path, size: Size) -> str:
     return f"{name}, seed {seed}, {arm}: {seconds} s"
 
 
-def make(runs: Sequence[Run], results: Path, cache: Path, size: Size, workers: int) -> None:
-    """All of them, each in a process of its own."""
+def make(runs: Sequence[Run], results: Path, cache: Path, size: Size, workers: int) -> int:
+    """All of them, each in a process of its own; how many were lost."""
+    lost = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, max_tasks_per_child=1) as pool:
         waiting = [pool.submit(one, run, results, cache, size) for run in runs]
         for number, done in enumerate(as_completed(waiting), start=1):
-            said = done.result() if done.exception() is None else f"lost: {done.exception()!r}"
+            fault = done.exception()
+            lost += fault is not None
+            said = done.result() if fault is None else f"lost: {fault!r}"
             print(f"{number}/{len(runs)} {said}", flush=True)
+    return lost

@@ -62,7 +62,11 @@ def start(task: Task, seed: int, cache: Path, size: Size) -> dict[str, Any]:
     test = task.rows("test", size.test, 0)
     counts = read(model, tokenizer, task, test, size.many, 1_000_000)
     looks = range(size.look, size.steps, size.look)
-    frozen = [read(model, tokenizer, task, test, size.few, 2_000_000 + look) for look in looks]
+    readings = [*((look, size.few) for look in looks), (size.steps, size.many)]
+    frozen = [
+        float(np.mean(read(model, tokenizer, task, test, n, 2_000_000 + step))) / n
+        for step, n in readings
+    ]
     policy = HFPolicy(model, tokenizer, max_completion_length=task.longest, rollouts_at_once=512)
     probe = probe_policy(
         policy,
@@ -76,7 +80,7 @@ def start(task: Task, seed: int, cache: Path, size: Size) -> dict[str, Any]:
     record = probe.record()
     return {
         "counts": counts,
-        "frozen": [float(np.mean(c)) / size.few for c in frozen],
+        "frozen": frozen,
         "levels": [row["level"] for row in test],
         "wrong": [int(row["wrong"]) for row in test],
         "probe": {name: record[name] for name in KEPT},

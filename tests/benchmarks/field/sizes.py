@@ -77,7 +77,7 @@ QUICK = Size(
     own_wrong=8,
 )
 
-# 85 M parameters and solutions of 300 to 600 tokens: ready, and never run for want of a GPU.
+# 85 M parameters and solutions of some hundred tokens: ready, and never run for want of a GPU.
 _MULTIPLICATION = Multiplication({(7, 5): 0.3, (8, 6): 0.4, (9, 7): 0.3})
 _COUNTDOWN = Countdown({5: 0.5, 6: 0.5}, {5: 50, 6: 50}, {5: 14, 6: 12})
 _EXPRESSIONS = Expressions(terms=(12, 18), digits=1, largest=100_000)

@@ -21,21 +21,18 @@ class Outcome:
     """What became of one training, measured on the test set; shares in [0, 1].
 
     Attributes:
-        pass1, pass8: at the end.
+        pass8: at the end.
         change, change_se: of pass@1, paired by prompt.
-        change8: of pass@8.
-        lowest: change of pass@1 at its lowest reading, the last one too.
+        lowest: change of pass@1 at its lowest reading, from the start (0) to the last one.
         frozen: the same of a policy that stands still, read as often with as many samples.
         alarm: step of the first alarm; ``None`` where there was none.
         lost: change of pass@1 when it came, by the readings before and after.
         right: change of pass@1 on rightly labelled prompts alone.
     """
 
-    pass1: float
     pass8: float
     change: float
     change_se: float
-    change8: float
     lowest: float
     frozen: float
     alarm: int | None
@@ -66,13 +63,11 @@ def outcome(start: Mapping[str, Any], run: Mapping[str, Any], size: Size) -> Out
     if alarm is not None:
         lost = float(np.interp(alarm, list(course), list(course.values())))
     return Outcome(
-        pass1=float(last.mean() / size.many),
         pass8=mean_pass_at_8(last, size.many),
         change=float(paired.mean()),
         change_se=float(paired.std(ddof=1) / math.sqrt(len(paired))),
-        change8=mean_pass_at_8(last, size.many) - mean_pass_at_8(first, size.many),
         lowest=min(course.values()),
-        frozen=min(start["frozen"]) - float(first.mean() / size.many),
+        frozen=min(0.0, min(start["frozen"]) - float(first.mean() / size.many)),
         alarm=alarm,
         lost=lost,
         right=float(paired[right].mean()),

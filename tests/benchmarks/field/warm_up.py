@@ -32,9 +32,8 @@ def warmed_up(task: Task, seed: int, cache: Path, size: Size) -> tuple[Any, Any]
 
     def learned(name: str, task: Task, seed: int, steps: int, lr: float) -> None:
         """Brings the model there, from the file if there is one."""
-        path = cache / f"{name}-{size.hidden}x{size.layers}-{steps}.pt".replace(", ", "-").replace(
-            " ", "-"
-        )
+        words = f"{name}-{size.hidden}x{size.layers}-{steps}.pt"
+        path = cache / words.replace(", ", "-").replace(" ", "-")
         if not path.exists():
             torch.manual_seed(seed)
             rows = task.rows("training", size.base_rows[clean.name], seed)
