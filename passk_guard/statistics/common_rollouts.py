@@ -74,13 +74,8 @@ def common_rollouts(
     if len(groups) < 2:
         return CommonRollouts(0.0, 0.0, -1.0, 1.0, 1.0, 1.0, 0.0, len(groups), False, few)
     found = paired_change(groups, under_a, under_b)
-    ratios = [
-        ((b - a).double() * group.completion_mask.cpu().bool()).sum(-1).exp()
-        for group, a, b in zip(groups, under_a, under_b, strict=True)
-    ]
-    means = torch.stack([ratio.mean() for ratio in ratios])
-    mass, mass_se = float(means.mean()), float(means.std() / math.sqrt(len(means)))
-    low, high = _interval(found, groups, means)
+    mass, mass_se = float(found.seen.mean()), float(found.seen.std() / math.sqrt(len(groups)))
+    low, high = _interval(found)
     why_not = ""
     if len(groups) < _FEWEST:
         why_not = few
@@ -110,16 +105,14 @@ def common_rollouts(
     )
 
 
-def _interval(
-    found: PairedChange, groups: Sequence[RolloutGroup], means: Tensor
-) -> tuple[float, float]:
+def _interval(found: PairedChange) -> tuple[float, float]:
     """Around the change as it is, and as it would be if all that A never said were wrong, or right.
 
     With ``ρ̄_i`` the mean ratio of a prompt, B says the share ``1 - ρ̄_i`` more, or less, beyond A's
     rollouts. The baseline ``b_i`` took it for right so often; wrong, it is worth ``b_i`` less, and
     right ``1 - b_i`` more.
     """
-    change, beyond = found.per_prompt, 1 - means
+    change, beyond = found.per_prompt, 1 - found.seen
     worst, best = change - found.baseline * beyond, change + (1 - found.baseline) * beyond
     # The change of a prompt lies within these bounds, which its estimate may leave by a little.
     ends = [

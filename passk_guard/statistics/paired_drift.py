@@ -11,6 +11,14 @@ many times likelier, which n rollouts hold seldom, and all-right rollouts say no
 and wrong are one answer each, b = 1 - p has no variance at all, whatever p; where most answers are
 wrong, and each in its own way, b = p is the better one again. So b = min(p, 1 - p), p being the
 share of right ones among the prompt's *other* rollouts.
+
+Sampling and scoring round differently, and the score of a long rollout in half precision is off by
+some tenths of a nat. The old score is the denominator of ρ, so its noise does not average out: the
+mean ratio of rollouts that were not drawn from what is scored is above 1. With w = π/μ, of the
+old score and of what was sampled from (``RolloutGroup.sampling_log_probs``), ``w (ρ - 1)`` has the
+mean 0 under μ for *any* scores, and ``(r - b) w (ρ - 1)`` the mean Δp. Where nobody told what was
+sampled from, or it was something else, b = p: right and wrong ones then share the error, which
+cancels.
 """
 
 from __future__ import annotations
@@ -30,6 +38,7 @@ __all__ = ["PairedChange", "paired_change"]
 _EXTREME_RATIO = 5.0
 _EXTREME_SHARE = 0.01
 _EXACT_ABOVE = 0.5
+_SAME = 0.5  # effective sample size of w: below, something else was sampled from
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class PairedChange:
         per_prompt: ``(m,)`` contributions, whose mean is ``change``.
         per_prompt_at_k: ``(m,)`` the same of pass@k, first order in each prompt's Δp.
         baseline: ``(m,)`` mean b of each prompt's rollouts.
+        seen: ``(m,)`` share of what the new weights say of a prompt that its rollouts cover: mean
+            ratio, 1 but for noise where they cover all.
         within: share of their variance that is sampling noise within prompts; the rest is that
             prompts change by different amounts.
         exact: whether the sequence ratio was used (else the estimate is first order in weights).
@@ -56,6 +67,7 @@ class PairedChange:
     per_prompt: Tensor = field(repr=False)
     per_prompt_at_k: Tensor = field(repr=False)
     baseline: Tensor = field(repr=False)
+    seen: Tensor = field(repr=False)
     within: float
     exact: bool
     effective_sample_size: float
@@ -69,11 +81,11 @@ def paired_change(
     after: Sequence[Tensor | None],
     k: int = 1,
 ) -> PairedChange:
-    """``mean_x 1/n Σ_j (r_j - b_j) Σ_t (ρ_t - 1)``, with ρ the per-token ratio.
+    """``mean_x 1/n Σ_j (r_j - b_j) Σ_t w_t (ρ_t - 1)``, with w and ρ ratios of a token.
 
-    Where the sequence ratios' effective sample size is above 1/2 they take the place of
-    ``Σ_t (ρ_t - 1)``: exact (importance sampling with a baseline), no longer first order. Nothing
-    is clipped.
+    Where the sequence ratios' effective sample size is above 1/2, ``w (ρ - 1)`` of whole rollouts
+    takes the place of the sum: exact (importance sampling with a baseline), no longer first order.
+    Nothing is clipped.
 
     For pass@k each rollout counts with an estimate of ``w_k(p)`` from the others: the product is
     unbiased for ``w_k(p) Δp``.
@@ -88,9 +100,10 @@ def paired_change(
     m = len(groups)
     values = torch.zeros(2, 2, m, dtype=torch.float64)  # exact or first order; pass@1 or pass@k
     noise = torch.zeros(2, m, dtype=torch.float64)
-    baseline = torch.zeros(m, dtype=torch.float64)
+    baseline, seen = torch.zeros(m, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
     ratios = []
     tokens = extreme = 0
+    log_weights = _log_weights(groups, before)
     for i, (group, old, new) in enumerate(zip(groups, before, after, strict=True)):
         if old is None or new is None:
             continue
@@ -98,24 +111,27 @@ def paired_change(
         shift = (new - old).double() * mask
         success = group.success.double().cpu()
         others = success.sum() - success
-        b = _baseline(group, others, group.n - 1)
+        told = log_weights[i]
+        b = _baseline(others, group.n - 1, told is not None)
         baseline[i] = b.mean()
+        weights = torch.zeros_like(shift) if told is None else told
         # k C(N-c, k-1) / C(N, k-1), of N = n - 1 others of which c are right.
         weight = unbiased_prompt_weight(others + 1, group.n + 1, min(k, group.n - 1))
         sequence = shift.sum(-1).exp()
-        for j, gain in enumerate((sequence - 1, shift.expm1().sum(-1))):
+        whole = weights.sum(-1).exp() * (sequence - 1)
+        seen[i] = 1 + whole.mean()
+        for j, gain in enumerate((whole, (weights.exp() * shift.expm1()).sum(-1))):
             terms = (success - b) * gain
             values[j, 0, i] = terms.mean()
             values[j, 1, i] = (terms * torch.as_tensor(weight)).mean()
-            noise[j, i] = _noise(group, success, gain)
+            noise[j, i] = _noise(success, gain, told is not None)
         ratios.append(sequence)
         tokens += int(mask.sum())
         extreme += int((shift.abs() > math.log(_EXTREME_RATIO)).sum())
     if not ratios:
         still = values[0]
-        return PairedChange(0.0, 0.0, *still, baseline, 1.0, True, 1.0, 0.0, usable=False)
-    ratio = torch.cat(ratios)
-    ess = float(ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum()))
+        return PairedChange(0.0, 0.0, *still, baseline, seen, 1.0, True, 1.0, 0.0, usable=False)
+    ess = _effective(torch.cat(ratios).log())
     use_exact = ess > _EXACT_ABOVE
     one, at_k = values[0 if use_exact else 1]
     spread = float(one.var())
@@ -127,6 +143,7 @@ def paired_change(
         per_prompt=one,
         per_prompt_at_k=at_k,
         baseline=baseline,
+        seen=seen,
         within=min(within, 1.0),
         exact=use_exact,
         effective_sample_size=ess,
@@ -135,22 +152,43 @@ def paired_change(
     )
 
 
-def _baseline(group: RolloutGroup, right: Tensor, others: int) -> Tensor:
-    """``min(p, 1 - p)``, of those ``right`` among so many ``others``; p where ratios are biased.
+def _log_weights(
+    groups: Sequence[RolloutGroup], before: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """``(n, L)`` log w of each prompt's tokens, ``None`` where they are not known.
 
-    Rollouts of another engine are not quite of the distribution that is scored: their ratios are
-    not 1 on average, which cancels where right and wrong ones count alike.
+    Nor where they say that something else was sampled from: their noise would be all there is.
     """
+    found: list[Tensor | None] = []
+    for group, old in zip(groups, before, strict=True):
+        told = group.sampling_log_probs
+        sampled = group.completion_mask.cpu().bool()
+        if told is None or old is None or not bool(told.cpu()[sampled].isfinite().all()):
+            found.append(None)
+            continue
+        found.append((old.double() - told.double().cpu()).where(sampled, 0.0))
+    known = [weights.sum(-1) for weights in found if weights is not None]
+    return found if known and _effective(torch.cat(known)) > _SAME else [None] * len(found)
+
+
+def _effective(log_ratios: Tensor) -> float:
+    """Effective sample size, as a share."""
+    ratios = (log_ratios - log_ratios.max()).exp()
+    return float(ratios.sum() ** 2 / (len(ratios) * (ratios**2).sum()))
+
+
+def _baseline(right: Tensor, others: int, told: bool) -> Tensor:
+    """``min(p, 1 - p)``, of those ``right`` among so many ``others``; p where w is not known."""
     share = right / others
-    return share if group.sampling_log_probs is not None else torch.minimum(share, 1 - share)
+    return torch.minimum(share, 1 - share) if told else share
 
 
-def _noise(group: RolloutGroup, success: Tensor, gain: Tensor) -> Tensor:
+def _noise(success: Tensor, gain: Tensor, told: bool) -> Tensor:
     """Variance of a prompt's mean over draws of its rollouts, by the jackknife."""
-    n = group.n
+    n = len(success)
     if n < 3:
         return ((success - success.flip(0)) * gain).var() / n
     without = success.sum() - success - success[:, None]  # j's others, without the l-th: [l, j]
-    terms = (success - _baseline(group, without, n - 2)) * gain
+    terms = (success - _baseline(without, n - 2, told)) * gain
     means = (terms.sum(1) - terms.diagonal()) / (n - 1)
     return (n - 1) / n * (means - means.mean()).square().sum()
