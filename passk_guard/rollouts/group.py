@@ -69,6 +69,15 @@ class RolloutGroup:
         return int(self.success.nansum().item())
 
     @property
+    def told(self) -> Tensor | None:
+        """``(n, L)`` log-probs of what was sampled from, 0 elsewhere; ``None`` if not all known."""
+        if self.sampling_log_probs is None:
+            return None
+        sampled = self.completion_mask.bool()
+        found = self.sampling_log_probs.float().where(sampled, 0.0)
+        return found if bool(found.isfinite().all()) else None
+
+    @property
     def has_signal(self) -> bool:
         """Whether the pass@1 gradient of this prompt is not zero by construction."""
         return 0 < self.correct < self.n
@@ -139,7 +148,7 @@ def packed(
 def beside(
     ids: Tensor, prompts: Sequence[list[int]], told: Sequence[list[float] | None]
 ) -> Tensor | None:
-    """Numbers of sampled tokens where those lie among ``ids``, NaN elsewhere; ``(n, L)``.
+    """Numbers of sampled tokens where those lie among ``ids``, 0 elsewhere; ``(n, L)``.
 
     Args:
         ids: of :func:`packed`.
@@ -149,7 +158,7 @@ def beside(
     known = [values for values in told if values is not None]
     if len(known) < len(told):
         return None
-    laid = torch.full(ids.shape, torch.nan)
+    laid = torch.zeros(ids.shape)
     for i, (prompt, values) in enumerate(zip(prompts, known, strict=True)):
         laid[i, len(prompt) : len(prompt) + len(values)] = torch.tensor(values)
     return laid

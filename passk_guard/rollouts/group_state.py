@@ -22,7 +22,7 @@ def group_state(group: RolloutGroup) -> dict[str, Any]:
         "success": group.success,
         "advantages": group.advantages,
         "rewards": group.rewards,
-        "sampling_log_probs": group.sampling_log_probs,
+        "sampling_log_probs": group.told,
     }
 
 
@@ -51,13 +51,15 @@ def load_group(state: Any, rows: int | None = None) -> RolloutGroup:
         success=tensor(state, "success", n, least=0),
         advantages=_each(state, "advantages", n),
         rewards=_each(state, "rewards", n),
-        sampling_log_probs=_each(state, "sampling_log_probs", n, length),
+        sampling_log_probs=None
+        if state.get("sampling_log_probs") is None
+        else tensor(state, "sampling_log_probs", n, length),
     )
 
 
-def _each(state: Any, key: str, *shape: int) -> Tensor | None:
-    """Numbers of rollouts, or of their tokens, where there are any: NaN marks those without.
+def _each(state: Any, key: str, n: int) -> Tensor | None:
+    """A number per rollout where there is one: NaN marks those that got none.
 
-    Earlier releases kept no rewards, or no log-probs.
+    The first release kept no rewards.
     """
-    return None if state.get(key) is None else tensor(state, key, *shape, finite=False)
+    return None if state.get(key) is None else tensor(state, key, n, finite=False)

@@ -129,8 +129,8 @@ def paired_change(
         tokens += int(mask.sum())
         extreme += int((shift.abs() > math.log(_EXTREME_RATIO)).sum())
     if not ratios:
-        still = values[0]
-        return PairedChange(0.0, 0.0, *still, baseline, seen, 1.0, True, 1.0, 0.0, usable=False)
+        one, at_k = values[0]
+        return PairedChange(0.0, 0.0, one, at_k, baseline, seen, 1.0, True, 1.0, 0.0, usable=False)
     ess = _effective(torch.cat(ratios).log())
     use_exact = ess > _EXACT_ABOVE
     one, at_k = values[0 if use_exact else 1]
@@ -161,12 +161,12 @@ def _log_weights(
     """
     found: list[Tensor | None] = []
     for group, old in zip(groups, before, strict=True):
-        told = group.sampling_log_probs
-        sampled = group.completion_mask.cpu().bool()
-        if told is None or old is None or not bool(told.cpu()[sampled].isfinite().all()):
+        told = group.told
+        if told is None or old is None:
             found.append(None)
             continue
-        found.append((old.double() - told.double().cpu()).where(sampled, 0.0))
+        weights = old.double() - told.double().cpu()
+        found.append(weights.where(group.completion_mask.cpu().bool(), 0.0))
     known = [weights.sum(-1) for weights in found if weights is not None]
     return found if known and _effective(torch.cat(known)) > _SAME else [None] * len(found)
 

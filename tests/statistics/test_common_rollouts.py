@@ -102,15 +102,16 @@ def binary(p, q, n, rng):
     """Rollouts of one token, right with ``p`` under A and ``q`` under B, scored under both."""
     right = rng.random((len(p), n)) < p[:, None]
     one = torch.ones(n, 1, dtype=torch.long)
-    groups = [
-        RolloutGroup(i, one, one, one, torch.from_numpy(own).float()) for i, own in enumerate(right)
-    ]
     scores = [
         [
             torch.from_numpy(row)[:, None]
             for row in np.log(np.where(right, x[:, None], 1 - x[:, None]))
         ]
         for x in (p, q)
+    ]
+    groups = [
+        RolloutGroup(i, one, one, one, torch.from_numpy(own).float(), sampling_log_probs=told)
+        for i, (own, told) in enumerate(zip(right, scores[0], strict=True))
     ]
     return common_rollouts(groups, *scores)
 
