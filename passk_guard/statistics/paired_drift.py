@@ -16,8 +16,9 @@ Sampling and scoring round differently, and the score of a long rollout in half 
 some tenths of a nat. The old score is the denominator of ρ, so its noise does not average out: the
 mean ratio of rollouts that were not drawn from what is scored is above 1. With w = π/μ, of the
 old score and of what was sampled from (``RolloutGroup.sampling_log_probs``), ``w (ρ - 1)`` has the
-mean 0 under μ for *any* scores, and ``(r - b) w (ρ - 1)`` the mean Δp. Where nobody told what was
-sampled from, or it was something else, b = p: right and wrong ones then share the error, which
+mean 0 under μ for *any* scores, and ``(r - b) w (ρ - 1)`` the mean Δp. Unbiased is not sharp, and
+where p is near 1 the noise counts in full: if it is large, the effective sample size of w below .9,
+or if nobody told what was sampled from, b = p. Right and wrong rollouts then share it, and it
 cancels.
 """
 
@@ -38,7 +39,7 @@ __all__ = ["PairedChange", "paired_change"]
 _EXTREME_RATIO = 5.0
 _EXTREME_SHARE = 0.01
 _EXACT_ABOVE = 0.5
-_SAME = 0.5  # effective sample size of w: below, something else was sampled from
+_SAME = 0.9  # effective sample size of w
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _log_weights(
 ) -> list[Tensor | None]:
     """``(n, L)`` log w of each prompt's tokens, ``None`` where they are not known.
 
-    Nor where they say that something else was sampled from: their noise would be all there is.
+    Nor where what was sampled from is far from what is scored.
     """
     found: list[Tensor | None] = []
     for group, old in zip(groups, before, strict=True):

@@ -1,8 +1,8 @@
 """What rounding does to the drift of long rollouts in half precision: a gain out of nothing?
 
-    python tests/benchmarks/half_precision.py        # ten minutes on one core
+    python tests/benchmarks/half_precision.py        # five minutes on one core
 
-A Llama with random weights, in float32 and in bfloat16, samples 600 tokens through ``HFPolicy``,
+A Llama with random weights, in float32 and in bfloat16, samples 150 tokens through ``HFPolicy``,
 with a cache. Its rollouts are scored, and again after weights have moved by so little that the
 truth is nothing: every rollout is right, whatever is sampled. Told is the change of pass@1 in
 points and its standard error, with weights from what was sampled from and, as a control, as if what
@@ -32,7 +32,7 @@ from passk_guard.runtime.isolation import isolated
 from passk_guard.statistics.paired_drift import paired_change
 
 RESULTS = Path(__file__).parent / "results" / "half_precision.json"
-TOKENS, PROMPTS, N, MOVE = 600, 96, 8, 1e-4
+TOKENS, PROMPTS, N, MOVE = 150, 384, 8, 1e-4
 
 
 def model() -> Any:
