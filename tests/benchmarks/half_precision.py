@@ -1,6 +1,6 @@
 """What rounding does to the drift of long rollouts in half precision: a gain out of nothing?
 
-    python tests/benchmarks/half_precision.py        # five minutes on one core
+    python tests/benchmarks/half_precision.py        # quarter of an hour on a core
 
 A Llama with random weights, in float32 and in bfloat16, samples 150 tokens through ``HFPolicy``,
 with a cache. Its rollouts are scored, and again after weights have moved by so little that the
@@ -32,7 +32,7 @@ from passk_guard.runtime.isolation import isolated
 from passk_guard.statistics.paired_drift import paired_change
 
 RESULTS = Path(__file__).parent / "results" / "half_precision.json"
-TOKENS, PROMPTS, N, MOVE = 150, 384, 8, 1e-4
+TOKENS, PROMPTS, N, MOVE = 150, 1536, 8, 1e-4
 
 
 def model() -> Any:
