@@ -26,6 +26,7 @@ from passk_guard.integrations._trl_vllm import (
 )
 from passk_guard.integrations._trl_vllm_adapters import merges_adapters
 from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.recorded_sampling import recorded_sampling
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.rollouts.verifier import decide_success, verifier_name
 from passk_guard.runtime.isolation import (
@@ -120,7 +121,7 @@ class TRLPolicy:
             return [group.first(1) for group in pairs]
         temperature = self._temperature if temperature is None else temperature
         with sampling_plainly(self._trainer, n, temperature, self._rewards.note):
-            return self._in_chunks(rows, row_ids, n, self._told(temperature))
+            return self._in_chunks(rows, row_ids, n, temperature)
 
     def _told(self, temperature: float) -> bool:
         """Whether rollouts come with log-probs of what they are sampled from, on all processes."""
@@ -137,7 +138,7 @@ class TRLPolicy:
         return without_room(self._trainer, rows)
 
     def _in_chunks(
-        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int, told: bool
+        self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int, temperature: float
     ) -> list[RolloutGroup]:
         accelerator = self._trainer.accelerator
         world, rank = accelerator.num_processes, accelerator.process_index
@@ -151,28 +152,30 @@ class TRLPolicy:
             repeated = [dict(rows[i]) for i in chunk + filler for _ in range(n)]
             share = len(repeated) // world
             local = repeated[rank * share : (rank + 1) * share]
-            groups += self._rollouts(local, [row_ids[i] for i in chunk], n, told)
+            groups += self._rollouts(local, [row_ids[i] for i in chunk], n, temperature)
         return groups
 
     def _rollouts(
-        self, local: list[dict[str, Any]], row_ids: list[int], n: int, told: bool
+        self, local: list[dict[str, Any]], row_ids: list[int], n: int, temperature: float
     ) -> list[RolloutGroup]:
         from accelerate.utils import gather_object
 
         self._rewards.completions = None
+        told = self._told(temperature)
         # After continuous batching TRL puts the model into train mode.
         together = all_or_none(self._trainer.accelerator.num_processes > 1)  # TRL gathers within
         with (
             together,
             tapped_rewards(self._trainer) as tapped,
             tapped_engine(self._trainer) as answers,
+            recorded_sampling(self._trainer.model, temperature) as calls,
             kept_modes(self._trainer.model),
         ):
             output = self._trainer._generate_and_score_completions(local)
         self._rewards.raise_errors()
         rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
-        rollouts = gather_object(unpadded(output, answers if told else None))
+        rollouts = gather_object(unpadded(output, answers if told else None, calls))
         completions = gather_object(self._rewards.completions or [])
         groups = []
         for i, row in enumerate(row_ids):

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from passk_guard.rollouts.group import RolloutGroup, packed
+from passk_guard.rollouts.group import RolloutGroup, beside, packed
+from passk_guard.rollouts.recorded_sampling import Sampled
 
 __all__ = ["Rollout", "grouped", "unpadded"]
 
@@ -22,7 +23,7 @@ class Rollout(NamedTuple):
         completion: token ids.
         sampled: which of them the policy sampled.
         advantage: that the trainer would give it.
-        log_probs: of the completion, as an engine has them that told.
+        log_probs: of the completion, as whatever sampled it has them, where it told.
     """
 
     prompt: list[int]
@@ -32,13 +33,16 @@ class Rollout(NamedTuple):
     log_probs: list[float] | None
 
 
-def unpadded(output: Mapping[str, Tensor], answers: Sequence[Any] | None) -> list[Rollout]:
+def unpadded(
+    output: Mapping[str, Tensor], answers: Sequence[Any] | None, calls: Sequence[Sampled] = ()
+) -> list[Rollout]:
     """Of this process.
 
     Args:
         output: of the trainer's ``_generate_and_score_completions``.
         answers: log-probs that an engine gave in each call; ``None`` where they are not of what a
             probe samples from.
+        calls: of the model's own ``generate``; of several, which tools make, none is taken.
     """
     output = {k: v.cpu() for k, v in output.items() if isinstance(v, Tensor)}
     sampled = output["completion_mask"]
@@ -50,14 +54,19 @@ def unpadded(output: Mapping[str, Tensor], answers: Sequence[Any] | None) -> lis
     for i in range(len(sampled)):
         prompt = output["prompt_ids"][i][output["prompt_mask"][i].bool()]
         present = output["completion_mask"][i].bool()
-        completion = output["completion_ids"][i][present]
+        completion = output["completion_ids"][i][present].tolist()
+        log_probs = (
+            _of_one(single, i, len(completion)) if told is None else told[i][present].tolist()
+        )
+        if len(calls) == 1:
+            log_probs = calls[0].of(i, completion)
         rollouts.append(
             Rollout(
                 prompt.tolist(),
-                completion.tolist(),
+                completion,
                 sampled[i][present].tolist(),
                 float(output["advantages"][i]),
-                _of_one(single, i, len(completion)) if told is None else told[i][present].tolist(),
+                log_probs,
             )
         )
     return rollouts
@@ -76,11 +85,7 @@ def grouped(
     """The rollouts of one row."""
     prompts, completions, sampled, advantages, log_probs = zip(*rollouts, strict=True)
     tokens = packed(prompts, completions, sampled)
-    told = None
-    if all(values is not None for values in log_probs):
-        told = torch.full(tokens[0].shape, torch.nan)
-        for i, (prompt, values) in enumerate(zip(prompts, log_probs, strict=True)):
-            told[i, len(prompt) : len(prompt) + len(values)] = torch.tensor(values)
+    told = beside(tokens[0], prompts, log_probs)
     return RolloutGroup(
         row, *tokens, success, torch.tensor(advantages), rewards, sampling_log_probs=told
     )

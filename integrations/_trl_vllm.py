@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from passk_guard.integrations._trl_vllm_adapters import unrounded
-from passk_guard.integrations._trl_vllm_server import instead, server_in_a_probe
-from passk_guard.runtime.isolation import kept_attributes
+from passk_guard.integrations._trl_vllm_server import server_in_a_probe
+from passk_guard.runtime.isolation import instead, kept_attributes
 
 __all__ = [
     "check_engine",

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-from passk_guard.runtime.isolation import kept_attributes
+from passk_guard.runtime.isolation import instead, kept_attributes
 from passk_guard.runtime.processes import world
 
-__all__ = ["instead", "server_in_a_probe"]
+__all__ = ["server_in_a_probe"]
 
 # Seconds that a server may take for one call. Of the largest, a million tokens, it needs 600 a
 # second.
@@ -82,16 +82,3 @@ def _never_silent(client: Any, failed: Callable[[Exception], None]) -> Iterator[
             stack.enter_context(instead(client, name, partial(noted, getattr(client, name))))
         stack.enter_context(instead(client, "generate", partial(generate, client.generate)))
         yield
-
-
-@contextmanager
-def instead(obj: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Another method on one object; what it had of its own comes back."""
-    own = vars(obj).get(name)
-    setattr(obj, name, method)
-    try:
-        yield
-    finally:
-        delattr(obj, name)
-        if own is not None:
-            setattr(obj, name, own)

@@ -123,12 +123,12 @@ class Prober:
         verifier, groups = self.verifier.look(step, groups), without_completions(groups)
         self._progress("scoring", 0, 0)
         batch, given = self.gradients.take(groups, seed)
-        scores = self.levels.score(groups) if given is None else given
+        scores = self.levels.score(groups, given)
         one_batch = time.perf_counter() - start
         evidence = alignment_evidence(batch, groups, k, weigh)
         self._progress("scoring", 0, 0)
-        silent = [group for group in groups if not group.has_signal]
-        unscored = iter(score_all(self._policy, silent, self._micro_batch))
+        never = [group for group in groups if group.correct == 0]
+        unscored = iter(score_all(self._policy, never, self._micro_batch))
         log_probs = [next(unscored) if s is None else s for s in scores]
         diagnostics = diagnose(groups, log_probs, k, evidence.weights, evidence.update)
         rows = tuple(group.row for group in groups)
@@ -151,7 +151,8 @@ class Prober:
             tested, scored = self.gradients.take_reference(batches, (batch, given), seed)
             first = first_test(tested.gramian, weigh(tested), self._config.false_alarms)
             batch = tested if self.gradients.euclidean else batch
-        scored = [*map(self.levels.score, more), scores] if scored is None else scored
+        known = [None] * len(more) if scored is None else scored[:-1]
+        scored = [*map(self.levels.score, more, known), scores]
         seen = tested is None or weigh.sees(tested)
         only_once = time.perf_counter() - began
         scale, kept = self._kept.scale(weigh, len(groups)), self._kept
@@ -181,7 +182,7 @@ class Prober:
             cosine=self._cosine,
             first=first,
             update_seen=seen,
-            no_signal=len(silent) / len(groups),
+            no_signal=float(np.mean([not group.has_signal for group in groups])),
             diagnostics=diagnostics,
             alarm=self._alarm(step, fired, reading),
             conflicts=self._conflicts(),

@@ -26,7 +26,8 @@ def stored_rollouts(group: RolloutGroup) -> dict[str, Any]:
     """
     return {
         "shape": list(group.input_ids.shape),
-        **{name: _packed(getattr(group, name)) for name in _TENSORS},
+        **{name: _packed(_whole(getattr(group, name))) for name in _TENSORS},
+        "sampling_log_probs": None if group.told is None else _packed(group.told.cpu().numpy()),
         "success": _numbers(group.success),
         "rewards": None if group.rewards is None else _numbers(group.rewards),
     }
@@ -43,8 +44,10 @@ def load_rollouts(row: int, stored: Any) -> RolloutGroup:
         Unfit: it is not whole.
     """
     n, length = (whole({"shape": size}, "shape", 1) for size in items(stored, "shape", 2))
-    ids, attention, sampled = (_unpacked(entry(stored, name), name, n, length) for name in _TENSORS)
-    rewards = stored.get("rewards")
+    ids, attention, sampled = (
+        _unpacked(entry(stored, name), name, n, length).long() for name in _TENSORS
+    )
+    rewards, told = stored.get("rewards"), stored.get("sampling_log_probs")
     return RolloutGroup(
         row,
         ids,
@@ -52,23 +55,27 @@ def load_rollouts(row: int, stored: Any) -> RolloutGroup:
         sampled,
         success=_tensor(items(stored, "success", n)),
         rewards=None if rewards is None else _tensor(items(stored, "rewards", n)),
+        sampling_log_probs=None
+        if told is None
+        else _unpacked(told, "sampling_log_probs", n, length).float(),
     )
 
 
-def _packed(values: Tensor) -> dict[str, str]:
+def _whole(values: Tensor) -> np.ndarray:
     array = values.cpu().numpy()
-    small = array.astype(np.int32 if not _is_mask(array) else np.int8)
+    is_mask = bool(((array == 0) | (array == 1)).all())
+    return array.astype(np.int8 if is_mask else np.int32)
+
+
+def _packed(array: np.ndarray) -> dict[str, str]:
+    small = array if array.dtype.kind == "i" else array.astype(np.float32)
     data = base64.b64encode(zlib.compress(small.astype(small.dtype.newbyteorder("<")).tobytes()))
     return {"dtype": small.dtype.name, "data": data.decode()}
 
 
-def _is_mask(array: np.ndarray) -> bool:
-    return bool(((array == 0) | (array == 1)).all())
-
-
 def _unpacked(stored: Any, name: str, n: int, length: int) -> Tensor:
     found = mapping({name: stored}, name)
-    dtype = {"int32": "<i4", "int8": "<i1"}.get(str(found.get("dtype")))
+    dtype = {"int32": "<i4", "int8": "<i1", "float32": "<f4"}.get(str(found.get("dtype")))
     if dtype is None:
         raise Unfit(f"{name} has the dtype {found.get('dtype')!r}, which is not known here")
     try:
@@ -76,7 +83,7 @@ def _unpacked(stored: Any, name: str, n: int, length: int) -> Tensor:
         array = np.frombuffer(data, dtype).reshape(n, length)
     except (ValueError, zlib.error) as error:
         raise Unfit(f"{name} cannot be read: {error}") from None
-    return torch.from_numpy(array.astype(np.int64))
+    return torch.from_numpy(array.copy())
 
 
 def _numbers(values: Tensor) -> list[float | str | None]:

@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["RolloutGroup", "counts", "enough_signal", "packed", "reward_range", "stacked"]
+__all__ = [
+    "RolloutGroup",
+    "beside",
+    "counts",
+    "enough_signal",
+    "packed",
+    "reward_range",
+    "stacked",
+]
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,9 @@ class RolloutGroup:
             nothing is right, or everything.
         completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
             soon after.
-        sampling_log_probs: ``(n, L)`` of the sampled tokens, as whatever sampled them has it, where
-            that is another program than the model, at the temperature of the sampling; NaN where it
-            told none, anything elsewhere.
+        sampling_log_probs: ``(n, L)`` of the sampled tokens, as whatever sampled them has it (the
+            model with a cache, or another program), at the temperature of the sampling; NaN where
+            it told none, anything elsewhere.
     """
 
     row: int
@@ -59,6 +67,15 @@ class RolloutGroup:
     def correct(self) -> int:
         """Number of right rollouts."""
         return int(self.success.nansum().item())
+
+    @property
+    def told(self) -> Tensor | None:
+        """``(n, L)`` log-probs of what was sampled from, 0 elsewhere; ``None`` if not all known."""
+        if self.sampling_log_probs is None:
+            return None
+        sampled = self.completion_mask.bool()
+        found = self.sampling_log_probs.float().where(sampled, 0.0)
+        return found if bool(found.isfinite().all()) else None
 
     @property
     def has_signal(self) -> bool:
@@ -126,6 +143,25 @@ def packed(
     present = [torch.ones_like(t) for t in tokens]
     ids, attention, mask = (pad_sequence(t, batch_first=True) for t in (tokens, present, masks))
     return ids, attention, mask
+
+
+def beside(
+    ids: Tensor, prompts: Sequence[list[int]], told: Sequence[list[float] | None]
+) -> Tensor | None:
+    """Numbers of sampled tokens where those lie among ``ids``, 0 elsewhere; ``(n, L)``.
+
+    Args:
+        ids: of :func:`packed`.
+        prompts: token ids.
+        told: of each completion's tokens; where any is ``None``, so is what is returned.
+    """
+    known = [values for values in told if values is not None]
+    if len(known) < len(told):
+        return None
+    laid = torch.zeros(ids.shape)
+    for i, (prompt, values) in enumerate(zip(prompts, known, strict=True)):
+        laid[i, len(prompt) : len(prompt) + len(values)] = torch.tensor(values)
+    return laid
 
 
 def stacked(groups: Sequence[RolloutGroup]) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,7 @@ def group_state(group: RolloutGroup) -> dict[str, Any]:
         "success": group.success,
         "advantages": group.advantages,
         "rewards": group.rewards,
+        "sampling_log_probs": group.told,
     }
 
 
@@ -50,6 +51,9 @@ def load_group(state: Any, rows: int | None = None) -> RolloutGroup:
         success=tensor(state, "success", n, least=0),
         advantages=_each(state, "advantages", n),
         rewards=_each(state, "rewards", n),
+        sampling_log_probs=None
+        if state.get("sampling_log_probs") is None
+        else tensor(state, "sampling_log_probs", n, length),
     )
 
 

@@ -13,8 +13,9 @@ from torch.nn import Parameter
 
 from passk_guard.checks import check_whole
 from passk_guard.errors import ProbeError
-from passk_guard.rollouts.group import RolloutGroup, packed
+from passk_guard.rollouts.group import RolloutGroup, beside, packed
 from passk_guard.rollouts.plain_sampling import plain_config, plain_sampling
+from passk_guard.rollouts.recorded_sampling import recorded_sampling
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import checkpointing_without_dropout, kept_modes
 from passk_guard.runtime.sharding import generating, named_parameters, runs_together
@@ -120,19 +121,30 @@ class HFPolicy:
         prompts = [self._prompt_ids(row, i) for row, i in zip(rows, row_ids, strict=True)]
         repeated = [prompt for prompt in prompts for _ in range(n)]
         sampled: list[list[int]] = [[] for _ in repeated]
-        with self._neutral(self._temperature if temperature is None else temperature) as config:
+        told: list[list[float] | None] = [None] * len(repeated)
+        temperature = self._temperature if temperature is None else temperature
+        with self._neutral(temperature) as config:
             for batch, room in self._batches([len(prompt) for prompt in repeated]):
                 config.max_new_tokens = room
-                found = self._sample([repeated[j] for j in batch], config)
-                for j, ids in zip(batch, found, strict=True):
-                    sampled[j] = ids
+                with recorded_sampling(self.model, temperature) as calls:
+                    found = self._sample([repeated[j] for j in batch], config)
+                for i, j in enumerate(batch):
+                    sampled[j] = found[i]
+                    told[j] = calls[0].of(i, found[i]) if len(calls) == 1 else None
         groups = []
         for i, (row, row_id) in enumerate(zip(rows, row_ids, strict=True)):
-            mine = sampled[i * n : (i + 1) * n]
-            completions = self._completions(mine, chat=not isinstance(row["prompt"], str))
-            tokens = packed([prompts[i]] * n, mine, [[1] * len(ids) for ids in mine])
-            unverified = torch.full((n,), torch.nan)
-            groups.append(RolloutGroup(row_id, *tokens, unverified, completions=completions))
+            which = slice(i * n, (i + 1) * n)
+            mine, prompt = sampled[which], [prompts[i]] * n
+            tokens = packed(prompt, mine, [[1] * len(ids) for ids in mine])
+            groups.append(
+                RolloutGroup(
+                    row_id,
+                    *tokens,
+                    success=torch.full((n,), torch.nan),
+                    completions=self._completions(mine, chat=not isinstance(row["prompt"], str)),
+                    sampling_log_probs=beside(tokens[0], prompt, told[which]),
+                )
+            )
         return groups
 
     @property

@@ -73,6 +73,9 @@ class Policy(Protocol):
         ``completions``, which
         :class:`~passk_guard.rollouts.verified_policy.VerifiedPolicy` has verified.
 
+        One that tells the log-probs of what it sampled from, ``sampling_log_probs``, lets the
+        paired drift see losses on prompts that were always right.
+
         Args:
             rows: held-out rows.
             row_ids: their ids.

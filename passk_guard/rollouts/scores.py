@@ -18,19 +18,31 @@ __all__ = ["packs", "score", "score_all", "scored"]
 
 @torch.no_grad()
 def score(
-    policy: Policy, groups: Sequence[RolloutGroup], rollouts_per_forward: int | None = None
+    policy: Policy,
+    groups: Sequence[RolloutGroup],
+    rollouts_per_forward: int | None = None,
+    known: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor | None]:
     """``(n, L)`` log-probs per prompt under the policy's present weights, on the CPU.
 
     Prompts share forward passes, in the same way whenever the same groups are scored, so that
-    rounding is the same before and after. ``None`` where the prompt has no signal: its change is
-    zero whatever the log-probs.
+    rounding is the same before and after: those with a signal, as a pass for their gradients has
+    them, and those that are always right. ``None`` where nothing is right: its part of any change
+    is zero whatever the log-probs.
+
+    Args:
+        policy: scores.
+        groups: prompts.
+        rollouts_per_forward: as many as make 16 384 tokens where ``None``.
+        known: of the prompts with a signal, where that pass gave them.
     """
-    scores: list[Tensor | None] = [None] * len(groups)
-    signal = [i for i, group in enumerate(groups) if group.has_signal]
-    scored = score_all(policy, [groups[i] for i in signal], rollouts_per_forward)
-    for i, log_probs in zip(signal, scored, strict=True):
-        scores[i] = log_probs
+    scores: list[Tensor | None] = [None] * len(groups) if known is None else list(known)
+    signal = [i for i, group in enumerate(groups) if group.has_signal and known is None]
+    solved = [i for i, group in enumerate(groups) if group.correct == group.n]
+    for which in (signal, solved):
+        found = score_all(policy, [groups[i] for i in which], rollouts_per_forward)
+        for i, log_probs in zip(which, found, strict=True):
+            scores[i] = log_probs
     return scores
 
 

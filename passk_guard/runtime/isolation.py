@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from passk_guard.runtime.sharding import reshard
 
 __all__ = [
     "checkpointing_without_dropout",
+    "instead",
     "isolated",
     "kept_attributes",
     "kept_modes",
@@ -147,6 +148,19 @@ def kept_attributes(obj: Any, *names: str, copied: bool = False) -> Iterator[Non
     finally:
         for name, value in kept.items():
             setattr(obj, name, value)
+
+
+@contextmanager
+def instead(obj: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Another method on one object; what it had of its own comes back."""
+    own = vars(obj).get(name)
+    setattr(obj, name, method)
+    try:
+        yield
+    finally:
+        delattr(obj, name)
+        if own is not None:
+            setattr(obj, name, own)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
@@ -74,13 +73,8 @@ def common_rollouts(
     if len(groups) < 2:
         return CommonRollouts(0.0, 0.0, -1.0, 1.0, 1.0, 1.0, 0.0, len(groups), False, few)
     found = paired_change(groups, under_a, under_b)
-    ratios = [
-        ((b - a).double() * group.completion_mask.cpu().bool()).sum(-1).exp()
-        for group, a, b in zip(groups, under_a, under_b, strict=True)
-    ]
-    means = torch.stack([ratio.mean() for ratio in ratios])
-    mass, mass_se = float(means.mean()), float(means.std() / math.sqrt(len(means)))
-    low, high = _interval(found, groups, means)
+    mass, mass_se = float(found.seen.mean()), float(found.seen.std() / math.sqrt(len(groups)))
+    low, high = _interval(found)
     why_not = ""
     if len(groups) < _FEWEST:
         why_not = few
@@ -110,18 +104,15 @@ def common_rollouts(
     )
 
 
-def _interval(
-    found: PairedChange, groups: Sequence[RolloutGroup], means: Tensor
-) -> tuple[float, float]:
+def _interval(found: PairedChange) -> tuple[float, float]:
     """Around the change as it is, and as it would be if all that A never said were wrong, or right.
 
     With ``ρ̄_i`` the mean ratio of a prompt, B says the share ``1 - ρ̄_i`` more, or less, beyond A's
-    rollouts. The baseline ``r̄_i`` took it for worth as much as the others; wrong, it is worth
-    ``r̄_i`` less, and right ``1 - r̄_i`` more.
+    rollouts. The baseline ``b_i`` took it for right so often; wrong, it is worth ``b_i`` less, and
+    right ``1 - b_i`` more.
     """
-    rates = torch.tensor([group.correct / group.n for group in groups], dtype=torch.float64)
-    change, beyond = found.per_prompt, 1 - means
-    worst, best = change - rates * beyond, change + (1 - rates) * beyond
+    change, beyond = found.per_prompt, 1 - found.seen
+    worst, best = change - found.baseline * beyond, change + (1 - found.baseline) * beyond
     # The change of a prompt lies within these bounds, which its estimate may leave by a little.
     ends = [
         mean_interval(values.clamp(-1, 1).numpy(), -1.0, 1.0) for values in (change, worst, best)

@@ -1,5 +1,6 @@
 """Is what samples the rollouts what is trained? Its own log-probs, against the model's.
 
+The model's own ``generate`` is what is trained but for rounding, and where it is not, that is said.
 An inference engine computes in another precision, with other kernels, perhaps quantised, perhaps
 with weights that lag behind or filters of its own. With μ the distribution that it samples from and
 π the model's, of tokens drawn from μ:
@@ -8,7 +9,8 @@ with weights that lag behind or filters of its own. With μ the distribution tha
 
 so that a mean ratio below 1 is a filter, and a divergence with a mean ratio of 1 is another shape.
 
-Estimates are **not** corrected for it. Weighting rollouts by π/μ would leave the counts of right
+Levels and gradients are **not** corrected for it (the drift is, where it is no more than rounding:
+:mod:`passk_guard.statistics.paired_drift`). Weighting rollouts by π/μ would leave the counts of right
 ones those of μ: the prompt weights ``ŵ_k(c)`` are unbiased because c is binomial, and of weighted
 rollouts no count is. What would be exact, subsets of rollouts weighted by the product of their
 ratios, has a variance that grows exponentially in k times the length. So pass@1, pass@k and the

@@ -113,9 +113,11 @@ class Levels:
         reading = self._update(step, drifts, everything)
         return replace(reading, turnover=self._counts.add(everything))
 
-    def score(self, groups: Sequence[RolloutGroup]) -> list[Tensor | None]:
-        """Log-probs of a batch under the present weights."""
-        return score(self._policy, groups, self._micro_batch)
+    def score(
+        self, groups: Sequence[RolloutGroup], known: Sequence[Tensor | None] | None = None
+    ) -> list[Tensor | None]:
+        """Log-probs of a batch under the present weights, some of them known."""
+        return score(self._policy, groups, self._micro_batch, known)
 
     def again(self, step: int) -> Reading:
         """Score stored rollouts again: forward passes only."""

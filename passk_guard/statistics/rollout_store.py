@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passk_guard.passk import unbiased_prompt_weight
-from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
@@ -60,9 +59,8 @@ class RolloutStore:
     prompts serve several increments. Of a finite pool only what is noise within prompts, and what
     prompts that are not stored may do, is left of it: ``within + (1 - within)(1 - stored / pool)``.
 
-    One forward pass serves several quantities: pass@1, pass@k (``ŵ_k(c)`` times the change of a
-    prompt's success probability: unbiased for ``w_k(p) Δp``, first order in Δp), and pass@1 within
-    each group of prompts.
+    One forward pass serves several quantities: pass@1, pass@k (``w_k(p) Δp``: first order in Δp),
+    and pass@1 within each group of prompts.
 
     Args:
         k: of pass@k.
@@ -104,7 +102,9 @@ class RolloutStore:
             batch.latest = False
         for groups, log_probs in batches:
             zeros = torch.zeros(len(groups), dtype=torch.float64)
-            self._batches.append(StoredBatch(list(groups), list(log_probs), zeros, {}, reference))
+            self._batches.append(
+                StoredBatch(list(groups), list(log_probs), zeros, zeros, {}, reference)
+            )
         latest = self._prompts(self._batches[-len(batches) :])
         if reference:
             self._room = self._prompts(self._batches) + latest // len(batches)
@@ -136,7 +136,7 @@ class RolloutStore:
         for i, b in enumerate(self._batches):
             progress("scoring again", i, len(self._batches))
             after = score(policy, b.groups, rollouts_per_forward)
-            changes.append(paired_change(b.groups, b.before, after))
+            changes.append(paired_change(b.groups, b.before, after, self._k))
         latest = changes[-1]
         used: list[tuple[StoredBatch, PairedChange]] = []
         for batch, change in zip(self._batches, changes, strict=True):
@@ -154,37 +154,35 @@ class RolloutStore:
             # As ratios spread, the noise within prompts is more than what can be seen of it.
             near = change.effective_sample_size > _NEAR
             batch.left = change.within + (1 - change.within) * outside if near else 1.0
-        quantities = [self._quantities(batch.groups) for batch, _ in used]
-        names = dict.fromkeys(name for of_batch in quantities for name in of_batch)
+        steps = [self._steps(batch, change) for batch, change in used]
+        names = dict.fromkeys(name for of_batch in steps for name in of_batch)
         drifts = {}
         for name in names:
-            parts = []
-            for (batch, change), of_batch in zip(used, quantities, strict=True):
-                if name in of_batch:
-                    members, factor = of_batch[name]
-                    step = (change.per_prompt - batch.change)[members] * factor
-                    parts.append((batch, step))
+            parts = [
+                (batch, of_batch[name])
+                for (batch, _), of_batch in zip(used, steps, strict=True)
+                if name in of_batch
+            ]
             drifts[name] = self._increment(name, parts, latest)
         for batch, change in used:
-            batch.change = change.per_prompt
+            batch.change, batch.change_at_k = change.per_prompt, change.per_prompt_at_k
         return drifts
 
-    def _quantities(self, groups: Sequence[RolloutGroup]) -> dict[str, tuple[Tensor, Tensor]]:
-        """By name: the prompts that count, and what each one's change of pass@1 counts for."""
-        correct, n = counts(groups)
-        everyone = torch.arange(len(groups))
-        k = min(self._k, min(n) - 1)
-        passk = torch.as_tensor(unbiased_prompt_weight(correct, n, k))
-        quantities = {
-            PASS_AT_1: (everyone, torch.ones_like(passk)),
-            PASS_AT_K: (everyone, passk),
+    def _steps(self, batch: StoredBatch, change: PairedChange) -> dict[str, Tensor]:
+        """By name: how far each prompt that counts has moved since the last measurement."""
+        one = change.per_prompt - batch.change
+        steps = {PASS_AT_1: one, PASS_AT_K: change.per_prompt_at_k - batch.change_at_k}
+        return steps | {label: one[at] for label, at in self._members(batch.groups).items()}
+
+    def _members(self, groups: Sequence[RolloutGroup]) -> dict[str, list[int]]:
+        """By label: places of its prompts."""
+        if self._label_of is None:
+            return {}
+        labels = [self._label_of(group.row) for group in groups]
+        return {
+            label: [i for i, other in enumerate(labels) if other == label]
+            for label in sorted(set(labels))
         }
-        if self._label_of is not None:
-            labels = [self._label_of(group.row) for group in groups]
-            for label in sorted(set(labels)):
-                members = torch.tensor([i for i, other in enumerate(labels) if other == label])
-                quantities[label] = (members, torch.ones(len(members), dtype=torch.float64))
-        return quantities
 
     def _increment(
         self,
@@ -246,7 +244,7 @@ class RolloutStore:
         Raises:
             Unfit: it is not whole; nothing is taken over.
         """
-        batches = [load_batch(stored, rows) for stored in items(state, "batches")]
+        batches = [load_batch(stored, rows, self._k) for stored in items(state, "batches")]
         if batches and not batches[-1].latest:
             raise Unfit("the latest batch is missing")
         settled, variance = (
@@ -265,6 +263,6 @@ class RolloutStore:
             Unfit: they are not.
         """
         for batch in self._batches:
-            for name, (members, _) in self._quantities(batch.groups).items():
+            for name, members in self._members(batch.groups).items():
                 if name in batch.credit:
                     tensor(batch.credit, name, len(members))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.group_state import group_state, load_group
 from passk_guard.runtime.stored import Unfit, flag, items, mapping, number, tensor
 
@@ -22,8 +24,9 @@ class StoredBatch:
 
     Attributes:
         groups: the prompts.
-        before: their log-probs as sampled; ``None`` where there is no signal.
+        before: their log-probs as sampled; ``None`` where nothing is right.
         change: of each, since sampling, as of the last measurement, ``(m,)``.
+        change_at_k: the same of pass@k.
         credit: per quantity, what each prompt has put into the sum so far, ``(m,)``.
         reference: kept for as long as it can be used.
         latest: no newer batch has been sampled.
@@ -33,6 +36,7 @@ class StoredBatch:
     groups: list[RolloutGroup]
     before: list[Tensor | None]
     change: Tensor
+    change_at_k: Tensor
     credit: dict[str, Tensor]
     reference: bool
     latest: bool = True
@@ -56,6 +60,7 @@ def batch_state(batch: StoredBatch) -> dict[str, Any]:
         "groups": [group_state(group) for group in batch.groups],
         "before": list(batch.before),
         "change": batch.change,
+        "change_at_k": batch.change_at_k,
         "credit": dict(batch.credit),
         "reference": batch.reference,
         "latest": batch.latest,
@@ -63,12 +68,13 @@ def batch_state(batch: StoredBatch) -> dict[str, Any]:
     }
 
 
-def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
+def load_batch(stored: Any, rows: int | None, k: int) -> StoredBatch:
     """What :func:`batch_state` gave.
 
     Args:
         stored: what it gave.
         rows: in the pool, where that is known.
+        k: of pass@k, whose change older states have only as that of pass@1.
 
     Raises:
         Unfit: it is not whole, or of rows that are not in the pool.
@@ -76,13 +82,17 @@ def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
     groups = [load_group(group, rows) for group in items(stored, "groups")]
     if not groups:
         raise Unfit("a batch holds no prompts")
-    before = items(stored, "before", len(groups))
+    before, change = items(stored, "before", len(groups)), tensor(stored, "change", len(groups))
+    correct, n = counts(groups)
     sums = mapping(stored, "credit")
     of_all = (PASS_AT_1, PASS_AT_K)
     return StoredBatch(
         groups=groups,
         before=[_scores(scores, group) for scores, group in zip(before, groups, strict=True)],
-        change=tensor(stored, "change", len(groups)),
+        change=change,
+        change_at_k=tensor(stored, "change_at_k", len(groups))
+        if "change_at_k" in stored
+        else change * torch.as_tensor(unbiased_prompt_weight(correct, n, min(k, min(n) - 1))),
         # Of how many prompts a group consists is seen once it is known to be one:
         # RolloutStore.check_groups.
         credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},
@@ -93,7 +103,10 @@ def load_batch(stored: Any, rows: int | None = None) -> StoredBatch:
 
 
 def _scores(stored: Any, group: RolloutGroup) -> Tensor | None:
-    """Log-probs of a group that has a signal; what they are on padding has no meaning."""
+    """Log-probs of a group; what they are on padding has no meaning.
+
+    Those of prompts that are always right are not in older states.
+    """
     if stored is None and not group.has_signal:
         return None
     scores = tensor({"log-probs": stored}, "log-probs", *group.input_ids.shape, finite=False)

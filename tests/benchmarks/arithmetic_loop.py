@@ -38,22 +38,28 @@ class ArithmeticPolicy:
         return tokens[:, :-2], tokens[:, -2:]
 
     @torch.no_grad()
-    def sample(self, prompts: Tensor, n: int) -> Tensor:
-        """``(m n, 5)`` prompts with sampled answers."""
+    def sample(self, prompts: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """``(m n, 5)`` prompts with sampled answers, and log-probs, those of the prompts 0."""
         ids = prompts.repeat_interleave(n, 0)
+        told = torch.zeros(ids.shape)
         for _ in range(2):
-            logits = self.model(input_ids=ids, use_cache=False).logits[:, -1]
-            ids = torch.cat([ids, torch.multinomial(logits.softmax(-1), 1)], 1)
-        return ids
+            scores = self.model(input_ids=ids, use_cache=False).logits[:, -1].log_softmax(-1)
+            drawn = torch.multinomial(scores.exp(), 1)
+            ids = torch.cat([ids, drawn], 1)
+            told = torch.cat([told, scores.gather(1, drawn)], 1)
+        return ids, told
 
     def generate(self, rows, row_ids, n, temperature=None):
         prompts, answers = self.encode(rows)
-        ids = self.sample(prompts, n).view(len(rows), n, -1)
+        ids, told = (found.view(len(rows), n, -1) for found in self.sample(prompts, n))
         right = (ids[:, :, -2:] == answers[:, None]).all(-1).float()
         ones = torch.ones_like(ids[0])
         sampled = ones.clone()
         sampled[:, :-2] = 0
-        return [RolloutGroup(row, ids[i], ones, sampled, right[i]) for i, row in enumerate(row_ids)]
+        return [
+            RolloutGroup(row, ids[i], ones, sampled, right[i], sampling_log_probs=told[i])
+            for i, row in enumerate(row_ids)
+        ]
 
     def log_probs(self, input_ids, attention_mask, completion_mask):
         return token_log_probs(self.model, input_ids, attention_mask, completion_mask)
@@ -116,7 +122,7 @@ def train(
     for step in range(steps):
         before_step(step)
         pick = torch.randint(len(prompts), (GROUPS,), generator=generator)
-        ids = policy.sample(prompts[pick], N)
+        ids, _ = policy.sample(prompts[pick], N)
         right = ids[:, -2:] == answers[pick].repeat_interleave(N, 0)
         found = advantages(right.all(1).float().view(GROUPS, N))
         logits = policy.model(input_ids=ids, use_cache=False).logits[:, -3:-1].log_softmax(-1)

@@ -66,7 +66,8 @@ def drawn(rng: np.random.Generator, name: str, m: int, n: int) -> CommonRollouts
     ]
     one = torch.ones(n, 1, dtype=torch.long)
     groups = [
-        RolloutGroup(j, one, one, one, torch.tensor(row).float()) for j, row in enumerate(right)
+        RolloutGroup(j, one, one, one, torch.tensor(row).float(), sampling_log_probs=under[0][j])
+        for j, row in enumerate(right)
     ]
     return common_rollouts(groups, list(under[0]), list(under[1]))
 

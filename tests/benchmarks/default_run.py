@@ -8,9 +8,8 @@ wall time. The trainer has its own defaults (clipping at ε = .2, group-scaled r
 optimizer steps (``num_iterations=2``), and a KL penalty (``beta=0.02``). The truth is enumerated
 every fifty steps. Finished runs are kept in ``results/default_run.json`` and not repeated: delete
 them there to run them again. A run takes nine minutes on a busy core. Most of the budget goes into
-the first look and the reference, so the guard lives on re-scorings: two or three probes in all. Of
-the run that only warned all looks are kept: at steps 0, 5, 406 and 623, where the alarm came, 3.5
-points too low. In the one that mixed it came at 812, at 5 points.
+the first look and the reference, so looks are rare after it, and what they cost decides when the
+alarm comes: at steps 623 to 913 on machines that were more or less busy, at 3 to 6 points.
 
 ``results/default_run_long.json`` is three times as long (``--steps 12000 --actions mix --seeds 30
 --results``), so that the same share buys nine probes.
@@ -144,7 +143,7 @@ def print_table(runs: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[30, 31])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[30])
     parser.add_argument("--actions", nargs="+", default=["mix", "warn"])
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=1e-6)

@@ -211,6 +211,7 @@ class Templated(BanditPolicy):
                 input_ids=with_column(group.input_ids, self.first),
                 attention_mask=with_column(group.attention_mask, 1),
                 completion_mask=with_column(group.completion_mask, 0),
+                sampling_log_probs=with_column(group.sampling_log_probs, 0),
             )
             for group in super().generate(rows, row_ids, n)
         ]

@@ -248,7 +248,7 @@ def test_the_run_with_the_defaults():
     at = rest[alarm // 50 - 1] + (rest[alarm // 50] - rest[alarm // 50 - 1]) * (alarm % 50) / 50
     lost = [100 * (start - value) for value in (at, rest[-1], alone["pass1"][-1])]
     said = (
-        "2 % of a cheap run of {} steps of this task bought {} probe and {} re-scorings; the "
+        "2 % of a cheap run of {} steps of this task bought {} probes and {} re-scorings; the "
         "alarm came at step {} with {:.1f} points lost, and pass@1 ended {:.1f} points down "
         "instead of {:.1f}"
     )
@@ -598,7 +598,8 @@ def test_coverage_on_common_rollouts():
     least = 100 * min(cell["inside"] for cell in cells.values())
     assert f"over {len(cells)} combinations of population and size" in CHECKPOINTS
     assert f"it held the truth in {least:.1f} % of the draws at least" in CHECKPOINTS
-    assert min(cell["plain"] for cell in cells.values()) == 0  # "in none of them at worst"
+    plain = 100 * min(cell["plain"] for cell in cells.values())
+    assert f"invisible, in {plain:.1f} % at worst" in CHECKPOINTS
 
 
 def test_prompts_that_were_lost():
@@ -628,8 +629,8 @@ def test_how_long_stored_rollouts_last():
         )
         assert f"| {rate}, {step} | {said}" in FIELD
     near = [one["sampled_again_se"] / one["se"] for key, one in rows.items() if key[0] == "1e-05"]
-    assert 1.9 < min(near) < max(near) < 4.6
-    assert "are two to four times sharper than sampling the same prompts again" in FIELD
+    assert 1.9 < min(near) < max(near) < 5.1
+    assert "are two to five times sharper than sampling the same prompts again" in FIELD
     worst = min(one["spread"]["of_two_tokens"] for one in rows.values())
     assert f"at the same v their effective sample size is {share(worst, 2)} at worst" in FIELD
 

@@ -82,7 +82,10 @@ class CoinPolicy(nn.Module):
             sampled = ones.clone()
             sampled[:, 0] = 0
             right = (flips.sum(1) > self.bar[i]) ^ self.few[i]
-            groups.append(RolloutGroup(int(i), tokens, ones, sampled, right.float()))
+            told = self.log_probs(tokens, ones, sampled)
+            groups.append(
+                RolloutGroup(int(i), tokens, ones, sampled, right.float(), sampling_log_probs=told)
+            )
         return groups
 
     def log_probs(self, input_ids, attention_mask, completion_mask):

@@ -53,15 +53,16 @@ class BanditPolicy(nn.Module):
         groups = []
         for i in row_ids:
             with torch.no_grad():
-                probabilities = self.pi(i).exp()
-            draws = torch.multinomial(probabilities, n * self.tokens, replacement=True)
+                scores = self.pi(i)
+            draws = torch.multinomial(scores.exp(), n * self.tokens, replacement=True)
             actions = draws.view(n, self.tokens)
             # The context is the prompt: the first token.
             tokens = torch.cat([torch.full((n, 1), i), actions], 1)
             ones = torch.ones_like(tokens)
             sampled = torch.cat([torch.zeros(n, 1, dtype=torch.long), ones[:, 1:]], 1)
             success = (actions == self.right[i]).all(1).float()
-            groups.append(RolloutGroup(i, tokens, ones, sampled, success))
+            told = torch.cat([torch.zeros(n, 1), scores[actions]], 1)
+            groups.append(RolloutGroup(i, tokens, ones, sampled, success, sampling_log_probs=told))
             self.generated += n
         return groups
 

@@ -50,6 +50,9 @@ def test_log_probs_are_those_of_the_trainer(tmp_path, config):
         )[0]
         mask = group.completion_mask[:, -keep:].bool()
         torch.testing.assert_close(score[:, -keep:][mask], theirs[mask], rtol=0, atol=1e-5)
+        # And what they were sampled from is told as it is.
+        told, sampled = group.sampling_log_probs, group.completion_mask.bool()
+        torch.testing.assert_close(told[sampled], score[sampled], rtol=0, atol=1e-4)
 
 
 def test_probes_sample_without_the_trainers_filters(tmp_path):

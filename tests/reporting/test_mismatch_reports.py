@@ -38,7 +38,7 @@ class WithEngine(BanditPolicy):
         told = [self.log_probs(*group.tokens).detach() for group in groups]
         self.samples = False
         pairs = zip(groups, told, strict=True)
-        return [replace(g, sampling_log_probs=t) if self.tells else g for g, t in pairs]
+        return [replace(g, sampling_log_probs=t if self.tells else None) for g, t in pairs]
 
 
 def run_with(policy, folder, said):

@@ -105,7 +105,19 @@ HARMLESS = {
     "longer": ("active", "raised", "carriers", "probe", "rescore", "batches", "counts"),
     "deleted": (
         *("schema", "probe", "scale", "steering", "counts", "verifier"),
-        *("cause", "left", "within", "pace", "room", "kept", "open", "drift", "shown", "unit"),
+        *(
+            "cause",
+            "left",
+            "within",
+            "pace",
+            "change_at_k",
+            "room",
+            "kept",
+            "open",
+            "drift",
+            "shown",
+            "unit",
+        ),
     ),
 }
 
@@ -117,7 +129,7 @@ def may_pass(path, what):
         return what != "deleted"
     if what == "deleted":
         named = {"depends", "settled", "variance", "credit"} & set(path[:-1])
-        optional = path[-1] in ("advantages", "rewards", "group_size")
+        optional = path[-1] in ("advantages", "rewards", "group_size", "sampling_log_probs")
         of_groups = path[:-1] == (GROUPS, "state") or path[-3:-1] == ("controller", "groups")
         return optional or of_groups or (named and path[-1] != "prompts")
     return False

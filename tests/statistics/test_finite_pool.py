@@ -37,7 +37,7 @@ def errors(runs, *, told):
 
 @pytest.mark.long
 def test_the_error_of_the_change_is_that_of_the_pool():
-    told, untold = errors(25, told=True), errors(25, told=False)
+    told, untold = errors(60, told=True), errors(20, told=False)
     assert 0.88 < np.mean(np.abs(told) < 1.96) < 0.995
     assert 0.75 < np.sqrt(np.mean(told**2)) < 1.2
     assert np.sqrt(np.mean(untold**2)) < 0.75  # an error that is too large, though never too small

@@ -1,10 +1,15 @@
 """Paired change of pass@1 against the exact change of a bandit, and the traps it avoids."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from tiny import BanditPolicy, CausalLMPolicy, random_groups
 
+from passk_guard import prompt_weight
+from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.scores import score
 from passk_guard.statistics.paired_drift import paired_change
 from passk_guard.statistics.rollout_store import RolloutStore
@@ -49,34 +54,54 @@ def test_unbiased_and_honest_about_its_error(tokens):
     assert 0.90 < covered.mean() < 0.985
 
 
-def test_scoring_noise_alone_moves_nothing_but_would_without_a_baseline():
-    """400 tokens, each log-prob off by 2 % noise, no change of the policy at all."""
+def test_noise_of_scores_moves_nothing_where_it_is_told_what_was_sampled_from():
+    """Rollouts of 200 tokens that are always right, scored twice with rounding of its own each."""
     generator = torch.Generator().manual_seed(0)
+    found = {"told": [], "as scored": [], "not told": []}
+    for _ in range(40):
+        groups, before, after = [], [], []
+        for row in range(20):
+            tokens = torch.randint(5, (8, 200), generator=generator)
+            noisy = (0.02 * torch.randn(2, 8, 200, 5, generator=generator)).log_softmax(-1)
+            old, new = noisy.gather(-1, tokens.expand(2, -1, -1)[..., None]).squeeze(-1)
+            ones = torch.ones_like(tokens)
+            right = (torch.rand(8, generator=generator) < 0.9).float()
+            right[0] = 1.0
+            groups.append(RolloutGroup(row, tokens, ones, ones, right))
+            before.append(old)
+            after.append(new)
+        uniform = torch.full((8, 200), 1 / 5).log()
+        told = {
+            "told": [uniform] * 20,
+            "as scored": before,  # as if the scores' distribution had been sampled from
+            "not told": [None] * 20,
+        }
+        for name, sampled in told.items():
+            those = [replace(g, sampling_log_probs=q) for g, q in zip(groups, sampled, strict=True)]
+            found[name].append(paired_change(those, before, after).change)
+    error = {name: np.std(values, ddof=1) / np.sqrt(40) for name, values in found.items()}
+    assert error["not told"] < error["told"] / 2  # what is told is used
+    assert abs(np.mean(found["told"])) < 3 * error["told"]
+    assert abs(np.mean(found["not told"])) < 3 * error["not told"]
+    assert np.mean(found["as scored"]) > 5 * error["as scored"]  # a gain out of nothing
+
+
+def test_an_engine_that_samples_something_else_gives_no_weights():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    with_baseline, without = [], []
-    for _ in range(60):
-        groups = policy.generate(None, list(range(40)), 8)
-        wide = []
-        for group in groups:
-            ones = torch.ones(8, 400, dtype=torch.long)
-            wide.append(type(group)(group.row, ones, ones, ones, group.success))
-        before = [torch.zeros(8, 400) if g.has_signal else None for g in wide]
-        noise = [
-            None if b is None else 0.02 * torch.randn(b.shape, generator=generator) for b in before
-        ]
-        change = paired_change(wide, before, noise)
-        with_baseline.append(change.change)
-        without.append(
-            np.mean(
-                [
-                    0.0 if e is None else float((g.success * e.expm1().sum(-1)).mean())
-                    for g, e in zip(wide, noise, strict=True)
-                ]
-            )
-        )
-    error = np.std(with_baseline, ddof=1) / np.sqrt(60)
-    assert abs(np.mean(with_baseline)) < 3 * error
-    assert np.mean(without) > 10 * error  # E[exp(noise)] > 1: a gain out of nothing
+    groups = policy.generate(None, list(range(20)), 8)
+    for group in groups:
+        group.success[:4], group.success[4:] = 1.0, 0.0
+    other = [
+        replace(g, sampling_log_probs=g.sampling_log_probs * (1 + i % 8))
+        for i, g in enumerate(groups)
+    ]
+    unknown = [replace(group, sampling_log_probs=None) for group in groups]
+    holes = [replace(g, sampling_log_probs=g.sampling_log_probs / 0) for g in groups]
+    before, after = score(policy, groups), score(moved(policy, 0.1), groups)
+    baselines = [paired_change(g, before, after).baseline for g in (other, unknown, holes)]
+    assert all(torch.equal(b, baselines[0]) for b in baselines)
+    changes = [paired_change(g, before, after).change for g in (other, unknown, groups)]
+    assert changes[0] == changes[1] != changes[2]
 
 
 def test_a_policy_that_moved_too_far_is_unusable_not_clipped():
@@ -120,11 +145,11 @@ def test_still_unbiased_and_honest_where_the_first_order_is_not():
     assert abs(np.mean(first_order) - truth) > 5 * error
 
 
-def test_no_signal_is_unusable_and_finite():
+def test_nothing_right_is_unusable_and_finite():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     groups = policy.generate(None, [1, 2, 3], 4)
     for group in groups:
-        group.success[:] = 1.0
+        group.success[:] = 0.0
     change = paired_change(groups, score(policy, groups), score(policy, groups))
     assert (change.change, change.usable) == (0.0, False)
 
@@ -179,7 +204,68 @@ def test_packing_prompts_into_one_forward_changes_no_score(tiny_lm, at_once):
     policy, groups = CausalLMPolicy(model), random_groups(7, 5)
     got = score(policy, groups, at_once)
     for group, scores in zip(groups, got, strict=True):
-        assert (scores is None) == (not group.has_signal)
+        assert (scores is None) == (group.correct == 0)
         if scores is not None:
             alone = policy.log_probs(*group.tokens).detach()
             torch.testing.assert_close(scores, alone, rtol=0, atol=2e-6)
+
+
+def answers(right, p, q, mu=None):
+    """One prompt whose rollouts are one token: right with p and then q. Log-probs of both.
+
+    Sampled from what says the right one with mu, or from what is not told.
+    """
+    right = torch.tensor(right, dtype=torch.float64)
+    one = torch.ones(len(right), 1, dtype=torch.long)
+    told = torch.tensor([0.5 if mu is None else mu, p, q], dtype=torch.float64)
+    sampled, *scores = (torch.where(right > 0, x, 1 - x).log()[:, None] for x in told)
+    return RolloutGroup(
+        0, one, one, one, right, sampling_log_probs=None if mu is None else sampled
+    ), *scores
+
+
+@pytest.mark.parametrize("told", ["p", "near", None])
+@pytest.mark.parametrize(("p", "q"), [(0.9, 0.8), (0.2, 0.25), (0.6, 0.3)])
+def test_exact_by_enumeration(p, q, told):
+    """Over all draws of five rollouts the mean is Δp, and that of pass@k is w_k(p) Δp."""
+    mu = {"p": p, "near": p - 0.05, None: p}[told]  # what is sampled from, and scored as p
+    mean = {"one": 0.0, 3: 0.0, 4: 0.0, "own": 0.0}
+    for right in product((0, 1), repeat=5):
+        chance = mu ** sum(right) * (1 - mu) ** (5 - sum(right))
+        group, before, after = answers(right, p, q, mu if told else None)
+        weight = 1.0 if group.sampling_log_probs is None else before - group.sampling_log_probs
+        gain = (torch.as_tensor(weight).exp() if told else 1.0) * ((after - before).exp() - 1)
+        gain = gain[:, 0]
+        for k in (3, 4):
+            found = paired_change([group] * 2, [before] * 2, [after] * 2, k)
+            # The estimate for one prompt, whatever the effective sample size says.
+            share = (group.success.sum() - group.success) / 4
+            b = torch.minimum(share, 1 - share) if told else share
+            assert float(found.per_prompt[0]) == pytest.approx(
+                float(((group.success - b) * gain).mean()), abs=1e-6
+            )
+            mean[k] += chance * float(found.per_prompt_at_k[0])
+        mean["one"] += chance * float(found.per_prompt[0])
+        rate = group.success.mean()
+        mean["own"] += chance * float(
+            ((group.success - torch.minimum(rate, 1 - rate)) * gain).mean()
+        )
+    assert mean["one"] == pytest.approx(q - p, abs=1e-6)
+    if told != "near":  # the weights of pass@k are unbiased for what was sampled from
+        for k in (3, 4):
+            assert mean[k] == pytest.approx(float(prompt_weight(p, k)) * (q - p), abs=1e-6)
+    assert abs(mean["own"] - (q - p)) > 0.005  # the rollout itself in its baseline: biased
+
+
+def test_a_loss_on_prompts_that_were_always_right_is_seen():
+    """Each of 400 prompts at .99 falls to .95, by answers that none of 12 rollouts may hold."""
+    rng = np.random.default_rng(0)
+    found = {0.99: [], None: []}
+    for _ in range(12):
+        for mu in found:
+            drawn = [answers(rng.random(12) < 0.99, 0.99, 0.95, mu) for _ in range(400)]
+            found[mu].append(paired_change(*map(list, zip(*drawn, strict=True))))
+    error = {mu: np.array([c.change + 0.04 for c in all_]) for mu, all_ in found.items()}
+    assert all(change.exact for change in found[0.99])
+    assert np.sqrt(np.mean(error[0.99] ** 2)) < 0.2 * np.sqrt(np.mean(error[None] ** 2))
+    assert np.mean(np.abs(error[None])) > 0.002

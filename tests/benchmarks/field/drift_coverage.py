@@ -82,8 +82,10 @@ def measured(
         some: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
         for i in rng.integers(len(groups), size=prompts).tolist():
             which = torch.from_numpy(rng.permutation(groups[i].n)[:N])
-            group = slim[i].those(which)
-            old, new = (part[i][which] if group.has_signal else None for part in (before, after))
+            old, new = before[i][which], after[i][which]
+            # In single precision what is sampled from is what is scored.
+            group = replace(slim[i].those(which), sampling_log_probs=old)
+            old, new = (part if group.correct else None for part in (old, new))
             for part, value in zip(some, (group, old, new), strict=True):
                 part.append(value)
         found.append(paired_change(*some))
