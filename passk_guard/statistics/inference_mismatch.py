@@ -10,11 +10,11 @@ with weights that lag behind or filters of its own. With μ the distribution tha
 so that a mean ratio below 1 is a filter, and a divergence with a mean ratio of 1 is another shape.
 
 Levels and gradients are **not** corrected for it (the drift is, where it is no more than rounding:
-:mod:`passk_guard.statistics.paired_drift`). Weighting rollouts by π/μ would leave the counts of right
-ones those of μ: the prompt weights ``ŵ_k(c)`` are unbiased because c is binomial, and of weighted
-rollouts no count is. What would be exact, subsets of rollouts weighted by the product of their
-ratios, has a variance that grows exponentially in k times the length. So pass@1, pass@k and the
-gradients are those of μ scored by π, and where that matters, it is said.
+:mod:`passk_guard.statistics.paired_drift`). Weighting rollouts by π/μ would leave the counts of
+right ones those of μ: the prompt weights ``ŵ_k(c)`` are unbiased because c is binomial, and of
+weighted rollouts no count is. What would be exact, subsets of rollouts weighted by the product of
+their ratios, has a variance that grows exponentially in k times the length. So pass@1, pass@k and
+the gradients are those of μ scored by π, and where that matters, it is said.
 """
 
 from __future__ import annotations

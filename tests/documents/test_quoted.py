@@ -616,6 +616,16 @@ def test_prompts_that_were_lost():
     assert f"{said} {100 * plain:.0f} %" in CHECKPOINTS
 
 
+def test_rounding_makes_no_gain_out_of_nothing():
+    rounded, whole = (figures("half_precision.json")[dtype] for dtype in ("bfloat16", "float32"))
+    said = "the drift would say {:+.1f} ± {:.1f} points, where it says {:+.1f} ± {:.1f}"
+    names = ("as_scored", "as_scored_se", "told", "told_se")
+    assert said.format(*(rounded[name] for name in names)) in ALARM
+    assert rounded["as_scored"] > 5 * rounded["as_scored_se"]
+    for told in (rounded, whole):
+        assert abs(told["told"]) < 3 * told["told_se"]
+
+
 def test_how_long_stored_rollouts_last():
     found = figures("field_estimators.json")
     rows = {(f"{one['rate']:g}", one["step"]): one for one in found["drift"]}
