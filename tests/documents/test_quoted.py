@@ -16,6 +16,7 @@ from places import ROOT
 
 from passk_guard import probe_policy
 from passk_guard.statistics.first_test import first_threshold
+from passk_guard.statistics.paired_drift import _SAME
 from passk_guard.statistics.policy_reading import _NIL
 from passk_guard.statistics.sign_test import chance_of_look
 
@@ -128,7 +129,7 @@ def test_there_is_no_row_that_was_not_run():
     assert len(lines) == 2 + len(ROWS) + 1 + len(OTHERS)  # two heads, and static mixes
     # Nor does one stand elsewhere: every cell that is a change in points is in that section.
     everywhere = [line for name in DOCUMENTS for line in (ROOT / name).read_text().splitlines()]
-    changes = [line for line in everywhere if re.search(r"\| [*]*[-+]\d+\.\d[ *]", line)]
+    changes = [line for line in everywhere if re.search(r"\| [*]*[-+]\d+\.\d(?! ±)[ *]", line)]
     assert changes == [line for line in lines if re.search(r"[-+]\d", line)]
     assert len(changes) == len(lines) - 2
     seeds = {(run["task"], run["remedy"]): set() for run in LOOP}
@@ -622,8 +623,22 @@ def test_rounding_makes_no_gain_out_of_nothing():
     names = ("as_scored", "as_scored_se", "told", "told_se")
     assert said.format(*(rounded[name] for name in names)) in ALARM
     assert rounded["as_scored"] > 5 * rounded["as_scored_se"]
+    assert f"effective sample size of its ratios below {share(_SAME, 1)}" in ALARM
     for told in (rounded, whole):
         assert abs(told["told"]) < 3 * told["told_se"]
+
+
+def test_losses_on_prompts_that_were_always_right():
+    found = [one for one in figures("field_always_right.json") if one["task"] == "multiplication"]
+    (start,) = {one["start"] for one in found}
+    (always,) = {one["always_right"] for one in found}
+    assert (
+        f"solves {share(start, 2)} of 512 held-out prompts, {100 * always:.0f} % of them" in FIELD
+    )
+    for one in found:
+        own = one["ratios" if one["exact"] else "first order"]["p"]
+        cells = (f"{100 * v:+.1f} ± {100 * se:.1f}" for v, se in (one["truth"], one["guard"], own))
+        assert f"| {one['step']} | {' | '.join(cells)} |" in FIELD
 
 
 def test_how_long_stored_rollouts_last():
