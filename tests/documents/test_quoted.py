@@ -4,8 +4,6 @@ The commands leave their figures in ``tests/benchmarks/results``. To change a fi
 command and quote what it found.
 """
 
-import csv
-import json
 import re
 from inspect import signature
 from pathlib import Path
@@ -13,33 +11,13 @@ from statistics import mean
 
 import pytest
 from places import ROOT
+from quoted import RESULTS, Words, call_all, figures, figures_left_out, share, table, words
 
 from passk_guard import probe_policy
 from passk_guard.statistics.first_test import first_threshold
 from passk_guard.statistics.paired_drift import _SAME
 from passk_guard.statistics.policy_reading import _NIL
 from passk_guard.statistics.sign_test import chance_of_look
-
-RESULTS = ROOT / "tests" / "benchmarks" / "results"
-
-
-class Words(str):
-    """A document without its line breaks, which notes what was asked for and found in it."""
-
-    def __new__(cls, text):
-        new = super().__new__(cls, text)
-        new.found = set()
-        return new
-
-    def __contains__(self, said):
-        if there := super().__contains__(said):
-            self.found.add(said)
-        return there
-
-
-def words(name):
-    return Words(" ".join((ROOT / name).read_text().split()))
-
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "examples/README.md"]
 DOCUMENTS += sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -54,23 +32,9 @@ COMPARED = {
         "docs/production.md",
         "docs/beside-other-work.md",
         "docs/checkpoints.md",
-        "docs/field.md",
     )
 }
-README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK, CHECKPOINTS, FIELD = COMPARED.values()
-
-
-def table(name):
-    return list(csv.DictReader((RESULTS / name).read_text().splitlines()))
-
-
-def figures(name):
-    return json.loads((RESULTS / name).read_text())
-
-
-def share(value, places=3):
-    """As documents write it: .643."""
-    return f"{float(value):.{places}f}".replace("0.", ".", 1)
+README, ALARM, CHOOSING, CONTROL, PICTURES, PRODUCTION, WORK, CHECKPOINTS = COMPARED.values()
 
 
 def points(value):
@@ -501,6 +465,7 @@ def test_releases_that_are_tested():
 ELSEWHERE = {  # where else figures of a document are compared
     "examples/README.md": "test_the_examples_table_is_what_the_plain_loop_printed",
     "docs/how-it-works.md": "tests/test_bandit.py",
+    "docs/field.md": "tests/documents/test_field_page.py",
 }
 
 
@@ -628,86 +593,12 @@ def test_rounding_makes_no_gain_out_of_nothing():
         assert abs(told["told"]) < 3 * told["told_se"]
 
 
-def test_losses_on_prompts_that_were_always_right():
-    found = [one for one in figures("field_always_right.json") if one["task"] == "multiplication"]
-    (start,) = {one["start"] for one in found}
-    (always,) = {one["always_right"] for one in found}
-    assert (
-        f"solves {share(start, 2)} of 512 held-out prompts, {100 * always:.0f} % of them" in FIELD
-    )
-    for one in found:
-        own = one["ratios" if one["exact"] else "first order"]["p"]
-        cells = (f"{100 * v:+.1f} ± {100 * se:.1f}" for v, se in (one["truth"], one["guard"], own))
-        assert f"| {one['step']} | {' | '.join(cells)} |" in FIELD
-
-
-def test_how_long_stored_rollouts_last():
-    found = figures("field_estimators.json")
-    rows = {(f"{one['rate']:g}", one["step"]): one for one in found["drift"]}
-    assert f"it solves {share(found['start']['pass_at_1'], 2)} of its problems" in FIELD
-    assert f"And rollouts of {found['start']['tokens']:.0f} tokens age" in FIELD
-    for rate, step in re.findall(r"\| (\de-\d), (\d+) \|", FIELD):
-        one = rows[f"{float(rate):g}", int(step)]
-        said = (
-            f"{share(one['spread']['size'])} | {100 * one['se']:.1f} | "
-            f"{100 * one['sampled_again_se']:.1f} | {100 * one['inside']:.1f} % |"
-        )
-        assert f"| {rate}, {step} | {said}" in FIELD
-    near = [one["sampled_again_se"] / one["se"] for key, one in rows.items() if key[0] == "1e-05"]
-    assert 1.9 < min(near) < max(near) < 5.1
-    assert "are two to five times sharper than sampling the same prompts again" in FIELD
-    worst = min(one["spread"]["of_two_tokens"] for one in rows.values())
-    assert f"at the same v their effective sample size is {share(worst, 2)} at worst" in FIELD
-
-
-def test_what_one_probe_knows_of_the_gradients_of_long_completions():
-    probes = figures("field_estimators.json")["gradients"]["many prompts"]["probes"]
-    forward, right, back = probes.values()
-    inside = [100 * one["pooled"][n]["inside"] for one in probes.values() for n in "18"]
-    assert (
-        f"The true cosine of the pass@8 with the pass@1 gradient is {forward['cosine']:+.2f}"
-        in FIELD
-    )
-    assert f"holds the truth in {inside[0]:.1f} % of single probes and in all of eight" in FIELD
-    assert inside[1] == 100
-    assert f"a right angle, in {inside[2]:.1f} % and {inside[3]:.1f} %; mirrored" in FIELD
-    assert (
-        f"so that it is {back['cosine']:.2f}, in {inside[4]:.1f} % and {inside[5]:.1f} %." in FIELD
-    )
-    wide = [forward["pooled"][n]["width"] for n in "18"]
-    assert f"{wide[0]:.2f} out of 2 after one probe, {wide[1]:.2f} after eight" in FIELD
-    wrong = [one["surely_below"] for one in forward["pooled"].values()]
-    wrong += [one["surely_above"] for one in back["pooled"].values()]
-    assert f"A sure sign is wrong in {100 * max(wrong):.1f} % of the probes at worst" in FIELD
-    opposed = 100 * right["naive"]["8"]["surely_below"]
-    assert f"surely opposed to pass@1 in {opposed:.1f} % of eight pooled probes" in FIELD
-
-
 def test_no_figure_is_left_out():
     """Every decimal and every per cent in prose and tables lies in a sentence that a test finds."""
-    for name, test in list(globals().items()):
-        if name.startswith("test_") and name != "test_no_figure_is_left_out":
-            marks = getattr(test, "pytestmark", [])
-            for values in [[value] for value in marks[0].args[1]] if marks else [[]]:
-                test(*values)
+    call_all(globals(), but="test_no_figure_is_left_out")
     for name in DOCUMENTS:
         if name not in ELSEWHERE:
             assert figures_left_out(COMPARED.get(name) or words(name)) == [], name
-
-
-def figures_left_out(document):
-    text = str(document)
-    known = [re.finditer(re.escape(said), text) for said in document.found]
-    known.append(re.finditer(r"```.*?```|`[^`]*`|\]\([^)]*\)", text))  # code, links
-    known.append(
-        re.finditer(r"95 %|## Settings .* ## Choosing", text)
-    )  # its own test has the table
-    spans = [found.span() for several in known for found in several]
-    return [
-        text[max(figure.start() - 30, 0) : figure.end() + 20]
-        for figure in re.finditer(r"(?<!Apache-)(?<![\w.])(?:\d*\.\d+|\d+(?= ?%))", text)
-        if not any(low <= figure.start() and figure.end() <= high for low, high in spans)
-    ]
 
 
 def test_a_figure_that_nothing_compares_would_be_seen():

@@ -50,8 +50,14 @@ def test_pictures_are_drawn(records, tmp_path):
 
 
 def test_an_outcome_is_what_its_counts_say():
-    start = {"counts": [32, 64, 0], "frozen": [0.49, 0.52], "wrong": [0, 0, 1]}
+    start = {
+        "weights_at_start": "a",
+        "counts": [32, 64, 0],
+        "frozen": [0.49, 0.52],
+        "wrong": [0, 0, 1],
+    }
     run = {
+        **{"task": NAME, "seed": 0, "weights_at_start": "a"},
         "counts": {"20": [4, 16, 0], "100": [64, 64, 64]},
         "looks": [{"step": 0, "alarm": None}, {"step": 10, "alarm": ["drift"]}],
     }
@@ -63,6 +69,8 @@ def test_an_outcome_is_what_its_counts_say():
     assert (found.alarm, found.lost) == (10, pytest.approx((20 / 48 - 0.5) / 2))
     assert found.pass8 == 1
     assert list(changes(start, run, FULL)) == [0, 20, 100]
+    with pytest.raises(ValueError, match="seed 0: make start and training on one machine"):
+        outcome({**start, "weights_at_start": "b"}, run, FULL)
 
 
 def test_settings_for_a_gpu_are_ready():

@@ -13,7 +13,7 @@ from datasets import Dataset
 from field.problems import Task
 from field.sizes import Size
 from field.truth import solved
-from field.warm_up import warmed_up
+from field.warm_up import fingerprint, warmed_up
 from transformers import TrainerCallback
 
 from passk_guard import HFPolicy, alignment_curve, probe_policy
@@ -59,7 +59,7 @@ def read(model: Any, tokenizer: Any, task: Task, rows: Any, n: int, seed: int) -
 def start(task: Task, seed: int, cache: Path, size: Size) -> dict[str, Any]:
     """How a model reads before training: its truth, that of a frozen policy, a probe."""
     model, tokenizer = warmed_up(task, seed, cache, size)
-    test = task.rows("test", size.test, 0)
+    began_at, test = fingerprint(model), task.rows("test", size.test, 0)
     counts = read(model, tokenizer, task, test, size.many, 1_000_000)
     looks = range(size.look, size.steps, size.look)
     readings = [*((look, size.few) for look in looks), (size.steps, size.many)]
@@ -79,6 +79,7 @@ def start(task: Task, seed: int, cache: Path, size: Size) -> dict[str, Any]:
     )
     record = probe.record()
     return {
+        "weights_at_start": began_at,
         "counts": counts,
         "frozen": frozen,
         "levels": [row["level"] for row in test],
@@ -107,7 +108,7 @@ def training(task: Task, seed: int, arm: str, cache: Path, size: Size, out: Path
     from trl import GRPOConfig, GRPOTrainer
 
     model, tokenizer = warmed_up(task, seed, cache, size)
-    test = task.rows("test", size.test, 0)
+    began_at, test = fingerprint(model), task.rows("test", size.test, 0)
     verified = 0
 
     def right(prompts, completions, **columns):
@@ -160,6 +161,7 @@ def training(task: Task, seed: int, arm: str, cache: Path, size: Size, out: Path
     looks = sorted([*guard.history, *guard.rescores], key=lambda look: look.step)
     trained = size.steps * 256
     return {
+        "weights_at_start": began_at,
         "counts": {**truth.counts, size.steps: end},
         "looks": [look_record(look) for look in looks],
         "weights": truth.weights,

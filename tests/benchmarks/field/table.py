@@ -55,6 +55,10 @@ def first_alarm(run: Mapping[str, Any]) -> int | None:
 
 
 def outcome(start: Mapping[str, Any], run: Mapping[str, Any], size: Size) -> Outcome:
+    """Raises: ValueError: the run began from other weights, as of another machine's warm-up."""
+    if run["weights_at_start"] != start["weights_at_start"]:
+        which = f"{run['task']}, seed {run['seed']}"
+        raise ValueError(f"{which}: make start and training on one machine")
     course, first = changes(start, run, size), np.array(start["counts"])
     last = np.array(run["counts"][str(size.steps)])
     paired = (last - first) / size.many

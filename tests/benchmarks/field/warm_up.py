@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,11 @@ def warmed_up(task: Task, seed: int, cache: Path, size: Size) -> tuple[Any, Any]
     own = size.own_wrong if task.wrong_labels else size.own
     learned(f"{task.name}-{seed}", task, 2000 + seed, own, OWN_LR)
     return model, tokenizer
+
+
+def fingerprint(model: Any) -> str:
+    """Of the weights, to the bit: another machine's warm-up is another start."""
+    found = hashlib.sha256()
+    for weights in model.state_dict().values():
+        found.update(weights.detach().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
