@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from field import pictures
-from field.recorded import file_of, one
+from field.recorded import as_watched, file_of, one
 from field.runs import ARMS
 from field.sizes import FULL, LARGE, QUICK
 from field.starts import starts_table
@@ -80,3 +80,14 @@ def test_settings_for_a_gpu_are_ready():
         assert sum(lengths) / len(lengths) > 150
         assert max(lengths) < task.longest < LARGE.positions
     assert set(ARMS) == {"watched", "guarded", "grpo"}
+
+
+def test_only_a_guarded_run_without_an_alarm_is_taken_from_the_watched_one(tmp_path):
+    looks = {1: [None, None], 2: [None, ["level"]], 0: [None]}
+    for seed, alarms in looks.items():
+        watched = {"arm": "watched", "looks": [{"step": 0, "alarm": alarm} for alarm in alarms]}
+        file_of((NAME, seed, "watched"), tmp_path).write_text(json.dumps(watched))
+    found = {seed: as_watched((NAME, seed, "guarded"), tmp_path) for seed in (0, 1, 2, 3)}
+    assert found[1]["as"] == "watched" and found[1]["arm"] == "guarded"
+    assert not (found[0] or found[2] or found[3])  # made; an alarm at step 0; none to take
+    assert not as_watched((NAME, 1, "grpo"), tmp_path)

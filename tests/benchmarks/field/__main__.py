@@ -12,12 +12,12 @@ for each of three seeds:
 * ``start``: no training. How the start reads: pass@k, ``probe``'s verdict, and how far readings of
   a policy that stands still go down;
 * ``watched``: pass@8 training, the guard only warns;
-* ``guarded``: the same with ``action=["warn", "mix"]``;
-* ``grpo``: the trainer's own objective, the guard only warns.
+* ``grpo``: the trainer's own objective, the guard only warns;
+* ``guarded``: pass@8 training with ``action=["warn", "mix"]``.
 
 The truth is sampled on 300 problems that nothing else sees. Settings of training and guard are the
-same for all tasks; seed 100, which is in no table, is there to choose them on. Each run is one file
-in ``results/field``, and is not repeated while that is there.
+same for all tasks; the learning rate is chosen in ``learning_rates.py``. Each run is one file in
+``results/field``, and is not repeated while that is there.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def main() -> None:
             runs = [
                 (name, seed, arm)
                 for seed in options.seeds
-                for name in options.tasks
                 for arm in options.arms
+                for name in sorted(options.tasks, key=lambda name: size.tasks[name].wrong_labels)
                 if not file_of((name, seed, arm), results).exists()
             ]
             workers = options.workers or (1 if options.large else 2)

@@ -25,8 +25,8 @@ K = 8
 KEPT = "sentence verdict prompts no_signal weighted test needed pass_at curve cosine groups".split()
 ARMS: dict[str, dict[str, Any]] = {
     "watched": {"objective": "pkpo", "action": "warn"},
-    "guarded": {"objective": "pkpo", "action": ["warn", "mix"]},
     "grpo": {"action": "warn"},
+    "guarded": {"objective": "pkpo", "action": ["warn", "mix"]},  # watched is there: see as_watched
 }
 
 
