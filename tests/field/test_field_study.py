@@ -88,6 +88,6 @@ def test_only_a_guarded_run_without_an_alarm_is_taken_from_the_watched_one(tmp_p
         watched = {"arm": "watched", "looks": [{"step": 0, "alarm": alarm} for alarm in alarms]}
         file_of((NAME, seed, "watched"), tmp_path).write_text(json.dumps(watched))
     found = {seed: as_watched((NAME, seed, "guarded"), tmp_path) for seed in (0, 1, 2, 3)}
-    assert found[1]["as"] == "watched" and found[1]["arm"] == "guarded"
-    assert not (found[0] or found[2] or found[3])  # made; an alarm at step 0; none to take
+    assert (found[1]["as"], found[1]["arm"]) == ("watched", "guarded")
+    assert found[0] == found[2] == found[3] == {}  # always made; an alarm; none to take
     assert not as_watched((NAME, 1, "grpo"), tmp_path)
