@@ -1,4 +1,4 @@
-"""The learning rate of the field study: the one at which plain GRPO does each task most good.
+"""The learning rate of the field study: the one at which plain GRPO does the tasks most good.
 
     python tests/benchmarks/field/learning_rates.py    # a quarter of an hour on two cores
 
