@@ -35,6 +35,7 @@ import json
 import tempfile
 from typing import Any
 
+from field.agreement import agreement_table
 from field.pictures import draw
 from field.recorded import file_name, file_of, make
 from field.runs import ARMS
@@ -79,7 +80,8 @@ def main() -> None:
             workers = options.workers or (1 if options.large else 2)
             lost = make(runs, results, cache, size, workers)
         records = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-        print(field_table(records, size), starts_table(records, size), sep="\n\n")
+        for table in (field_table, agreement_table, starts_table):
+            print(table(records, size), end="\n\n")
         if not options.quick:
             draw_all(records, size, options.cache)
     if lost:
