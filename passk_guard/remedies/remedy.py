@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from passk_guard.detection.alarm import AlarmKind
-from passk_guard.detection.cause import Cause
 from passk_guard.look import Look, Probe
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.remedies.controller import Controller, ControlReading
@@ -98,7 +96,7 @@ class Remedy:
         reading = ControlReading(
             step=look.step,
             track=look.track,
-            conflicts=_called_for(look),
+            conflicts=look.conflicts,
             drift=look.drift,
             groups=look.groups,
             group_drifts=look.reading.group_drifts,
@@ -163,16 +161,6 @@ class Remedy:
     def _take_over(self, share: float) -> None:
         if (take_over := getattr(self.controller, "take_over", None)) is not None:
             take_over(share)
-
-
-def _called_for(look: Look) -> tuple[AlarmKind, ...]:
-    """The alarms that a remedy helps against: not where the update does not oppose pass@1.
-
-    Of a group's own gradient nothing is known, so its alarms count all the same.
-    """
-    if look.cause is not Cause.FALLING:
-        return look.conflicts
-    return tuple(kind for kind in look.conflicts if kind.group is not None)
 
 
 def _can_mix(objective: LiveObjective | None) -> None:

@@ -55,19 +55,18 @@ _STEADIER = (
 
 
 def _advice(cause: Cause, config: PassKGuardConfig) -> str:
-    if cause is Cause.FALLING:
-        return (
-            f"This is no conflict of objectives, and no remedy is taken. What helps: {_STEADIER}."
-        )
+    # Where nothing opposes pass@1, its own gradient still defends what is solved; pass@k's hardly.
     if config.remedy is not None:
-        return "The guard now takes its remedy."
+        said = "The guard now takes its remedy."
+        return f"{said} If that is not enough: {_STEADIER}." if cause is Cause.FALLING else said
     mend = (
         f"action='mix' (a pass@1 term in the objective), a k below {config.k}, or going back to a "
         "checkpoint from before the loss"
     )
-    if cause is Cause.UNKNOWN:
-        return f"What helps against a conflict: {mend}. Else: {_STEADIER}."
-    return f"What helps: {mend}."
+    if cause is Cause.OPPOSED:
+        return f"What helps: {mend}."
+    said = "What helps against a conflict" if cause is Cause.UNKNOWN else "What helps"
+    return f"{said}: {mend}. Else: {_STEADIER}."
 
 
 def _levels(name: str, track: Track) -> str:

@@ -11,10 +11,12 @@ again. A run takes about a minute on one core.
 * ``healthy``: every row wants the sum; pass@8 training helps pass@1.
 * ``hard only``: every row wants the product, which the model rarely gives.
 * ``other shape``: hidden 96, three layers, 40 % products. ``fast``: three times the learning rate.
+* ``too fast``: ``healthy`` at thirty times the learning rate; pass@1 falls at times although the
+  update does not oppose it.
 
 Alarm and controller were tried on seeds 100 and 101; what is reported of them are seeds 10 to 14 of
-``ambiguous``, and 10 of the other tasks, on which nothing was chosen. The others' rows are
-seeds 0 to 2. A frozen policy, measured the same way, stays at 0: the truth has no noise.
+``ambiguous`` and ``too fast``, and 10 of the other tasks, on which nothing was chosen. The others'
+rows are seeds 0 to 2. A frozen policy, measured the same way, stays at 0: the truth has no noise.
 """
 
 from __future__ import annotations
@@ -41,7 +43,6 @@ from passk_guard.objectives.advantages import leave_one_out_advantages
 
 K, EVERY = 8, 10
 RESULTS = Path(__file__).parent / "results" / "closed_loop.csv"
-_ELSEWHERE = ["pass@8 alone", "guard mix"]  # of the other tasks
 TASKS: dict[str, dict[str, Any]] = {
     "ambiguous": {"products": 0.3, "lr": 1e-5, "steps": 300, "shape": {}},
     "healthy": {"products": 0.0, "lr": 1e-5, "steps": 300, "shape": {}},
@@ -53,6 +54,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "shape": {"hidden": 96, "layers": 3},
     },
     "fast": {"products": 0.3, "lr": 3e-5, "steps": 300, "shape": {}},
+    "too fast": {"products": 0.0, "lr": 3e-4, "steps": 100, "shape": {}},
 }
 REMEDIES = [
     "pass@8 alone",
@@ -267,7 +269,15 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
+def _remedies(name: str) -> list[str]:
+    if name == "ambiguous":
+        return REMEDIES
+    return ["pass@8 alone", *(["pass@1 alone"] if name == "too fast" else []), "guard mix"]
+
+
 def _seeds(name: str, remedy: str) -> range:
+    if name == "too fast":
+        return range(10, 15)
     if name != "ambiguous":
         return range(10, 11)
     return range(10, 15) if remedy.startswith("guard") else range(3)
@@ -286,8 +296,7 @@ def main() -> None:
     for name in options.tasks:
         for remedy in options.remedies:
             for seed in options.seeds or _seeds(name, remedy):
-                left_out = name != "ambiguous" and remedy not in _ELSEWHERE
-                if (name, remedy, seed) in done or left_out:
+                if (name, remedy, seed) in done or remedy not in _remedies(name):
                     continue
                 row = one_run(name, remedy, seed, options.out)
                 fresh = not RESULTS.exists()

@@ -8,6 +8,7 @@ from guarded_bandit import CONTEXTS, ascend
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
+from passk_guard.detection import Cause
 from passk_guard.remedies import CONTROLLERS, ControlReading, register_controller
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.reporting.sentences import remedy_message
@@ -175,3 +176,18 @@ def test_what_is_kept_is_plain_and_whole():
     kept["steering"]["counts"][0] = {"right": 9, "all": 8}
     with pytest.raises(Unfit, match="more right rollouts"):
         other._remedy.load_state_dict(kept)
+
+
+def test_a_remedy_acts_where_pass1_falls_although_nothing_opposes_it():
+    guard = make_guard(floor="start", prompts_per_probe=64)
+    policy = guard.policy  # one action is right everywhere: what helps one prompt helps all
+    with torch.no_grad():
+        policy.features[:, 0], policy.right[:] = 2.0, 0
+        policy.weight *= 0.2
+        policy.weight[0, 0] += 0.3
+    assert guard.probe(0).alarm is None
+    assert guard.pass1_weight == 0.0
+    ascend(policy, 1, steps=1, lr=-2.0)  # whatever it is that does so
+    look = guard.probe(5)
+    assert look.alarm.cause is Cause.FALLING
+    assert guard.pass1_weight == 0.6
