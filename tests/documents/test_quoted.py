@@ -100,8 +100,9 @@ def test_there_is_no_row_that_was_not_run():
     for run in LOOP:
         seeds[run["task"], run["remedy"]].add(run["seed"])
     for (task, remedy), found in seeds.items():
-        own = {"10", "11", "12", "13", "14"} if remedy.startswith("guard") else {"0", "1", "2"}
-        assert found == (own if task == "ambiguous" else {"10"})
+        five = {"10", "11", "12", "13", "14"}
+        own = five if remedy.startswith("guard") else {"0", "1", "2"}
+        assert found == {"ambiguous": own, "too fast": five}.get(task, {"10"})
 
 
 OTHERS = {
@@ -122,10 +123,27 @@ def test_other_tasks(task):
     assert f"| {OTHERS[task]} | {' | '.join(cells)} |" in CONTROL
 
 
+def test_steps_that_are_too_large():
+    change, lowest, alarms = {}, {}, []
+    for remedy in ("pass@8 alone", "pass@1 alone", "guard mix"):
+        runs = of(LOOP, task="too fast", remedy=remedy)
+        change[remedy] = [100 * (float(run["end1"]) - float(run["start1"])) for run in runs]
+        lowest[remedy] = min(100 * (float(run["lowest1"]) - float(run["start1"])) for run in runs)
+        alarms += [int(run["alarm"]) for run in runs if run["alarm"]]
+    alone, pass1, guard = change.values()
+    assert (
+        f"pass@8 training ends {-mean(alone):.1f} points down on average ({-min(alone):.1f} at "
+        f'worst), pass@1 training {mean(pass1):.1f} up, and pass@8 training with `"mix"` '
+        f"{mean(guard):.1f} up, after {-lowest['guard mix']:.1f} lost at the lowest"
+    ) in CONTROL
+    assert (len(alarms), len(guard)) == (4, 5)
+    assert f"Four of the five raised an alarm, at steps {min(alarms)} to {max(alarms)}." in CONTROL
+
+
 def test_without_an_alarm_nothing_was_touched():
     guarded = [run for run in LOOP if run["remedy"].startswith("guard")]
     untouched = {run["task"] for run in guarded if run["same"] == "True"}
-    assert untouched == {"healthy", "hard only"}
+    assert untouched == {"healthy", "hard only", "too fast"}
     assert all((run["same"] == "True") == (run["alarm"] == "") for run in guarded)
     assert "On the first two there was no alarm, and the weights are bit for bit those" in CONTROL
 
