@@ -77,15 +77,17 @@ def test_an_outcome_is_what_its_counts_say():
 
 def test_the_guard_is_compared_with_the_truth_at_the_looks_that_both_have():
     start = {"task": NAME, "seed": 0, "arm": "start", "counts": [32, 64, 0]}
-    looks = [{"step": step, "change": 0.1, "change_se": 0.03} for step in (0, 20, 30, 100)]
+    look = {"change": 0.1, "change_se": 0.03, "alarm": None}
+    looks = [{"step": step, **look} for step in (0, 20, 30, 100)]
     counts = {"20": [8, 16, 4], "40": [0, 0, 0], "100": [48, 64, 16]}
     run = {**start, "arm": "grpo", "counts": counts, "looks": looks}
     found = np.array(differences(start, run, FULL))
     truth = np.array([[0, 0, 0.25], [0.25, 0, 0.25]])
     assert found[:, 0] == pytest.approx(0.1 - truth.mean(1))
     assert found[:, 1] == pytest.approx(np.hypot(0.03, truth.std(1, ddof=1) / 3**0.5))
-    row = agreement_table([start, run], FULL).splitlines()[-1]
-    assert row == f"| {NAME} | 2 | -2.5, 4.9 | 100% | 8.9 |"
+    same = {**run, "arm": "guarded"}  # without an alarm: nothing was done
+    row = agreement_table([start, run, same], FULL).splitlines()[-1]
+    assert row == f"| {NAME} | 2 | -2.5, 4.9 | 100 % | 8.9 |"
 
 
 def test_settings_for_a_gpu_are_ready():

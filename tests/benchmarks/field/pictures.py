@@ -70,10 +70,13 @@ def _courses(axes: Any, records: Records, size: Size) -> None:
         steps, points = list(course), [100 * change for change in course.values()]
         label = None if arm in labelled else NAMES[arm]
         labelled.add(arm)
-        axes.plot(steps, points, "-o", color=COLOURS[arm], lw=1.2, ms=2.5, label=label)
+        wide = 3.5 if arm == "guarded" else 1.2  # without an alarm it lies under the watched one
+        axes.plot(steps, points, "-o", color=COLOURS[arm], lw=wide, ms=2.5, label=label)
         if (alarm := first_alarm(record)) is not None:
             at = np.interp(alarm, steps, points)
             axes.plot(alarm, at, "v", color=COLOURS[arm], ms=8, mec="white", mew=0.8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -3.0), max(high, 3.0))  # a point is not to look like much
     axes.set_title("pass@1 on the test set, points; ▼ first alarm", fontsize=9)
     axes.set_xlabel("optimizer steps", fontsize=8)
     if labelled:

@@ -31,7 +31,7 @@ def _row(name: str, starts: Sequence[Mapping[str, Any]]) -> str:
         one["verdict"] + (f", {one['test']['z']:+.1f}" if one["test"] else "") for one in probes
     )
     needed = ", ".join(str(one["needed"] or "-") for one in probes)
-    silent = ", ".join(f"{one['no_signal']:.0%}" for one in probes)
+    silent = ", ".join(f"{100 * one['no_signal']:.0f} %" for one in probes)
     ranges = []
     for prompts in ("64", "128", "256"):
         z = [value for start in starts for value in start["z_by_prompts"].get(prompts, [])]

@@ -85,8 +85,8 @@ def mean_pass_at_8(counts: Any, n: int) -> float:
 def field_table(records: Sequence[Mapping[str, Any]], size: Size) -> str:
     """Markdown: task x training, seeds side by side."""
     said = [
-        "| task | training | pass@1, points | lowest (of a frozen policy) | pass@8 "
-        "| first alarm (lost by then) | guarding |",
+        "| task | training | pass@1, points | most lost (by a frozen policy) | pass@8 "
+        "| first alarm (points by then) | guarding |",
         "|---|---|---|---|---|---|---|",
     ]
     by_run = {(r["task"], r["seed"], r["arm"]): r for r in records}
@@ -117,9 +117,8 @@ def _row(arm: str, runs: Sequence[tuple[Mapping[str, Any], Outcome]]) -> str:
     change = ", ".join(f"{100 * o.change:+.1f} ± {100 * o.change_se:.1f}" for o in found)
     return (
         f"| | {NAMES[arm]} | {change} "
-        f"| {', '.join(f'{100 * o.lowest:+.1f}' for o in found)} "
-        f"({', '.join(f'{100 * o.frozen:+.1f}' for o in found)}) "
-        f"| {_each([o.pass8 for o in found])} | {alarms} | {guarding:.0%} |"
+        f"| {', '.join(f'{abs(100 * o.lowest):.1f} ({abs(100 * o.frozen):.1f})' for o in found)} "
+        f"| {_each([o.pass8 for o in found])} | {alarms} | {100 * guarding:.0f} % |"
     )
 
 
