@@ -4,6 +4,7 @@ The commands leave their figures in ``tests/benchmarks/results``. To change a fi
 command and quote what it found.
 """
 
+import json
 import re
 from inspect import signature
 from pathlib import Path
@@ -516,6 +517,31 @@ def test_a_probe_s_verdicts():
     assert f"in {found['untrained']['of_sampling']:.1f} times what" in CHECKPOINTS
     drop = of(LOOP, task="ambiguous", remedy="pass@8 alone")
     assert max(float(run["end1"]) - float(run["start1"]) for run in drop) < -0.1  # "ten points"
+
+
+def test_tasks_that_nobody_built():
+    """By how many points pass@8 training fell, and where an alarm said so."""
+    paths = sorted((RESULTS / "field").glob("*-0-*.json"))
+    runs = {(run["task"], run["arm"]): run for run in map(json.loads, map(Path.read_text, paths))}
+    assert len({name for name, _ in runs}) == 6
+    lost = {
+        name: 100 / 64 * (mean(runs[name, "start"]["counts"]) - mean(run["counts"]["100"]))
+        for (name, arm), run in runs.items()
+        if arm == "watched"
+    }
+    fell = sorted((name for name in lost if lost[name] > 1), key=lost.get, reverse=True)
+    said = "Pass@8 training lost pass@1 on three, by {:.1f}, {:.1f} and {:.1f} points."
+    assert said.format(*(lost[name] for name in fell)) in README
+    alarms = {
+        key: next((look["step"] for look in run["looks"] if look["alarm"]), None)
+        for key, run in runs.items()
+        if key[1] != "start"
+    }
+    first, missed, third = (alarms[name, "watched"] for name in fell)
+    assert missed is None
+    assert f"an alarm on two of them, at steps {first} and {third}, missed the third" in README
+    loud = [key for key, step in alarms.items() if step is not None]
+    assert all(name in fell and arm != "grpo" for name, arm in loud)  # "silent on the rest"
 
 
 def test_how_often_a_probe_is_sure_of_a_wrong_sign():

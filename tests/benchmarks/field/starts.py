@@ -12,7 +12,7 @@ def starts_table(records: Sequence[Mapping[str, Any]], size: Size) -> str:
     """Markdown, a row for each task, seeds side by side."""
     said = [
         "| task | verdict of `probe`, z | prompts that would settle it | prompts without signal "
-        "| z of 64, 128, 256 prompts: from, to |",
+        "| z of so many prompts by themselves |",
         "|---|---|---|---|---|",
     ]
     for name in size.tasks:
@@ -36,5 +36,5 @@ def _row(name: str, starts: Sequence[Mapping[str, Any]]) -> str:
     for prompts in ("64", "128", "256"):
         z = [value for start in starts for value in start["z_by_prompts"].get(prompts, [])]
         if z:
-            ranges.append(f"{min(z):+.1f} to {max(z):+.1f}")
+            ranges.append(f"{prompts}: {min(z):+.1f} to {max(z):+.1f}")
     return f"| {name} | {verdicts} | {needed} | {silent} | {'; '.join(ranges)} |"
