@@ -2,7 +2,7 @@
 
 from extras import needs
 
-needs("reasoning_gym", "trl", "matplotlib")
+needs("reasoning_gym", "trl")
 
 import json
 import re

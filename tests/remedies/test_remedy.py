@@ -48,11 +48,8 @@ def recorder():
 def make_guard(action="mix", controller="recorder", optimizer=None, **settings):
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     rows = [{"prompt": str(i), "kind": "even" if i % 2 == 0 else "odd"} for i in range(CONTEXTS)]
-    config = PassKGuardConfig(
-        **{"k": 4, "prompts_per_probe": 32, "every": 5, "action": action, "floor": 0.99},
-        controller=controller,
-        **settings,
-    )
+    usual = {"k": 4, "prompts_per_probe": 32, "every": 5, "floor": 0.99}
+    config = PassKGuardConfig(action=action, controller=controller, **(usual | settings))
     return PassKGuard(
         policy,
         HeldOutPool(rows),
