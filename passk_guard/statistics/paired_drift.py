@@ -25,14 +25,17 @@ cancels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from passk_guard.passk import unbiased_prompt_weight
 from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.scores import packs
 
 __all__ = ["PairedChange", "paired_change"]
 
@@ -102,42 +105,36 @@ def paired_change(
     values = torch.zeros(2, 2, m, dtype=torch.float64)  # exact or first order; pass@1 or pass@k
     noise = torch.zeros(2, m, dtype=torch.float64)
     baseline, seen = torch.zeros(m, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
-    ratios = []
-    tokens = extreme = 0
-    log_weights = _log_weights(groups, before)
-    for i, (group, old, new) in enumerate(zip(groups, before, after, strict=True)):
-        if old is None or new is None:
-            continue
-        mask = group.completion_mask.to("cpu").bool()
-        shift = (new - old).double() * mask
-        success = group.success.double().cpu()
-        others = success.sum() - success
-        told = log_weights[i]
-        b = _baseline(others, group.n - 1, told is not None)
-        baseline[i] = b.mean()
-        weights = torch.zeros_like(shift) if told is None else told
-        # k C(N-c, k-1) / C(N, k-1), of N = n - 1 others of which c are right.
-        weight = unbiased_prompt_weight(others + 1, group.n + 1, min(k, group.n - 1))
-        sequence = shift.sum(-1).exp()
-        whole = weights.sum(-1).exp() * (sequence - 1)
-        seen[i] = 1 + whole.mean()
-        for j, gain in enumerate((whole, (weights.exp() * shift.expm1()).sum(-1))):
-            terms = (success - b) * gain
-            values[j, 0, i] = terms.mean()
-            values[j, 1, i] = (terms * torch.as_tensor(weight)).mean()
-            noise[j, i] = _noise(success, gain, told is not None)
-        ratios.append(sequence)
-        tokens += int(mask.sum())
-        extreme += int((shift.abs() > math.log(_EXTREME_RATIO)).sum())
-    if not ratios:
+    pairs = list(zip(groups, before, after, strict=True))
+    scored = {i: (g, a, b) for i, (g, a, b) in enumerate(pairs) if a is not None and b is not None}
+    if not scored:
         one, at_k = values[0]
         return PairedChange(0.0, 0.0, one, at_k, baseline, seen, 1.0, True, 1.0, 0.0, usable=False)
-    ess = _effective(torch.cat(ratios).log())
+    moved = _moved(list(scored.values()))
+    for n, told, at, which in _alike([g for g, _, _ in scored.values()], moved.log_w):
+        prompts = torch.tensor(list(scored))[at]
+        success = torch.stack([groups[i].success.double().cpu() for i in prompts.tolist()])
+        others = success.sum(1, keepdim=True) - success
+        b = _baseline(others, n - 1, told)
+        baseline[prompts] = b.mean(1)
+        # k C(N-c, k-1) / C(N, k-1), of N = n - 1 others of which c are right.
+        weight = torch.as_tensor(unbiased_prompt_weight(others + 1, n + 1, min(k, n - 1)))
+        whole = moved.log_ratio[which].expm1()
+        if told:
+            whole = moved.log_w[which].exp() * whole
+        seen[prompts] = 1 + whole.mean(1)
+        first_order = (moved.weighted if told else moved.plain)[which]
+        for j, gain in enumerate((whole, first_order)):
+            terms = (success - b) * gain
+            values[j, 0, prompts] = terms.mean(1)
+            values[j, 1, prompts] = (terms * weight).mean(1)
+            noise[j, prompts] = _noise(success, gain, told)
+    ess = _effective(moved.log_ratio)
     use_exact = ess > _EXACT_ABOVE
     one, at_k = values[0 if use_exact else 1]
     spread = float(one.var())
     within = float(noise[0 if use_exact else 1].mean()) / spread if spread > 0 else 1.0
-    share_extreme = extreme / max(tokens, 1)
+    share_extreme = float(moved.extreme.sum() / moved.tokens.sum().clamp(min=1))
     return PairedChange(
         change=float(one.mean()),
         se=float(one.std() / math.sqrt(m)),
@@ -153,23 +150,63 @@ def paired_change(
     )
 
 
-def _log_weights(
-    groups: Sequence[RolloutGroup], before: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """``(n, L)`` log w of each prompt's tokens, ``None`` where they are not known.
+class _Moved(NamedTuple):
+    """What is left of the tokens of ``R`` rollouts, ``(R,)`` each."""
 
-    Nor where what was sampled from is far from what is scored.
+    log_ratio: Tensor  # log ρ of a rollout
+    log_w: Tensor  # log w of a rollout, not finite where some token's is not known
+    plain: Tensor  # Σ_t (ρ_t - 1)
+    weighted: Tensor  # Σ_t w_t (ρ_t - 1)
+    tokens: Tensor
+    extreme: Tensor  # of them
+
+
+def _moved(scored: Sequence[tuple[RolloutGroup, Tensor, Tensor]]) -> _Moved:
+    """All prompts' rollouts, in their order; tokens are looked at pack by pack."""
+    found = []
+    for pack in packs([group for group, _, _ in scored], None):
+        width = max(scored[i][0].input_ids.shape[1] for i in pack)
+        columns: list[list[Tensor]] = [[], [], [], []]
+        for group, old, new in (scored[i] for i in pack):
+            told = group.sampling_log_probs
+            told = torch.full_like(old, math.nan) if told is None else told.float()
+            for column, tokens in zip(
+                columns, (old, new, told, group.completion_mask), strict=True
+            ):
+                column.append(pad(tokens.cpu(), (0, width - tokens.shape[1])))
+        old, new, told, mask = (torch.cat(column) for column in columns)
+        sampled = mask.bool()
+        shift, log_w = (new - old).double() * sampled, old.double() - told.double()
+        log_w = log_w.where(sampled, 0.0)
+        gain = shift.expm1()
+        extreme = (shift.abs() > math.log(_EXTREME_RATIO)).sum(-1)
+        sums = (shift.sum(-1), log_w.sum(-1), gain.sum(-1), (log_w.exp() * gain).sum(-1))
+        found.append((*sums, sampled.sum(-1), extreme))
+    return _Moved(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _alike(
+    groups: Sequence[RolloutGroup], log_w: Tensor
+) -> Iterator[tuple[int, bool, Tensor, Tensor]]:
+    """Prompts that can be done at once: rollouts of each, whether w counts, and which they are.
+
+    W is not known where nobody told, nor anywhere if what was sampled from is far from what is
+    scored.
+
+    Yields:
+        ``n``, told, ``(b,)`` places of the prompts, ``(b, n)`` places of their rollouts.
     """
-    found: list[Tensor | None] = []
-    for group, old in zip(groups, before, strict=True):
-        told = group.told
-        if told is None or old is None:
-            found.append(None)
-            continue
-        weights = old.double() - told.double().cpu()
-        found.append(weights.where(group.completion_mask.cpu().bool(), 0.0))
-    known = [weights.sum(-1) for weights in found if weights is not None]
-    return found if known and _effective(torch.cat(known)) > _SAME else [None] * len(found)
+    sizes = torch.tensor([group.n for group in groups])
+    first = sizes.cumsum(0) - sizes
+    known = torch.stack([part.isfinite().all() for part in log_w.split(sizes.tolist())])
+    of_known = log_w[known.repeat_interleave(sizes)]
+    if not len(of_known) or not _effective(of_known) > _SAME:
+        known = torch.zeros_like(known)
+    for n in sizes.unique().tolist():
+        for told in (False, True):
+            at = ((sizes == n) & (known == told)).nonzero()[:, 0]
+            if len(at):
+                yield n, told, at, first[at, None] + torch.arange(n)
 
 
 def _effective(log_ratios: Tensor) -> float:
@@ -185,11 +222,18 @@ def _baseline(right: Tensor, others: int, told: bool) -> Tensor:
 
 
 def _noise(success: Tensor, gain: Tensor, told: bool) -> Tensor:
-    """Variance of a prompt's mean over draws of its rollouts, by the jackknife."""
-    n = len(success)
+    """``(b,)`` variance of each prompt's mean over draws of its rollouts, by the jackknife.
+
+    Without the l-th rollout, the baseline of the j-th depends on l only by whether l is right:
+    two sums over j serve all l.
+    """
+    n = success.shape[1]
     if n < 3:
-        return ((success - success.flip(0)) * gain).var() / n
-    without = success.sum() - success - success[:, None]  # j's others, without the l-th: [l, j]
-    terms = (success - _baseline(without, n - 2, told)) * gain
-    means = (terms.sum(1) - terms.diagonal()) / (n - 1)
-    return (n - 1) / n * (means - means.mean()).square().sum()
+        return ((success - success.flip(1)) * gain).var(1) / n
+    others = success.sum(1, keepdim=True) - success
+    if_wrong, if_right = (
+        (success - _baseline(others - right, n - 2, told)) * gain for right in (0, 1)
+    )
+    sums = [terms.sum(1, keepdim=True) - terms for terms in (if_wrong, if_right)]
+    means = torch.where(success.bool(), sums[1], sums[0]) / (n - 1)
+    return (n - 1) / n * (means - means.mean(1, keepdim=True)).square().sum(1)
