@@ -27,7 +27,9 @@ __all__ = [
 
 
 class WeightsInForce:
-    """What the update in force weighs the prompts of a batch by, as the objective stands now.
+    """What the update in force weighs the prompts of a batch by.
+
+    Good for one look: it keeps weights as the objective stood when they were first asked for.
 
     Args:
         k: the target.
@@ -45,6 +47,7 @@ class WeightsInForce:
     ) -> None:
         self._k, self._objective = k, objective
         self._watch, self._training = watch, training
+        self._in_force = cache(self._of_prompt)  # most prompts share their counts with others
 
     def sees(self, batch: KeptBatch) -> bool:
         """Whether these are the update's own weights, or those that the user asked to watch.
@@ -64,12 +67,11 @@ class WeightsInForce:
         seen = not bool(np.isnan(batch.trainer_weights).any())
         if self._watch == "target_k" or (self._objective is None and not seen):
             return np.asarray(unbiased_prompt_weight(batch.correct, batch.n, self._k))
-        in_force = cache(self._of_prompt)  # most prompts share their counts with others
         columns = (batch.correct, batch.n, batch.trainer_weights)
         # NaN is no key: it is not equal to itself.
         return np.array(
             [
-                in_force(int(c), int(n), None if np.isnan(weight) else float(weight))
+                self._in_force(int(c), int(n), None if np.isnan(weight) else float(weight))
                 for c, n, weight in zip(*columns, strict=True)
             ]
         )
