@@ -18,11 +18,12 @@ sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 from field.agreement import agreement_table
 from field.sizes import FULL
 from field.starts import starts_table
-from field.table import field_table
+from field.table import field_table, first_alarm
 
 from passk_guard import PassKGuardConfig
 
 FIELD = words("docs/field.md")
+ERRORS = NormalDist().inv_cdf(1 - PassKGuardConfig().false_alarms / 2)  # that an alarm asks for
 RATES = [3e-5, 6e-5, 1e-4]
 RECORDS = [json.loads(path.read_text()) for path in sorted((RESULTS / "field").glob("*.json"))]
 
@@ -88,74 +89,156 @@ def test_the_tables_of_the_field_study():
             assert " ".join(line.split()) in FIELD
 
 
+SEEDS = (0, 1)
+RUNS = [(name, seed) for name in FULL.tasks for seed in SEEDS]
+NUMBERS = [
+    "none",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
+
+
 def record(name, arm, seed=0):
     (found,) = [r for r in RECORDS if (r["task"], r["arm"], r["seed"]) == (name, arm, seed)]
     return found
 
 
-def by_problem(name, arm):
+def by_problem(name, arm, seed=0, step=100):
     """Change of each test problem's success rate, in points, and the start's record."""
-    start = record(name, "start")
-    last = np.array(record(name, arm)["counts"]["100"])
-    return 100 * (last - np.array(start["counts"])) / FULL.many, start
+    start, n = record(name, "start", seed), FULL.many if step == FULL.steps else FULL.few
+    then = np.array(record(name, arm, seed)["counts"][str(step)]) / n
+    return 100 * (then - np.array(start["counts"]) / FULL.many), start
 
 
-def at_level(name, arm, level):
-    change, start = by_problem(name, arm)
+def change(name, arm, seed=0, step=100):
+    return by_problem(name, arm, seed, step)[0].mean()
+
+
+def at_level(name, arm, level, seed=0):
+    change, start = by_problem(name, arm, seed)
     return change[np.array(start["levels"]) == level].mean()
 
 
+def look(name, arm, seed, step):
+    (found,) = [one for one in record(name, arm, seed)["looks"] if one["step"] == step]
+    return found
+
+
+def said(name, arm, seed, step, sign=1):
+    """What the guard said of the change."""
+    found = look(name, arm, seed, step)
+    return f"{100 * sign * found['change']:.1f} ± {100 * found['change_se']:.1f}"
+
+
+def alarm(name, arm, seed):
+    return first_alarm(record(name, arm, seed))
+
+
+def test_what_all_of_it_says():
+    lost = {run: -change(run[0], "watched", run[1]) for run in RUNS}
+    fell = [run for run in RUNS if lost[run] > 1]
+    seen = [run for run in fell if alarm(run[0], "watched", run[1])]
+    count, hit, missed = (NUMBERS[len(x)] for x in (fell, seen, set(fell) - set(seen)))
+    assert f"In all, {count} of {NUMBERS[len(RUNS)]} pass@8 runs end more than a point" in FIELD
+    assert f"point lower, {max(lost.values()):.1f} points at most" in FIELD
+    assert f"An alarm came in {hit} of them; {missed} were missed" in FIELD
+    others = [run for run in RUNS if run not in fell and alarm(run[0], "watched", run[1])]
+    assert others == [("countdown", 1)]  # "a loss that came back by itself"
+    guarded = [run for run in RUNS if alarm(run[0], "guarded", run[1])]
+    assert sorted(guarded) == sorted([*seen, *others])
+    ends = [f"{change(name, 'guarded', seed):+.1f}" for name, seed in guarded]
+    assert f"end at {', '.join(ends[:-1])} and {ends[-1]} points" in FIELD
+    assert not [run for run in RUNS if alarm(run[0], "grpo", run[1])]
+    assert sum(change(name, "grpo", seed) < -1 for name, seed in RUNS) == 1  # "one of its runs"
+
+
 def test_what_multiplication_teaches():
-    change, start = by_problem("multiplication", "watched")
-    solved = np.array(start["counts"]) >= FULL.many / 2
-    assert -change[solved].sum() / len(change) > -change.mean()  # "all of it"
-    hit = at_level("multiplication", "watched", "4 by 1 digits")
-    assert f"4 by 1 digits lose {-hit:.1f}" in FIELD
-    looks = {look["step"]: look for look in record("multiplication", "watched")["looks"]}
-    said = [f"{100 * looks[step]['change']:.1f}" for step in (20, 30, 40)]
-    assert "{} at step 20, {} at 30 and {} at 40".format(*said) in FIELD
-    assert (looks[40]["alarm"], looks[40]["cause"]) == (["level"], "unknown")
-    assert looks[50]["cause"] == "falling"
+    name, hit = "multiplication", []
+    for seed in SEEDS:
+        points, start = by_problem(name, "watched", seed)
+        solved = np.array(start["counts"]) >= FULL.many / 2
+        assert points[solved].sum() < 0.95 * points.sum()  # "nearly all"
+        hit.append(-at_level(name, "watched", "4 by 1 digits", seed))
+    assert "4 by 1 digits lose {:.1f} and {:.1f} points".format(*hit) in FIELD
+    told = [f"{100 * look(name, 'watched', 0, step)['change']:.1f}" for step in (20, 30, 40)]
+    assert "{} at step 20, {} at 30 and {} at 40".format(*told) in FIELD
+    at_40 = look(name, "watched", 0, 40)
+    assert (at_40["alarm"], at_40["cause"]) == (["level"], "unknown")
+    assert look(name, "watched", 0, 50)["cause"] == "falling"
+    assert alarm(name, "watched", 1) == 60
+    assert look(name, "watched", 1, 70)["drift"][0] < -0.02  # "the worst of it"
+    ends = [-change(name, arm, seed) for arm in ("guarded", "watched") for seed in SEEDS]
+    ends = [f"{points:.1f}" for points in ends]
+    assert "end {} and {} points below the start instead of {} and {}".format(*ends) in FIELD
+    lost, seen = -change(name, "grpo", 1), said(name, "grpo", 1, 100, -1)
+    assert f"lost {lost:.1f} points with the second, of which the guard saw {seen}" in FIELD
 
 
 def test_what_countdown_teaches():
     two, four = (at_level("countdown", "watched", f"{n} numbers") for n in (2, 4))
     assert f"with two numbers lose {-two:.1f} points, those with four gain {four:.1f}" in FIELD
+    dip = -change("countdown", "watched", 1, 20)
+    assert f"With the second seed {dip:.1f} points of pass@1 were gone at step 20" in FIELD
+    assert alarm("countdown", "watched", 1) == 10
+    at = [look("countdown", "watched", 1, step)["open"] for step in (10, 20, 30)]
+    assert at == [True, True, False]
     curve = [one["inner"] for one in record("countdown", "start")["probe"]["curve"]]
     fourth, eighth = curve[3] / curve[0], curve[7] / curve[0]
     assert f"does {share(fourth, 2)} of what a pass@1 step does for pass@1" in FIELD
     assert abs(eighth) < 0.02  # "nothing"
+    wrong = "countdown, wrong labels"
+    lost, told = -change(wrong, "watched", 1), said(wrong, "watched", 1, 100)
+    assert (
+        f"With the second, {lost:.1f} points were gone in the end; the guard said {told}" in FIELD
+    )
 
 
 def test_what_expressions_teach():
-    start, run = record("expressions", "start"), record("expressions", "watched")
-    lost = np.mean(start["counts"]) / FULL.many - np.mean(run["counts"]["80"]) / FULL.few
-    assert f"{100 * lost:.1f} points by step 80" in FIELD
-    (look,) = [one for one in run["looks"] if one["step"] == 80]
-    assert f"it said {100 * look['change']:.1f} ± {100 * look['change_se']:.1f} there" in FIELD
-    assert not any(one["alarm"] for one in run["looks"])
-    first, second = record("expressions, wrong labels", "watched")["looks"][:2]
-    assert (first["alarm"], second["alarm"], second["step"]) == (None, ["level"], 10)
-    loss = f"{-100 * second['change']:.1f} ± {100 * second['change_se']:.1f}"
-    assert f"when the guard put the loss at {loss} points" in FIELD
+    name, wrong = "expressions", "expressions, wrong labels"
+    lost = [-change(name, "watched", seed, 80) for seed in SEEDS]
+    assert "pass@8 training lost {:.1f} and {:.1f} points by step 80".format(*lost) in FIELD
+    told = [said(name, "watched", seed, 80) for seed in SEEDS]
+    assert "it said {} and {} there".format(*told) in FIELD
+    assert not any(alarm(name, "watched", seed) for seed in SEEDS)
+    errors = [100 * look(name, "watched", seed, 100)["change_se"] for seed in SEEDS]
+    needed = [1 + ERRORS * error for error in errors]
+    assert "a loss must be {:.1f} and {:.1f} points to be sure".format(*needed) in FIELD
+    assert (alarm(wrong, "watched", 0), alarm(wrong, "watched", 1)) == (10, None)
+    loss = said(wrong, "watched", 0, 10, -1)
+    assert f"at step 10, when the guard put the loss at {loss} points" in FIELD
+    assert change(wrong, "guarded", 0) > 1  # "above its start"
+    early, seen = -change(wrong, "watched", 1, 20), said(wrong, "watched", 1, 20, -1)
+    assert f"{early:.1f} points were gone at step 20, of which the guard saw {seen}." in FIELD
+    ends = f"{change(wrong, 'guarded', 0):.1f}", said(wrong, "guarded", 0, 100)
+    assert "gained {} points, and the guard ends at {}.".format(*ends) in FIELD
 
 
 def test_what_probes_of_the_starts_said():
-    for name, said in (
-        ("multiplication", "Nothing opposes pass@1 (z {} on 512 prompts)"),
-        ("multiplication, wrong labels", "The gradients agree, surely (z {})"),
-        ("expressions", "from the start (z {}, not sure)"),
-        ("expressions, wrong labels", "The gradients agree (z {})"),
+    for name, text in (
+        ("multiplication", "Nothing opposes pass@1 (z {} and {} on 512 prompts)"),
+        ("multiplication, wrong labels", "The gradients agree (z {} and {})"),
+        ("expressions", "may oppose pass@1 or not (z {} and {}, both unsure)"),
+        ("expressions, wrong labels", "The gradients rather agree (z {} and {})"),
     ):
-        probe = record(name, "start")["probe"]
-        assert said.format(f"{probe['test']['z']:+.1f}") in FIELD
+        probes = [record(name, "start", seed)["probe"] for seed in SEEDS]
+        assert text.format(*(f"{probe['test']['z']:+.1f}" for probe in probes)) in FIELD
 
 
 def test_errors_after_a_hundred_steps():
     errors = [100 * one["looks"][-1]["change_se"] for one in RECORDS if one["arm"] != "start"]
     assert f"the error of the change was {min(errors):.1f} to {max(errors):.1f} points" in FIELD
-    needed = NormalDist().inv_cdf(1 - PassKGuardConfig().false_alarms / 2)
-    assert f"must exceed the tolerance by {needed:.1f} errors" in FIELD
+    assert f"must exceed the tolerance by {ERRORS:.1f} errors" in FIELD
+    assert PassKGuardConfig().pass1_tolerance == 0.01
 
 
 def test_every_record_is_of_the_settings_that_the_page_tells():

@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 from quoted import RESULTS, Words, call_all, figures, figures_left_out, share, table, words
 
-from passk_guard import probe_policy
+from passk_guard import PassKGuardConfig, probe_policy
 from passk_guard.statistics.first_test import first_threshold
 from passk_guard.statistics.paired_drift import _SAME
 from passk_guard.statistics.policy_reading import _NIL
@@ -520,28 +520,33 @@ def test_a_probe_s_verdicts():
 
 
 def test_tasks_that_nobody_built():
-    """By how many points pass@8 training fell, and where an alarm said so."""
-    paths = sorted((RESULTS / "field").glob("*-0-*.json"))
-    runs = {(run["task"], run["arm"]): run for run in map(json.loads, map(Path.read_text, paths))}
-    assert len({name for name, _ in runs}) == 6
-    lost = {
-        name: 100 / 64 * (mean(runs[name, "start"]["counts"]) - mean(run["counts"]["100"]))
-        for (name, arm), run in runs.items()
-        if arm == "watched"
-    }
-    fell = sorted((name for name in lost if lost[name] > 1), key=lost.get, reverse=True)
-    said = "Pass@8 training lost pass@1 on three, by {:.1f}, {:.1f} and {:.1f} points."
-    assert said.format(*(lost[name] for name in fell)) in README
-    alarms = {
-        key: next((look["step"] for look in run["looks"] if look["alarm"]), None)
-        for key, run in runs.items()
-        if key[1] != "start"
-    }
-    first, missed, third = (alarms[name, "watched"] for name in fell)
-    assert missed is None
-    assert f"an alarm on two of them, at steps {first} and {third}, missed the third" in README
-    loud = [key for key, step in alarms.items() if step is not None]
-    assert all(name in fell and arm != "grpo" for name, arm in loud)  # "silent on the rest"
+    """How many pass@8 runs fell by more than the tolerance, and where an alarm said so."""
+    paths = [path for seed in (0, 1) for path in sorted((RESULTS / "field").glob(f"*-{seed}-*"))]
+    found = map(json.loads, map(Path.read_text, paths))
+    runs = {(run["task"], run["seed"], run["arm"]): run for run in found}
+    lost, alarms = {}, {}
+    for key, run in runs.items():
+        if key[2] != "start":
+            start = runs[(*key[:2], "start")]
+            lost[key] = 100 / 64 * (mean(start["counts"]) - mean(run["counts"]["100"]))
+            alarms[key] = next((look["step"] for look in run["looks"] if look["alarm"]), None)
+    watched = [key for key in lost if key[2] == "watched"]
+    assert len({name for name, *_ in watched}) == 6  # "six tasks"
+    fell = [key for key in watched if lost[key] > 100 * PassKGuardConfig().pass1_tolerance]
+    seen = [alarms[key] for key in fell if alarms[key] is not None]
+    assert (
+        f"took more than a point of pass@1 from {len(fell)} of {len(watched)} runs, "
+        f"{max(lost.values()):.1f} at most"
+    ) in README
+    assert (
+        f"an alarm in {len(seen)} of those, at steps {min(seen)} to {max(seen)}, and missed "
+        f"{len(fell) - len(seen)}"
+    ) in README
+    loud = {key for key, step in alarms.items() if step is not None and key[2] != "guarded"}
+    assert len(loud - set(fell)) == 1  # "another was of a loss that came back"
+    assert not [key for key in loud if key[2] == "grpo"]
+    errors = [100 * runs[key]["looks"][-1]["change_se"] for key in watched]
+    assert f"error grows to {max(errors):.1f} points" in README
 
 
 def test_how_often_a_probe_is_sure_of_a_wrong_sign():
