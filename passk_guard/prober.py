@@ -276,10 +276,9 @@ class Prober:
 
     def alignment_state(self) -> dict[str, Any]:
         """What the alignment alarm rests on, and what is shown of it."""
+        detector = self._alignment_detector
         return {
-            "cusum": {}
-            if self._alignment_detector is None
-            else self._alignment_detector.state_dict(),
+            "cusum": {} if detector is None else detector.state_dict(),
             "kept": self._kept.state_dict(),
             "shown": None if self._cosine is None else vars(self._cosine),
             "carriers": list(self._opposing),

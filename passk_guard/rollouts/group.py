@@ -16,6 +16,7 @@ __all__ = [
     "beside",
     "counts",
     "enough_signal",
+    "one_width",
     "packed",
     "reward_range",
     "stacked",
@@ -176,12 +177,14 @@ def stacked(groups: Sequence[RolloutGroup]) -> tuple[Tensor, Tensor, Tensor]:
     tensor([[1., 1., 0.],
             [1., 1., 1.]])
     """
-    width = max(group.input_ids.shape[1] for group in groups)
-    ids, attention, mask = (
-        torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
-        for tensors in zip(*(group.tokens for group in groups), strict=True)
-    )
+    ids, attention, mask = map(one_width, zip(*(group.tokens for group in groups), strict=True))
     return ids, attention, mask
+
+
+def one_width(tensors: Sequence[Tensor]) -> Tensor:
+    """Rows of tensors of several widths, shorter ones padded with 0 on the right."""
+    width = max(t.shape[1] for t in tensors)
+    return torch.cat([pad(t, (0, width - t.shape[1])) for t in tensors])
 
 
 def reward_range(groups: Sequence[RolloutGroup]) -> tuple[float, float] | None:

@@ -31,10 +31,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from passk_guard.passk import unbiased_prompt_weight
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup, one_width
 from passk_guard.rollouts.scores import packs
 
 __all__ = ["PairedChange", "paired_change"]
@@ -165,16 +164,9 @@ def _moved(scored: Sequence[tuple[RolloutGroup, Tensor, Tensor]]) -> _Moved:
     """All prompts' rollouts, in their order; tokens are looked at pack by pack."""
     found = []
     for pack in packs([group for group, _, _ in scored], None):
-        width = max(scored[i][0].input_ids.shape[1] for i in pack)
-        columns: list[list[Tensor]] = [[], [], [], []]
-        for group, old, new in (scored[i] for i in pack):
-            told = group.sampling_log_probs
-            told = torch.full_like(old, math.nan) if told is None else told.float()
-            for column, tokens in zip(
-                columns, (old, new, told, group.completion_mask), strict=True
-            ):
-                column.append(pad(tokens.cpu(), (0, width - tokens.shape[1])))
-        old, new, told, mask = (torch.cat(column) for column in columns)
+        old, new, told, mask = map(
+            one_width, zip(*(_tokens(*scored[i]) for i in pack), strict=True)
+        )
         sampled = mask.bool()
         shift, log_w = (new - old).double() * sampled, old.double() - told.double()
         log_w = log_w.where(sampled, 0.0)
@@ -183,6 +175,13 @@ def _moved(scored: Sequence[tuple[RolloutGroup, Tensor, Tensor]]) -> _Moved:
         sums = (shift.sum(-1), log_w.sum(-1), gain.sum(-1), (log_w.exp() * gain).sum(-1))
         found.append((*sums, sampled.sum(-1), extreme))
     return _Moved(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _tokens(group: RolloutGroup, old: Tensor, new: Tensor) -> tuple[Tensor, ...]:
+    """Log-probs then, now and as told (NaN if not), and the mask, ``(n, L)`` on the CPU."""
+    told = group.sampling_log_probs
+    told = torch.full_like(old, math.nan) if told is None else told.float()
+    return old.cpu(), new.cpu(), told.cpu(), group.completion_mask.cpu()
 
 
 def _alike(
