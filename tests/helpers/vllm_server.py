@@ -52,7 +52,7 @@ class Server:
                 if self.path != "/v1/completions":
                     return self._answer({"success": True})
                 if server.hang:
-                    server._free.wait(60)
+                    server._free.wait(600)
                     return None
                 return self._answer({"choices": server.complete(json.loads(body))})
 

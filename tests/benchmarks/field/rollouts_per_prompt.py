@@ -2,8 +2,9 @@
 
     python tests/benchmarks/field/rollouts_per_prompt.py    # half an hour on two cores
 
-Of the starts of the field study, probes with 8192 rollouts each, by ``num_generations``: z of the
-inner product of pass@8 with pass@1, and the error of pass@1. Each z has an error of about 1.
+Of the starts of the field study, probes with 8192 rollouts each, by ``num_generations``: the error
+of the inner product of pass@8 with pass@1, which is the same quantity whatever the number, and the
+error of pass@1. Both are of fresh prompts. z is told, too, and has an error of about 1.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ def probe(name: str, seed: int, n: int, rollouts: int, cache: Path, size: Size) 
     reading = probe_policy(
         policy, rows, task.verify, k=K, num_generations=n, num_prompts=prompts, progress=silent
     ).reading
-    rates = np.array(reading.correct) / n
+    rates, found = np.array(reading.correct) / n, reading.alignment
     return {
         "task": name,
         "seed": seed,
         "n": n,
         "prompts": prompts,
-        "z": round(reading.curve[K - 1].z, 2) if reading.curve else None,
+        "z": round(found.z, 2) if found else None,
+        "inner": float(f"{found.inner:.3g}") if found else None,
+        "inner_error": float(f"{found.se:.3g}") if found else None,
         "error": round(float(rates.std(ddof=1)) / math.sqrt(prompts), 4),
         "no_signal": round(float(np.mean((rates == 0) | (rates == 1))), 3),
     }
