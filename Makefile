@@ -63,7 +63,8 @@ EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft 
 # Modules that need matplotlib, whose doctests are left out, too.
 DRAWN := $(addprefix reporting/,comparison_figures.py comparison_page.py course.py figures.py page.py \
 	policy_figures.py policy_page.py probe_pictures.py rendering.py svg.py)
-CORE := tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
+# Long simulations of statistics are the same arithmetic in every lane: `make test` has them.
+CORE := -m "not simulation" tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
 
 lane-core: .venv-core/.installed
 	PASSK_GUARD_WITHOUT="$(EXTRAS)" .venv-core/bin/python $(PYTEST) $(CORE)

@@ -31,6 +31,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "trainers: given to what needs one, by its own words")
     config.addinivalue_line("markers", "vllm: a real vLLM engine; see `make lane-vllm`")
     config.addinivalue_line("markers", "long: over a second and a half; not in `make check`")
+    config.addinivalue_line("markers", "simulation: long, of statistics alone; in `make test` only")
     if found := sorted(package for package in WITHOUT if is_installed(package)):
         raise pytest.UsageError(f"PASSK_GUARD_WITHOUT names {', '.join(found)}: installed here")
 
@@ -76,10 +77,10 @@ def pytest_report_header():
 
 
 def pytest_runtest_setup(item):
-    """``@pytest.mark.gpu``, ``@pytest.mark.needs`` and ``@pytest.mark.long``."""
+    """The markers that leave a test out."""
     if item.get_closest_marker("gpu") and (why := why_left_out()):
         pytest.skip(why)
-    if QUICK and item.get_closest_marker("long"):
+    if QUICK and any(map(item.get_closest_marker, ("long", "simulation"))):
         left_out("leaves out what takes long")
     for mark in item.iter_markers("needs"):
         needs(*mark.args)

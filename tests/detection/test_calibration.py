@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pytest
 from places import TESTS
 
 
+@pytest.mark.simulation
 def test_quick_calibration():
     script = TESTS / "benchmarks" / "calibration.py"
     run = subprocess.run(

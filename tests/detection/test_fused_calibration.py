@@ -14,7 +14,7 @@ sys.path.insert(0, str(TESTS / "benchmarks"))
 import fused_calibration as simulation
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_quick_form():
     script = TESTS / "benchmarks" / "fused_calibration.py"
     run = subprocess.run(

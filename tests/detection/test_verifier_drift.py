@@ -57,7 +57,7 @@ def test_a_judge_that_changes_its_mind_is_named_within_a_few_probes(noise, chang
     assert not any(after is not None and after <= 0 for after in found)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 @pytest.mark.parametrize(("noise", "uneven"), [(0.0, False), (0.053, False), (0.1, True)])
 def test_a_steady_judge_is_not_named_over_hundreds_of_looks(noise, uneven):
     """At 1 % per run, 60 runs name 4 or more in 0.3 % of cases."""
@@ -66,7 +66,7 @@ def test_a_steady_judge_is_not_named_over_hundreds_of_looks(noise, uneven):
     assert sum(after is not None for after in runs) < 4
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_the_baselines_own_error_counts():
     """Negative control: against the rate of the first recheck, as if it were known, many are."""
     rng = np.random.default_rng(2)
@@ -163,7 +163,7 @@ def test_a_judge_that_changes_half_way_through_a_run_is_named():
     assert judge.calls == [1024, 128] * len(guard.history)
 
 
-@pytest.mark.parametrize("looks", [25, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("looks", [25, pytest.param(200, marks=pytest.mark.simulation)])
 def test_a_noisy_but_steady_judge_is_not_named(looks):
     """It disagrees with itself in 10 % of verdicts."""
     guard = make_guard(Judge(noise=0.053), reference_batches=1)

@@ -6,7 +6,8 @@ nowhere else: the lanes of the Makefile set that. Anywhere else a missing packag
 that nothing is left out unnoticed.
 
 ``make check`` sets ``PASSK_GUARD_QUICK``: a file that needs a trainer is left out before it imports
-one, a test that starts a process as it does so, and one that says ``@pytest.mark.long``.
+one, a test that starts a process as it does so, and one that says ``@pytest.mark.long`` or
+``@pytest.mark.simulation``.
 """
 
 from __future__ import annotations

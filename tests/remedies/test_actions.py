@@ -41,7 +41,7 @@ def test_mix_raises_lambda_after_the_alarm_and_not_before():
     assert any("training works against pass@1" in text for text in said)  # no "warn": still said
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_adjust_k_lowers_k_and_raises_it_again():
     guard = make_guard("adjust_k")
     fall(guard)
@@ -55,7 +55,7 @@ def test_adjust_k_lowers_k_and_raises_it_again():
     assert any(p.k < 4 and p.k != int(p.k) for p in guard.history)  # fractional on the way
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_a_healthy_run_is_not_acted_on():
     for action in ("mix", "adjust_k"):
         guard = make_guard(action)

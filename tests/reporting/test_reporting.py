@@ -132,7 +132,7 @@ def test_a_snapshot_survives_json(history):
     assert Snapshot.read(0, 4, json.loads(json.dumps(empty.record()))).rows.shape == (0,)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_the_interval_of_pass_at_k_covers_what_repeated_probes_see():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     guard = make_guard(policy, prompts_per_probe=48, action=lambda probe, guard: None)

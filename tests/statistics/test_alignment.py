@@ -119,7 +119,7 @@ def bandit_batches():
         yield g.reshape(M, -1), r.sum(1)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_unbiased_on_a_bandit_where_the_naive_estimate_is_not():
     ours, naive = [], []
     probability, exact = BanditPolicy(CONTEXTS, actions=4, dim=3, seed=5).exact_gradients()

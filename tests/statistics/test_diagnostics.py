@@ -53,7 +53,7 @@ def test_hard_weight_counts_prompts_with_at_most_one_right_rollout():
     assert found.hard_weight == pytest.approx(3.5 / 4.5)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_pass1_training_to_the_end_is_named_exploration_collapse():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
     said = []

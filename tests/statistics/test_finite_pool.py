@@ -35,7 +35,7 @@ def errors(runs, *, told):
     return np.array(found)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_the_error_of_the_change_is_that_of_the_pool():
     told, untold = errors(60, told=True), errors(20, told=False)
     assert 0.88 < np.mean(np.abs(told) < 1.96) < 0.995

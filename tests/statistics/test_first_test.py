@@ -138,7 +138,7 @@ def rates(name, m, draws, nominal):
     return ours / draws / nominal, plain / draws / 1e-3
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     "name",
     [

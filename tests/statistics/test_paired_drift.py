@@ -113,7 +113,7 @@ def test_a_policy_that_moved_too_far_is_unusable_not_clipped():
     assert not change.usable
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_still_unbiased_and_honest_where_the_first_order_is_not():
     """A large step: effective sample size near 0.8, where the first order form is off."""
     torch.manual_seed(0)
@@ -154,7 +154,7 @@ def test_nothing_right_is_unusable_and_finite():
     assert (change.change, change.usable) == (0.0, False)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_store_knows_the_error_of_the_sum_over_steps():
     """Five steps in one direction, on the same stored prompts: errors add up, and it says so."""
     torch.manual_seed(1)

@@ -125,7 +125,7 @@ def test_a_rescore_and_a_probe_resume():
     assert [r.reading for r in second.rescores] == [r.reading for r in whole.rescores[2:]]
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 def test_pass_at_k_drift_is_unbiased_to_first_order_and_covers():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)

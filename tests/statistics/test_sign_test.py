@@ -61,7 +61,7 @@ def test_the_sign_is_sure_on_either_side():
     assert math.isinf(sign_test(kernel[:20, :20], weights[:20], 0.04).threshold)
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 @pytest.mark.parametrize("name", ["orthogonal, rank 3", "rollouts, strong", "heavy tails"])
 def test_a_wrong_sign_is_rare_over_three_looks_and_the_plain_one_is_not(name):
     """A quick form of tests/benchmarks/sign_calibration.py: nominal .04, at most twice that."""
@@ -81,7 +81,7 @@ def test_a_wrong_sign_is_rare_over_three_looks_and_the_plain_one_is_not(name):
         assert plain.mean() > 0.1  # the control fails
 
 
-@pytest.mark.long
+@pytest.mark.simulation
 @pytest.mark.parametrize("name", list(CONTROLS))
 def test_so_many_prompts_settle_it_as_are_asked_for(name):
     """A power of 60 to 80 % where the effect is as it is taken to be; of half of them far less."""
