@@ -4,28 +4,41 @@ from extras import needs
 
 needs("reasoning_gym", "trl")
 
-import json
 import re
 import sys
-from statistics import NormalDist
+from statistics import NormalDist, geometric_mean
 
 import numpy as np
 from places import ROOT
-from quoted import RESULTS, call_all, figures, figures_left_out, share, words
+from quoted import call_all, figures, figures_left_out, share, words
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
-from field.agreement import agreement_table
+from field.agreement import agreement_table, differences
 from field.sizes import FULL
 from field.starts import starts_table
-from field.table import field_table, first_alarm
+from field.table import field_table
+from field_records import (
+    NUMBERS,
+    RECORDS,
+    RUNS,
+    SEEDS,
+    alarm,
+    at_level,
+    by_problem,
+    change,
+    look,
+    mean_of,
+    record,
+    said,
+    several,
+)
 
 from passk_guard import PassKGuardConfig
 
 FIELD = words("docs/field.md")
 ERRORS = NormalDist().inv_cdf(1 - PassKGuardConfig().false_alarms / 2)  # that an alarm asks for
 RATES = [3e-5, 6e-5, 1e-4]
-RECORDS = [json.loads(path.read_text()) for path in sorted((RESULTS / "field").glob("*.json"))]
 
 
 def test_losses_on_prompts_that_were_always_right():
@@ -89,61 +102,6 @@ def test_the_tables_of_the_field_study():
             assert " ".join(line.split()) in FIELD
 
 
-SEEDS = (0, 1)
-RUNS = [(name, seed) for name in FULL.tasks for seed in SEEDS]
-NUMBERS = [
-    "none",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-]
-
-
-def record(name, arm, seed=0):
-    (found,) = [r for r in RECORDS if (r["task"], r["arm"], r["seed"]) == (name, arm, seed)]
-    return found
-
-
-def by_problem(name, arm, seed=0, step=100):
-    """Change of each test problem's success rate, in points, and the start's record."""
-    start, n = record(name, "start", seed), FULL.many if step == FULL.steps else FULL.few
-    then = np.array(record(name, arm, seed)["counts"][str(step)]) / n
-    return 100 * (then - np.array(start["counts"]) / FULL.many), start
-
-
-def change(name, arm, seed=0, step=100):
-    return by_problem(name, arm, seed, step)[0].mean()
-
-
-def at_level(name, arm, level, seed=0):
-    change, start = by_problem(name, arm, seed)
-    return change[np.array(start["levels"]) == level].mean()
-
-
-def look(name, arm, seed, step):
-    (found,) = [one for one in record(name, arm, seed)["looks"] if one["step"] == step]
-    return found
-
-
-def said(name, arm, seed, step, sign=1):
-    """What the guard said of the change."""
-    found = look(name, arm, seed, step)
-    return f"{100 * sign * found['change']:.1f} ± {100 * found['change_se']:.1f}"
-
-
-def alarm(name, arm, seed):
-    return first_alarm(record(name, arm, seed))
-
-
 def test_what_all_of_it_says():
     lost = {run: -change(run[0], "watched", run[1]) for run in RUNS}
     fell = [run for run in RUNS if lost[run] > 1]
@@ -156,10 +114,11 @@ def test_what_all_of_it_says():
     assert others == [("countdown", 1)]  # "a loss that came back by itself"
     guarded = [run for run in RUNS if alarm(run[0], "guarded", run[1])]
     assert sorted(guarded) == sorted([*seen, *others])
-    ends = [f"{change(name, 'guarded', seed):+.1f}" for name, seed in guarded]
-    assert f"end at {', '.join(ends[:-1])} and {ends[-1]} points" in FIELD
+    ends = several((change(name, "guarded", seed) for name, seed in guarded), "+.1f")
+    assert f"end at {ends} points" in FIELD
     assert not [run for run in RUNS if alarm(run[0], "grpo", run[1])]
-    assert sum(change(name, "grpo", seed) < -1 for name, seed in RUNS) == 1  # "one of its runs"
+    down = NUMBERS[sum(change(name, "grpo", seed) < -1 for name, seed in RUNS)]
+    assert f"No alarm came in plain GRPO, {down} of whose runs lost more than a point." in FIELD
 
 
 def test_what_multiplication_teaches():
@@ -169,19 +128,22 @@ def test_what_multiplication_teaches():
         solved = np.array(start["counts"]) >= FULL.many / 2
         assert points[solved].sum() < 0.95 * points.sum()  # "nearly all"
         hit.append(-at_level(name, "watched", "4 by 1 digits", seed))
-    assert "4 by 1 digits lose {:.1f} and {:.1f} points".format(*hit) in FIELD
-    told = [f"{100 * look(name, 'watched', 0, step)['change']:.1f}" for step in (20, 30, 40)]
-    assert "{} at step 20, {} at 30 and {} at 40".format(*told) in FIELD
-    at_40 = look(name, "watched", 0, 40)
-    assert (at_40["alarm"], at_40["cause"]) == (["level"], "unknown")
+    assert f"4 by 1 digits lose {several(hit, '.1f')} points" in FIELD
+    alarms = [alarm(name, "watched", seed) for seed in SEEDS]
+    assert f"It came at steps {several(alarms, 'd')}." in FIELD
+    first = [look(name, "watched", seed, step) for seed, step in zip(SEEDS, alarms, strict=True)]
+    assert [one["alarm"] for one in first] == [["level"]] * 3
+    assert [one["cause"] for one in first] == ["unknown", "falling", "falling"]
     assert look(name, "watched", 0, 50)["cause"] == "falling"
-    assert alarm(name, "watched", 1) == 60
-    assert look(name, "watched", 1, 70)["drift"][0] < -0.02  # "the worst of it"
-    ends = [-change(name, arm, seed) for arm in ("guarded", "watched") for seed in SEEDS]
-    ends = [f"{points:.1f}" for points in ends]
-    assert "end {} and {} points below the start instead of {} and {}".format(*ends) in FIELD
-    lost, seen = -change(name, "grpo", 1), said(name, "grpo", 1, 100, -1)
-    assert f"lost {lost:.1f} points with the second, of which the guard saw {seen}" in FIELD
+    guarded, watched = (
+        several((-change(name, arm, seed) for seed in SEEDS), ".1f")
+        for arm in ("guarded", "watched")
+    )
+    assert f"end {guarded} points below the start instead of {watched}." in FIELD
+    lost = [-change(name, "grpo", seed) for seed in SEEDS]
+    assert [one > 1 for one in lost] == [False, True, False]
+    seen = said(name, "grpo", 1, 100, -1)
+    assert f"lost {lost[1]:.1f} points with one seed, of which the guard saw {seen}" in FIELD
 
 
 def test_what_countdown_teaches():
@@ -199,39 +161,59 @@ def test_what_countdown_teaches():
     wrong = "countdown, wrong labels"
     lost, told = -change(wrong, "watched", 1), said(wrong, "watched", 1, 100)
     assert (
-        f"With the second, {lost:.1f} points were gone in the end; the guard said {told}" in FIELD
+        f"second seed: {lost:.1f} points were gone in the end, and the guard said {told}." in FIELD
     )
 
 
 def test_what_expressions_teach():
     name, wrong = "expressions", "expressions, wrong labels"
-    lost = [-change(name, "watched", seed, 80) for seed in SEEDS]
-    assert "pass@8 training lost {:.1f} and {:.1f} points by step 80".format(*lost) in FIELD
-    told = [said(name, "watched", seed, 80) for seed in SEEDS]
-    assert "it said {} and {} there".format(*told) in FIELD
+    lost = several((-change(name, "watched", seed, 80) for seed in SEEDS), ".1f")
+    assert f"pass@8 training lost {lost} points by step 80" in FIELD
+    told = several((said(name, "watched", seed, 80) for seed in SEEDS), "")
+    assert f"it said {told} there" in FIELD
     assert not any(alarm(name, "watched", seed) for seed in SEEDS)
     errors = [100 * look(name, "watched", seed, 100)["change_se"] for seed in SEEDS]
-    needed = [1 + ERRORS * error for error in errors]
-    assert "a loss must be {:.1f} and {:.1f} points to be sure".format(*needed) in FIELD
-    assert (alarm(wrong, "watched", 0), alarm(wrong, "watched", 1)) == (10, None)
+    needed = several((1 + ERRORS * error for error in errors), ".1f")
+    assert f"a loss must be {needed} points to be sure" in FIELD
+    assert f"Plain GRPO lost {-change(name, 'grpo', 2):.1f} points with the third seed" in FIELD
+    assert [alarm(wrong, "watched", seed) for seed in SEEDS] == [10, None, None]
     loss = said(wrong, "watched", 0, 10, -1)
     assert f"at step 10, when the guard put the loss at {loss} points" in FIELD
     assert change(wrong, "guarded", 0) > 1  # "above its start"
-    early, seen = -change(wrong, "watched", 1, 20), said(wrong, "watched", 1, 20, -1)
-    assert f"{early:.1f} points were gone at step 20, of which the guard saw {seen}." in FIELD
-    ends = f"{change(wrong, 'guarded', 0):.1f}", said(wrong, "guarded", 0, 100)
-    assert "gained {} points, and the guard ends at {}.".format(*ends) in FIELD
+    early = several((-change(wrong, "watched", seed, 20) for seed in SEEDS[1:]), ".1f")
+    seen = several((said(wrong, "watched", seed, 20, -1) for seed in SEEDS[1:]), "")
+    assert f"{early} points were gone at step 20, of which the guard saw {seen}." in FIELD
+
+
+def test_whether_the_guards_figure_is_the_truth_of_its_own_prompts():
+    starts = {(one["task"], one["seed"]): one for one in RECORDS if one["arm"] == "start"}
+    watched = [one for one in RECORDS if one["arm"] in ("watched", "grpo")]
+    assert len(watched) == 36  # "over the 36 runs that it only watched"
+    last = [differences(starts[one["task"], one["seed"]], one, FULL)[-1][0] for one in watched]
+    assert f"the guard stands {mean_of(last)} points above the test set" in FIELD
+    found = figures("field_on_the_pool.json")
+    runs = [(one["task"], one["seed"]) for one in found]
+    assert sorted(runs) == [run for run in RUNS if run[0].startswith("expressions")]
+    guard, truth = (np.array([one[key] for one in found]) for key in ("guard", "truth"))
+    less, error = guard[:, 0] - truth[:, 0], np.hypot(guard[:, 1], truth[:, 1])
+    test = [change(name, "watched", seed, 20) / 100 for name, seed in runs]
+    assert f"The test set is {mean_of(test - truth[:, 0])} points from it" in FIELD
+    inside = NUMBERS[(np.abs(less) < 1.96 * error).sum()]
+    assert (
+        f"The guard is {mean_of(less)} points from it on average, holds it in {inside} of six 95 % "
+        f"intervals, and errs by {np.sqrt(np.mean((less / error) ** 2)):.1f} of the errors"
+    ) in FIELD
 
 
 def test_what_probes_of_the_starts_said():
     for name, text in (
-        ("multiplication", "Nothing opposes pass@1 (z {} and {} on 512 prompts)"),
-        ("multiplication, wrong labels", "The gradients agree (z {} and {})"),
-        ("expressions", "may oppose pass@1 or not (z {} and {}, both unsure)"),
-        ("expressions, wrong labels", "The gradients rather agree (z {} and {})"),
+        ("multiplication", "Nothing opposes pass@1 (z {} on 512 prompts)"),
+        ("multiplication, wrong labels", "The gradients agree (z {})"),
+        ("expressions", "may oppose pass@1 or not (z {}, all unsure)"),
+        ("expressions, wrong labels", "The gradients rather agree (z {})"),
     ):
         probes = [record(name, "start", seed)["probe"] for seed in SEEDS]
-        assert text.format(*(f"{probe['test']['z']:+.1f}" for probe in probes)) in FIELD
+        assert text.format(several((probe["test"]["z"] for probe in probes), "+.1f")) in FIELD
 
 
 def test_errors_after_a_hundred_steps():
@@ -239,6 +221,30 @@ def test_errors_after_a_hundred_steps():
     assert f"the error of the change was {min(errors):.1f} to {max(errors):.1f} points" in FIELD
     assert f"must exceed the tolerance by {ERRORS:.1f} errors" in FIELD
     assert PassKGuardConfig().pass1_tolerance == 0.01
+
+
+def test_how_many_rollouts_per_prompt():
+    found = figures("field_rollouts_per_prompt.json")
+    assert {one["n"] * one["prompts"] > 8000 for one in found} == {True}
+    assert len({(one["task"], one["seed"]) for one in found}) == 6  # "three tasks, two starts each"
+    least = {}
+    for key, text in (
+        ("inner_error", "what a pass@8 step does to pass@1 is {} (a geometric mean"),
+        ("error", "that of pass@1 {}. 2k it stays for probes"),
+    ):
+        beside = {n: geometric_mean(times_that_of_12(found, key, n)) for n in (9, 16, 32, 64)}
+        *most, last = (f"{share(times, 2)} with {n}" for n, times in beside.items())
+        assert text.format(f"{', '.join(most)} and {last}") in FIELD
+        least[key] = min({12: 1.0, **beside}, key={12: 1.0, **beside}.get)
+    assert least == {"inner_error": 16, "error": 9}
+    apart = [max(x) / min(x) for n in (9, 16) for x in [times_that_of_12(found, "inner_error", n)]]
+    assert 1.8 < max(apart) < 2.5  # "by a factor of two"
+
+
+def times_that_of_12(found, key, n):
+    """An error in units of that of the same start with 12 rollouts per prompt."""
+    by_start = {(one["task"], one["seed"], one["n"]): one[key] for one in found}
+    return [error / by_start[(*at, 12)] for (*at, m), error in by_start.items() if m == n]
 
 
 def test_every_record_is_of_the_settings_that_the_page_tells():

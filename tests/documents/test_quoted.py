@@ -521,7 +521,7 @@ def test_a_probe_s_verdicts():
 
 def test_tasks_that_nobody_built():
     """How many pass@8 runs fell by more than the tolerance, and where an alarm said so."""
-    paths = [path for seed in (0, 1) for path in sorted((RESULTS / "field").glob(f"*-{seed}-*"))]
+    paths = [path for seed in (0, 1, 2) for path in sorted((RESULTS / "field").glob(f"*-{seed}-*"))]
     found = map(json.loads, map(Path.read_text, paths))
     runs = {(run["task"], run["seed"], run["arm"]): run for run in found}
     lost, alarms = {}, {}
@@ -545,6 +545,9 @@ def test_tasks_that_nobody_built():
     loud = {key for key, step in alarms.items() if step is not None and key[2] != "guarded"}
     assert len(loud - set(fell)) == 1  # "another was of a loss that came back"
     assert not [key for key in loud if key[2] == "grpo"]
+    plain = sorted(lost[key] for key in lost if key[2] == "grpo")
+    down = [f"{points:.1f}" for points in plain if points > 1]
+    assert f"{len(down)} of {len(plain)} runs lost {' and '.join(down)} points" in README
     errors = [100 * runs[key]["looks"][-1]["change_se"] for key in watched]
     assert f"error grows to {max(errors):.1f} points" in README
 

@@ -6,6 +6,7 @@ needs("reasoning_gym", "trl", "matplotlib")
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from field import pictures
+from field import on_the_pool, pictures
 from field.agreement import agreement_table, differences
 from field.recorded import as_watched, file_of, one
 from field.runs import ARMS
@@ -25,11 +26,17 @@ NAME = "multiplication, wrong labels"
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory):
+def cache(tmp_path_factory):
+    """Of the warmed-up model, which takes longest."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def records(cache, tmp_path_factory):
     results = tmp_path_factory.mktemp("field")
     runs = {arm: (NAME, 0, arm) for arm in ("start", "guarded", "grpo")}
     for run in runs.values():
-        one(run, results, results / "cache", QUICK)
+        one(run, results, cache, QUICK)
     return {arm: json.loads(file_of(run, results).read_text()) for arm, run in runs.items()}
 
 
@@ -84,10 +91,30 @@ def test_the_guard_is_compared_with_the_truth_at_the_looks_that_both_have():
     found = np.array(differences(start, run, FULL))
     truth = np.array([[0, 0, 0.25], [0.25, 0, 0.25]])
     assert found[:, 0] == pytest.approx(0.1 - truth.mean(1))
-    assert found[:, 1] == pytest.approx(np.hypot(0.03, truth.std(1, ddof=1) / 3**0.5))
+    assert found[:, 1] == pytest.approx(
+        np.hypot(0.03, truth.std(1, ddof=1) * (1 / 3 + 1 / 1024) ** 0.5)
+    )
     same = {**run, "arm": "guarded"}  # without an alarm: nothing was done
     row = agreement_table([start, run, same], FULL).splitlines()[-1]
     assert row == f"| {NAME} | 2 | -2.5, 4.9 | 100 % | 8.9 |"
+
+
+def test_the_truth_on_the_guards_own_prompts(cache):
+    task, size = QUICK.tasks[NAME], replace(QUICK, test=QUICK.pool)
+    own = on_the_pool.OnPool(**vars(task))
+    assert own.rows("test", 8, 0) == task.rows("pool", 8, 0)
+    assert own.rows("training", 8, 0) == task.rows("training", 8, 0) != task.rows("pool", 8, 0)
+    found = on_the_pool.compared(NAME, 0, cache, size)
+    assert (found["task"], found["step"]) == (NAME, QUICK.steps)
+    rng = np.random.default_rng(0)
+    first, last = rng.random((2, 50))
+    several = np.array(
+        [on_the_pool.change_on_all(*rng.binomial(16, [first, last]), 16) for _ in range(2000)]
+    )
+    assert several[:, 0].mean() == pytest.approx((last - first).mean(), abs=0.001)
+    assert several[:, 1] == pytest.approx(several[:, 0].std(), rel=0.15)
+    over_prompts = (last - first).std() / 50**0.5  # what it would be if there were others
+    assert over_prompts > 2 * several[:, 1].mean()
 
 
 def test_settings_for_a_gpu_are_ready():

@@ -15,7 +15,7 @@ def agreement_table(records: Sequence[Mapping[str, Any]], size: Size) -> str:
     """Markdown, a row for each task, over all trainings and the looks at which both are known."""
     said = [
         "| task | looks | guard less truth, points: mean, rms | 95 % interval holds the truth "
-        "| error of both, points |",
+        "| error of the difference, points |",
         "|---|---|---|---|---|",
     ]
     starts = {(r["task"], r["seed"]): r for r in records if r["arm"] == "start"}
@@ -41,8 +41,8 @@ def differences(
 ) -> list[tuple[float, float]]:
     """``(difference, error)`` of the change since the start, at each look; shares in [0, 1].
 
-    The guard's prompts and the test set's are different ones, so both errors count: the guard's
-    own, and that of the truth over its prompts.
+    The guard's prompts and the test set's are different ones, so three errors count: the guard's,
+    which is about its pool, and what either set of prompts may differ from all.
     """
     looks = {look["step"]: look for look in run["looks"]}
     first, found = np.array(start["counts"]) / size.many, []
@@ -50,7 +50,7 @@ def differences(
         step = int(at)
         if step in looks:
             paired = np.array(counts) / (size.many if step == size.steps else size.few) - first
-            error = float(paired.std(ddof=1)) / math.sqrt(len(paired))
+            error = float(paired.std(ddof=1)) * math.sqrt(1 / len(paired) + 1 / size.pool)
             look = looks[step]
             found.append(
                 (look["change"] - float(paired.mean()), math.hypot(look["change_se"], error))

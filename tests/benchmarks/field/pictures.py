@@ -40,7 +40,7 @@ def draw(name: str, records: Records, size: Size, path: Path) -> None:
 
 def _curves(axes: Any, records: Records) -> None:
     """What a step on pass@k would do to pass@1 at the start, in units of a pass@1 step."""
-    for (_, arm), record in sorted(records.items()):
+    for (seed, arm), record in sorted(records.items()):
         if arm != "start" or not record["probe"]["curve"]:
             continue
         curve = record["probe"]["curve"]
@@ -49,7 +49,7 @@ def _curves(axes: Any, records: Records) -> None:
         axes.plot(k, [one["inner"] / unit for one in curve], color="#2166ac", lw=1.2)
         at = curve[K - 1]
         axes.errorbar(
-            K,
+            K + 0.25 * (seed - 1),  # beside each other
             at["inner"] / unit,
             [[(at["inner"] - at["low"]) / unit], [(at["high"] - at["inner"]) / unit]],
             color="#2166ac",
