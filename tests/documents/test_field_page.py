@@ -112,6 +112,7 @@ def test_what_all_of_it_says():
     assert f"An alarm came in {hit} of them; {missed} were missed" in FIELD
     others = [run for run in RUNS if run not in fell and alarm(run[0], "watched", run[1])]
     assert others == [("countdown", 1)]  # "a loss that came back by itself"
+    assert change("countdown", "watched", 1, 20) < -2  # so that docs/alarm.md says "a real loss"
     guarded = [run for run in RUNS if alarm(run[0], "guarded", run[1])]
     assert sorted(guarded) == sorted([*seen, *others])
     ends = several((change(name, "guarded", seed) for name, seed in guarded), "+.1f")
