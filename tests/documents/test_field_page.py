@@ -202,7 +202,7 @@ def test_whether_the_guards_figure_is_the_truth_of_its_own_prompts():
     inside = NUMBERS[(np.abs(less) < 1.96 * error).sum()]
     assert (
         f"The guard is {mean_of(less)} points from it on average, holds it in {inside} of six 95 % "
-        f"intervals, and errs by {np.sqrt(np.mean((less / error) ** 2)):.1f} of the errors"
+        f"intervals, and errs by {np.sqrt(np.mean((less / error) ** 2)):.1f} times the error"
     ) in FIELD
 
 
