@@ -99,8 +99,8 @@ class PassKGuardConfig:
             :mod:`passk_guard.gradients.engine`.
         detectors: what raises alarms, a list or ``"alignment,level"``; they share
             ``false_alarms``. See :mod:`passk_guard.detection.detector`.
-        controller: what decides how strongly a remedy acts: ``"mpc"`` on where pass@1 is going,
-            ``"integral"`` on what is lost; see :mod:`passk_guard.remedies.controller`.
+        controller: what decides how strongly a remedy acts: ``"mpc"`` goes by where pass@1 is
+            heading; see :mod:`passk_guard.remedies.controller`.
         report_temperature: also measure pass@1 at this temperature, the one that production
             serves; 0 is greedy.
         group_by: column; each of its values has a pass@1, a floor and a verdict of its own.

@@ -156,7 +156,7 @@ class PassKGuard:
         self._remedy = None
         if config.remedy is not None:
             made = CONTROLLERS.make(config.controller, config.pass1_tolerance)
-            self._remedy = Remedy(config.remedy, objective, made, config.controller, optimizer)
+            self._remedy = Remedy(config.remedy, objective, made, optimizer)
         _ = self._settings  # as the user wrote them, before anything steers the objective
 
     @property

@@ -57,6 +57,7 @@ def run_settings(
         "objective": getattr(objective, "estimator", None),
         "pass1_weight": 0.0 if objective is None else objective.pass1_weight,
         "remedy": config.remedy,
+        "controller": config.controller,
     }
     return {name: _plain(value) for name, value in settings.items()}
 
@@ -104,7 +105,7 @@ def guard_pieces(
         ),
         Piece(
             "remedy",
-            ("k", "objective", "pass1_weight", "remedy"),
+            ("k", "objective", "pass1_weight", "remedy", "controller"),
             partial(_remedy_state, objective, remedy),
             partial(_load_remedy, objective, remedy),
         ),

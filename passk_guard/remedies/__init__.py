@@ -7,7 +7,6 @@ from passk_guard.remedies.controller import (
     ControlReading,
     register_controller,
 )
-from passk_guard.remedies.floor_controller import FloorController
 from passk_guard.remedies.mpc_controller import PredictiveController
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Action",
     "ControlReading",
     "Controller",
-    "FloorController",
     "PredictiveController",
     "Request",
     "register_action",

@@ -52,9 +52,7 @@ class ControlReading:
 class Controller(Protocol):
     """Decides how strongly a remedy acts. Until the first alarm it must leave λ at 0.
 
-    It may have two more things. An attribute ``in_vain`` says whether it has let go because the
-    remedy does not help. A method ``take_over(share)`` starts it at a λ that another controller
-    left behind; without one it starts at 0.
+    An optional attribute ``in_vain`` says whether it has let go because the remedy does not help.
     """
 
     @property

@@ -21,8 +21,7 @@ class PredictiveController:
     :class:`~passk_guard.remedies.drift_model.DriftModel`. With a and b the drifts of the objective
     alone and of pass@1 alone, and D the change against the floor, λ solves ``D + E ((1-λ) a + λ b)
     = -0.8 tolerance``, where E is the effort of four looks or of forty steps at the largest
-    learning rate, whichever is more. A controller that waits for a loss, as integral control does,
-    asks for too little at first.
+    learning rate, whichever is more.
 
     * Gate: λ is 0 until an alarm, and again once the conflict has cleared and the model wants
       λ = 0, so a healthy run is untouched.
@@ -53,11 +52,6 @@ class PredictiveController:
         """Whether it has let go because mixing does not help."""
         floors = [self._all, *self._groups.values()]
         return any(floor.in_vain for floor in floors) and not any(floor.binds for floor in floors)
-
-    def take_over(self, share: float) -> None:
-        """Start at a λ that another controller left behind."""
-        self._value = share
-        self._all.binds = share > 0
 
     def update(self, reading: ControlReading) -> float:
         """Take in a look; returns the λ to use from here on."""

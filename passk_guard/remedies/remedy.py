@@ -11,7 +11,7 @@ from passk_guard.objectives.live import LiveObjective
 from passk_guard.remedies.controller import Controller, ControlReading
 from passk_guard.remedies.share_of_k import Counts, ShareOfK
 from passk_guard.runtime.effort import EffortMeter
-from passk_guard.runtime.stored import Unfit, entry, items, mapping, number, whole
+from passk_guard.runtime.stored import Unfit, items, mapping, number, whole
 
 __all__ = ["REMEDIES", "Remedy", "RemedyChange", "Steering"]
 
@@ -60,7 +60,6 @@ class Remedy:
         how: its name, as in :data:`REMEDIES`.
         objective: live.
         controller: decides on λ.
-        named: what the controller is registered under.
         optimizer: gives the run's optimizer, whose learning rate tells how far training goes
             between looks; where left out, steps do.
 
@@ -73,13 +72,12 @@ class Remedy:
         how: str,
         objective: LiveObjective | None,
         controller: Controller,
-        named: str = "",
         optimizer: Callable[[], Any] | None = None,
     ) -> None:
         REMEDIES[how].check(objective)
         assert objective is not None, "every check refuses that"
         self._how, self._objective, self._k = how, objective, objective.k
-        self.controller, self._named = controller, named
+        self.controller = controller
         self._effort = EffortMeter(optimizer)
         self._share = 0.0  # in force
         self._counts: Counts = ()
@@ -120,7 +118,6 @@ class Remedy:
         return {
             "controller": self.controller.state_dict(),
             "steering": {
-                "named": self._named,
                 "share": self._share,
                 "counts": [{"right": c, "all": n} for c, n in self._counts],
                 "effort": self._effort.state_dict(),
@@ -130,37 +127,19 @@ class Remedy:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
 
-        Where another controller wrote it, this one starts at the λ that was in force, if it can.
-
         Raises:
             Unfit: it is not whole.
         """
         kept = mapping(state, "controller")
-        if "steering" not in state:  # the first states did not say by which controller they are
-            try:
-                self.controller.load_state_dict(kept)
-            except Unfit:
-                self._take_over(number(kept, "value", 0, 1))
-            self._share = self.controller.value
-            return
         steering = mapping(state, "steering")
-        share, named = number(steering, "share", 0, 1), entry(steering, "named")
-        if not isinstance(named, str):
-            raise Unfit("named must be a text")
+        share = number(steering, "share", 0, 1)
         pairs = items(steering, "counts")
         counts = tuple((whole(pair, "right"), whole(pair, "all", 1)) for pair in pairs)
         if any(right > rollouts for right, rollouts in counts):
             raise Unfit("counts has more right rollouts than there were")
         self._effort.load_state_dict(mapping(steering, "effort"))
-        if named == self._named:
-            self.controller.load_state_dict(kept)
-        else:
-            self._take_over(share)
+        self.controller.load_state_dict(kept)
         self._share, self._counts = share, counts
-
-    def _take_over(self, share: float) -> None:
-        if (take_over := getattr(self.controller, "take_over", None)) is not None:
-            take_over(share)
 
 
 def _can_mix(objective: LiveObjective | None) -> None:

@@ -57,7 +57,7 @@ FOLDERS = {  # doors, and what a new adapter or a loop of one's own needs
     "register_engine",
     "identity": "InconclusiveError NotIdenticalError NotRepeatableError assert_bit_identical",
     "objectives": "ESTIMATORS Estimator PassKObjective register_estimator",
-    "remedies": """ACTIONS CONTROLLERS Action ControlReading Controller FloorController
+    "remedies": """ACTIONS CONTROLLERS Action ControlReading Controller
         PredictiveController Request register_action register_controller""",
     "rollouts": "HFPolicy Policy RolloutGroup VerifiedPolicy",
     "session": "Arguments Host Session TrainerSide hosted_guard",

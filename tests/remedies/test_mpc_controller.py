@@ -28,7 +28,6 @@ def drift(change, se=SE, usable=True):
 
 
 def plant(
-    name="mpc",
     *,
     speed=1.0,
     a=-0.005,
@@ -46,7 +45,7 @@ def plant(
     Noise of the training, of the increments and of the track is as the guard sees it.
     """
     rng = np.random.default_rng(seed)
-    controller = controller or CONTROLLERS.make(name, 0.01)
+    controller = controller or CONTROLLERS.make("mpc", 0.01)
     change = share = effort = moved = peak = peak_before = 0.0
     seen = []
     for step in range(steps + 1):
@@ -74,24 +73,23 @@ def plant(
     return np.array(seen)
 
 
-def lowest(name, seeds=20, **settings):
+def lowest(seeds=20, **settings):
     """Mean over seeds of the lowest point of pass@1, in points."""
-    return 100 * np.mean([plant(name, seed=s, **settings)[:, 0].min() for s in range(seeds)])
+    return 100 * np.mean([plant(seed=s, **settings)[:, 0].min() for s in range(seeds)])
 
 
 # Without noise: the plant of the design, alarm at step 0 as the reference gradients raise it.
-@pytest.mark.parametrize(("speed", "held", "dips"), [(1, 1.0, 3.2), (2, 0.85, 3.8), (4, 0.85, 4.4)])
-def test_pass1_stays_above_the_floor_at_three_learning_rates(speed, held, dips):
+@pytest.mark.parametrize(("speed", "held"), [(1, 1.0), (2, 0.85), (4, 0.85)])
+def test_pass1_stays_above_the_floor_at_three_learning_rates(speed, held):
     quiet = {"seeds": 1, "noise": 0.0, "speed": speed}
-    assert -held < lowest("mpc", **quiet) < -0.6
-    assert lowest("integral", **quiet) < -dips + 0.1  # negative control: it waits for a loss
+    assert -held < lowest(**quiet) < -0.6
+    assert lowest(**quiet, alarm=1000) < -10  # negative control: nothing is done
 
 
 @pytest.mark.parametrize("speed", [1, 2, 4])
 def test_with_the_noise_that_the_guard_sees_it_dips_half_as_far(speed):
     """0.6 to 0.9 of it is what two or three looks of noise carry pass@1 by, whatever is done."""
-    assert lowest("mpc", speed=speed) > -1.8
-    assert lowest("integral", speed=speed) < -3.2
+    assert lowest(speed=speed) > -1.8
     runs = [plant(speed=speed, seed=seed) for seed in range(20)]
     assert np.mean([run[-5:, 0].mean() for run in runs]) == pytest.approx(-0.009, abs=0.003)
     assert np.mean([run[-10:, 1].mean() for run in runs]) == pytest.approx(5 / 9, abs=0.05)
@@ -100,8 +98,7 @@ def test_with_the_noise_that_the_guard_sees_it_dips_half_as_far(speed):
 
 @pytest.mark.parametrize("every", [5, 10, 40])
 def test_looks_may_be_closer_or_wider_apart(every):
-    assert lowest("mpc", every=every) > -2.5
-    assert lowest("integral", every=every) < -3.2
+    assert lowest(every=every) > -2.5
 
 
 def test_a_late_alarm_costs_what_was_lost_before_it_and_no_more():
@@ -117,9 +114,8 @@ WARM_UP = {"warm-up": lambda step: min(step / 60, 1.0), "decay": lambda step: 1 
 
 @pytest.mark.parametrize("rate", WARM_UP.values(), ids=WARM_UP)
 def test_a_learning_rate_that_grows_or_falls(rate):
-    assert lowest("mpc", rate=rate, speed=2) > -2.0
-    assert lowest("mpc", rate=rate, speed=2, noise=0.0, seeds=1) > -1.2
-    assert lowest("integral", rate=rate, speed=2) < -3.0
+    assert lowest(rate=rate, speed=2) > -2.0
+    assert lowest(rate=rate, speed=2, noise=0.0, seeds=1) > -1.2
 
 
 class StepsOnly:
