@@ -25,9 +25,8 @@ from passk_guard.rollouts.sampling import Sampler
 from passk_guard.rollouts.scores import score_all
 from passk_guard.rollouts.verified_again import without_completions
 from passk_guard.runtime.progress import Progress
-from passk_guard.runtime.stored import mapping, maybe, row_ids
 from passk_guard.statistics.alignment import Alignment
-from passk_guard.statistics.cosine import Cosine, load_cosine
+from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import diagnose
 from passk_guard.statistics.evidence import (
     WeightsInForce,
@@ -280,21 +279,15 @@ class Prober:
         return {
             "cusum": {} if detector is None else detector.state_dict(),
             "kept": self._kept.state_dict(),
-            "shown": None if self._cosine is None else vars(self._cosine),
+            "shown": None if self._cosine is None else dict(vars(self._cosine)),
             "carriers": list(self._opposing),
         }
 
     def load_alignment(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`alignment_state` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        opposing = row_ids(state, "carriers", len(self._pool))
-        kept = KeptBatches()
-        if "kept" in state:  # earlier releases kept a cosine, no Gramians
-            kept.load_state_dict(mapping(state, "kept"))
-        shown = maybe(load_cosine, state, "shown") if "shown" in state else None
-        if self._alignment_detector is not None and (cusum := mapping(state, "cusum")):
-            self._alignment_detector.load_state_dict(cusum)
-        self._kept, self._cosine, self._opposing = kept, shown, tuple(opposing)
+        """Take over what :meth:`alignment_state` gave."""
+        kept, shown = KeptBatches(), state["shown"]
+        kept.load_state_dict(state["kept"])
+        if self._alignment_detector is not None and state["cusum"]:
+            self._alignment_detector.load_state_dict(state["cusum"])
+        self._kept, self._cosine = kept, None if shown is None else Cosine(**shown)
+        self._opposing = tuple(state["carriers"])

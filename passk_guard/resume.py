@@ -7,8 +7,7 @@ Action, tolerance, false-alarm chance and interval are in no piece: they may cha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,11 +23,10 @@ from passk_guard.remedies.remedy import Remedy
 from passk_guard.runtime.pieces import Piece, TakenUp, nothing_taken_up, save_pieces, take_up_pieces
 from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule
-from passk_guard.runtime.stored import Unfit, entry, mapping, maybe, whole
 
 __all__ = ["SCHEMA", "guard_pieces", "guard_state", "load_guard_state", "run_settings"]
 
-SCHEMA = 2  # the pieces of schema 1 came without a number, those of the first release in one
+SCHEMA = 1
 
 
 def run_settings(
@@ -52,7 +50,6 @@ def run_settings(
         "num_generations": config.n,
         "parameters": config.parameters,
         "prompts": pool.fingerprint,
-        "rows": len(pool),  # all that the first release knew of them
         # A mix into the trainer's own advantages is no other objective until λ says so.
         "objective": getattr(objective, "estimator", None),
         "pass1_weight": 0.0 if objective is None else objective.pass1_weight,
@@ -83,7 +80,7 @@ def guard_pieces(
     about = ("prompts", "weight_by", *sampling)
     return [
         Piece("_run", (), run.state_dict, run.load_state_dict),
-        *_prober_pieces(prober, len(pool), about),
+        *_prober_pieces(prober, about),
         Piece(
             "held-out order",
             ("prompts", "weight_by", "seed"),
@@ -112,12 +109,11 @@ def guard_pieces(
     ]
 
 
-def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Piece]:
+def _prober_pieces(prober: Prober, about: tuple[str, ...]) -> list[Piece]:
     """What a prober knows of pass@1 and of the alarms.
 
     Args:
         prober: whose.
-        rows: in the pool.
         about: the settings that say which pass@1 is meant.
     """
     levels, detector = prober.levels, prober.detector
@@ -143,7 +139,7 @@ def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Pi
             reference,
             about,
             levels.state_dict,
-            lambda state: levels.load_state_dict(state, rows),
+            levels.load_state_dict,
             lambda: detector.forget(lambda kind: not kind.leading and kind.group is None),
         ),
         Piece(
@@ -157,7 +153,7 @@ def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Pi
             "pass@1 of the groups",
             (*about, "group_by"),
             levels.groups_state,
-            lambda state: levels.load_groups(state, rows),
+            levels.load_groups,
             forget_groups,
             rests_on=(reference,),
         ),
@@ -186,25 +182,25 @@ def _prober_pieces(prober: Prober, rows: int, about: tuple[str, ...]) -> list[Pi
 
 def _load_states(states: StateWatch, prober: Prober, state: Mapping[str, Any]) -> None:
     states.load_state_dict(state)
-    if "verifier" in state:  # earlier releases did not check it
-        prober.verifier.load_state_dict(mapping(state, "verifier"))
+    prober.verifier.load_state_dict(state["verifier"])
 
 
 def _remedy_state(objective: LiveObjective | None, remedy: Remedy | None) -> dict[str, Any]:
     """k, λ and what the controller knows."""
-    own = {"controller": None} if remedy is None else remedy.state_dict()
-    return {"objective": None if objective is None else objective.state_dict(), **own}
+    return {
+        "objective": None if objective is None else objective.state_dict(),
+        "remedy": None if remedy is None else remedy.state_dict(),
+    }
 
 
 def _load_remedy(
     objective: LiveObjective | None, remedy: Remedy | None, state: Mapping[str, Any]
 ) -> None:
     """Take over what :func:`_remedy_state` gave, as far as there is something to take it."""
-    live, controller = entry(state, "objective"), maybe(mapping, state, "controller")
-    if objective is not None and live is not None:
-        objective.load_state_dict(live)
-    if remedy is not None and controller is not None:
-        remedy.load_state_dict(state)
+    if objective is not None and state["objective"] is not None:
+        objective.load_state_dict(state["objective"])
+    if remedy is not None and state["remedy"] is not None:
+        remedy.load_state_dict(state["remedy"])
 
 
 def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,67 +209,10 @@ def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def load_guard_state(pieces: list[Piece], settings: Mapping[str, Any], state: Any) -> TakenUp:
-    """Take up what :func:`guard_state` gave, or an earlier release's, as far as it can be."""
-    try:
-        current = _current_form(state)
-    except Unfit as unfit:
-        return nothing_taken_up(pieces, str(unfit))
-    return take_up_pieces(pieces, settings, current)
-
-
-def _current_form(state: Any) -> Mapping[str, Any]:
-    """A state in today's form.
-
-    Raises:
-        Unfit: it is not one, or is a later release's.
-    """
-    if not isinstance(state, Mapping):
-        raise Unfit(f"it is not the state of a guard, but of type {type(state).__name__}")
-    if "schema" not in state:
-        pieces = _of_first_release(state) if "prober" in state else state
-        return {"_run": {"depends": {}, "state": None}, **pieces}
-    if (schema := whole(state, "schema", 1)) > SCHEMA:
-        raise Unfit(
-            f"it has schema {schema}, and this release reads up to {SCHEMA}: update passk-guard"
+    """Take up what :func:`guard_state` gave, as far as it can be."""
+    schema = state.get("schema") if isinstance(state, Mapping) else None
+    if schema != SCHEMA:
+        return nothing_taken_up(
+            pieces, f"it has schema {schema}, and this release of passk-guard reads {SCHEMA}"
         )
-    return state
-
-
-def _of_first_release(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """It names no settings, but how many held-out prompts there were: else all is taken up."""
-
-    def levels() -> Any:
-        return state["prober"]["levels"]
-
-    def opened() -> Any:
-        return state["prober"]["detector"]["active"]
-
-    def remedy() -> Any:
-        scale = {} if state["mix_scale"] is None else {"scale": state["mix_scale"]}
-        objective = {"k": state["k"], "pass1_weight": state["pass1_weight"], **scale}
-        return {"objective": objective, "controller": state["remedy"]}
-
-    def alignment() -> Any:
-        return {**state["prober"], "cusum": state["prober"]["detector"]["cusum"]}
-
-    pieces: dict[str, Callable[[], Any]] = {
-        "open alarms": lambda: {"active": opened(), "raised": opened()},
-        "pass@1 and its reference": levels,
-        "_floor": lambda: levels()["floor"],
-        "pass@1 of the groups": lambda: levels()["groups"],
-        "_drift of pass@k": dict,
-        "alignment": alignment,
-        "held-out order": lambda: state["pool"],
-        "schedule": lambda: state["schedule"],
-        "_costs": lambda: state["schedule"]["costs"],
-        "named states": lambda: state["states"],
-        "remedy": remedy,
-    }
-    of_any_prompts = ("open alarms", "schedule", "_costs", "remedy")
-    found = {}
-    for name, piece in pieces.items():
-        # What is missing here is missed where the pieces are taken up.
-        with suppress(KeyError, TypeError, IndexError):
-            known = {} if name in of_any_prompts else {"rows": state["pool"]["rows"]}
-            found[name] = {"depends": known, "state": piece()}
-    return found
+    return take_up_pieces(pieces, settings, state)

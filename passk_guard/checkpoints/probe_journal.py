@@ -5,27 +5,31 @@ counts and rollouts, a line behind each whole batch, and a line per reading::
 
     {"passk_guard": "probe", "version": ..., "settings": {"n": 16, "temperature": 1.0, ...}}
     {"look": "prompt", "prompt_id": "9f86...", "row": 3, "correct": 9, "n": 16,
-     "group": ..., "prompt": ..., "rollouts": {...}}
+     "group": ..., "prompt": ..., "rollouts": "eJzt..."}
     {"look": "batch", "prompts": 64}
     {"look": "reading", ...}
 
-``group`` is there with ``group_by``, ``prompt`` with ``log_prompts``; the rollouts' tokens begin
-with those of the prompt. ``passk-guard compare`` reads
-it as a file of counts.
+``group`` is there with ``group_by``, ``prompt`` with ``log_prompts``; the rollouts are a file of
+``torch.save``, packed. ``passk-guard compare`` reads it as a file of counts.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from passk_guard.checkpoints.stored_rollouts import load_rollouts, stored_rollouts
+import torch
+from torch import Tensor
+
 from passk_guard.errors import ProbeError
 from passk_guard.rollouts.group import RolloutGroup
-from passk_guard.runtime.stored import Unfit, whole
+from passk_guard.rollouts.group_state import group_state
 from passk_guard.version import __version__
 
 __all__ = ["KIND", "ProbeJournal"]
@@ -83,7 +87,7 @@ class ProbeJournal:
                 "row": group.row,
                 "correct": group.correct,
                 "n": group.scorable().n,
-                "rollouts": stored_rollouts(group),
+                "rollouts": _packed(group),
             }
             for group, known in zip(groups, facts, strict=True)
         ]
@@ -127,18 +131,17 @@ class ProbeJournal:
                 break  # cut off by a kill
             try:
                 if record is None:
-                    raise Unfit("this is not JSON")
+                    raise ValueError("this is not JSON")
                 if record.get("look") == "prompt":
-                    row = whole(record, "row")
-                    if row in rows:
-                        raise Unfit(f"row {row} is there twice")
+                    pending.append(_unpacked(record["rollouts"]))
+                    if (row := pending[-1].row) in rows:
+                        raise ValueError(f"row {row} is there twice")
                     rows.add(row)
-                    pending.append(load_rollouts(row, record.get("rollouts")))
                     continue
-            except Unfit as error:
+            except Exception as error:  # whatever zlib and torch find
                 raise ValueError(
-                    f"{path}, line {number}: {error}. What stands before it is whole: remove the "
-                    "rest of the file, and the probe goes on from there."
+                    f"{path}, line {number}: {type(error).__name__}: {error}. What stands before "
+                    "it is whole: remove the rest of the file, and the probe goes on from there."
                 ) from None
             if record.get("look") == "reading":
                 self.readings.append({k: v for k, v in record.items() if k != "look"})
@@ -147,6 +150,18 @@ class ProbeJournal:
         if kept < path.stat().st_size:
             os.truncate(path, kept)
         self._size = kept
+
+
+def _packed(group: RolloutGroup) -> str:
+    values = group_state(group).items()
+    file = io.BytesIO()  # of a view torch would write the whole storage
+    torch.save({k: v.clone() if isinstance(v, Tensor) else v for k, v in values}, file)
+    return base64.b64encode(zlib.compress(file.getvalue())).decode()
+
+
+def _unpacked(packed: str) -> RolloutGroup:
+    file = io.BytesIO(zlib.decompress(base64.b64decode(packed)))
+    return RolloutGroup(**torch.load(file, map_location="cpu", weights_only=True))
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

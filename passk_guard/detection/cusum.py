@@ -14,12 +14,10 @@ look does not count. ``tests/benchmarks/fused_calibration.py`` has the rates of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from passk_guard.detection.detector import DetectorSettings, LookEvidence, register_detector
 from passk_guard.detection.drift_scale import DriftScale
-from passk_guard.runtime.stored import Unfit, flag, mapping, number, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["AlignmentDetector", "FusedCusum", "cusum_threshold"]
 
@@ -43,7 +41,7 @@ def cusum_threshold(false_alarms: float) -> float:
     return max(b - 1.166, 0.5)
 
 
-class FusedCusum:
+class FusedCusum(Stored):
     """The sum, and whether it is open: it opens above ``h`` and closes at 0.
 
     While it is open it stays below a ceiling, so that it clears within a few looks once there is
@@ -56,6 +54,8 @@ class FusedCusum:
         value: S.
         open: whether there is an alarm.
     """
+
+    _stored = ("value", "open", "_opposed", "_looks")
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
@@ -105,39 +105,15 @@ class FusedCusum:
         if self.open:
             self.value = min(self.value, _WHILE_OPEN)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            "value": self.value,
-            "open": self.open,
-            "opposed": self._opposed,
-            "looks": self._looks,
-        }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        value = number(state, "value", 0)
-        opened, opposed, looks = value > self.threshold, 0.0, 0
-        if "open" in state:  # earlier releases opened where the value was above the threshold
-            opened, opposed = flag(state, "open"), number(state, "opposed")
-            looks = whole(state, "looks")
-        if opened:
-            value = min(value, _WHILE_OPEN)
-        if opened and value == 0:
-            raise Unfit("an open alarm has a value above 0")
-        self.value, self.open, self._opposed, self._looks = value, opened, opposed, looks
-
-
-class AlignmentDetector:
+class AlignmentDetector(Stored):
     """Opens and closes with its CUSUM; on the first look by the reference batches' gradients.
 
     Args:
         settings: as for every detector.
     """
+
+    _stored = ("cusum", "_drift")
 
     leading = True
 
@@ -157,22 +133,6 @@ class AlignmentDetector:
         else:
             self.cusum.update(_inner(evidence), self._drift(evidence.drift, evidence.steps))
         return {None: self.cusum.open}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {**self.cusum.state_dict(), "drift": self._drift.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        drift = DriftScale()
-        if "drift" in state:
-            drift.load_state_dict(mapping(state, "drift"))
-        self.cusum.load_state_dict(state)
-        self._drift = drift
 
 
 def _inner(evidence: LookEvidence) -> float | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from passk_guard.runtime.stored import matrix, maybe, number
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.rollout_store import Drift
 
 __all__ = ["DriftScale"]
@@ -18,7 +16,7 @@ _PRIOR_LOOKS = 2.0
 _DECAY = 0.95
 
 
-class DriftScale:
+class DriftScale(Stored):
     """``d = drift / √(its error's variance + the wander's)``.
 
     The wander is what increments vary by beyond their errors. Half the squared difference of two
@@ -26,10 +24,12 @@ class DriftScale:
     looks count.
     """
 
+    _stored = ("_wander", "_looks", "_before")
+
     def __init__(self) -> None:
         self._wander, self._looks = _PRIOR_LOOKS * _WANDER, _PRIOR_LOOKS
         # Of the look before, per ten steps: change, its error's variance, and the wander's share.
-        self._before: tuple[float, ...] | None = None
+        self._before: list[float] | None = None
 
     def __call__(self, drift: Drift | None, steps: int) -> float | None:
         """The increment in units of its scale; ``None`` without a usable one.
@@ -44,7 +44,7 @@ class DriftScale:
         spread = min(tens, _BACK)
         wander = max(_WANDER, self._wander / self._looks)
         d = drift.change / math.sqrt(drift.added_variance + wander * spread)
-        now = (drift.change / tens, drift.added_variance / tens**2, spread / tens**2)
+        now = [drift.change / tens, drift.added_variance / tens**2, spread / tens**2]
         if self._before is not None:
             change, variance, earlier = self._before
             excess = (now[0] - change) ** 2 - now[1] - variance
@@ -52,19 +52,3 @@ class DriftScale:
             self._looks = _DECAY * self._looks + 1
         self._before = now
         return d
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        before = None if self._before is None else list(self._before)
-        return {"wander": self._wander, "looks": self._looks, "before": before}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        wander, looks = number(state, "wander"), number(state, "looks", 1)
-        before = maybe(matrix, state, "before", 3)
-        self._wander, self._looks = wander, looks
-        self._before = None if before is None else tuple(before.tolist())

@@ -8,7 +8,6 @@ from typing import Any
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.cause import Cause, find_cause
 from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings, LookEvidence
-from passk_guard.runtime.stored import texts
 from passk_guard.statistics.cosine import Cosine
 
 __all__ = ["DEFAULT_DETECTORS", "ConflictDetector"]
@@ -100,31 +99,20 @@ class ConflictDetector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave, as far as there are such detectors.
-
-        Raises:
-            Unfit: it is not whole.
-        """
-        active, raised = self._read(state, "active"), self._read(state, "raised")
-        causes = texts({"cause": [state.get("cause") or Cause.UNKNOWN]}, "cause", _is_cause)
-        self.active, self._raised = active, raised
-        self.cause = Cause(causes[0]) if active else None
-
-    def _read(self, state: Mapping[str, Any], key: str) -> set[AlarmKind]:
+        """Take over what :meth:`state_dict` gave, as far as there are such detectors."""
         leading = {name: detector.leading for name, detector in self.detectors.items()}
-
-        def known(text: str) -> bool:
-            return AlarmKind.read(text, {}).detector in DETECTORS
-
-        kinds = (AlarmKind.read(text, leading) for text in texts(state, key, known))
-        return {kind for kind in kinds if kind.detector in leading}
+        self.active, self._raised = (
+            {
+                kind
+                for text in state[key]
+                if (kind := AlarmKind.read(text, leading)).detector in leading
+            }
+            for key in ("active", "raised")
+        )
+        self.cause = Cause(state["cause"]) if self.active else None
 
     def forget(self, which: Callable[[AlarmKind], bool]) -> None:
         """Close the alarms whose evidence is gone."""
         self.active = {kind for kind in self.active if not which(kind)}
         self._raised = {kind for kind in self._raised if not which(kind)} if self.active else set()
         self.cause = self.cause if self.active else None
-
-
-def _is_cause(text: str) -> bool:
-    return text in set(Cause)

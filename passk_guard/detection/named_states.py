@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from passk_guard.detection.verifier_drift import VerifierDrift
-from passk_guard.runtime.stored import mapping, maybe, number, texts
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.diagnostics import Diagnostics
 
 __all__ = ["NamedState", "StateWatch"]
@@ -29,7 +29,7 @@ _SURE = 3.0
 _NOTHING_LEFT = 0.95  # pass@k from which a closing gap just means that all is solved
 
 
-class StateWatch:
+class StateWatch(Stored):
     """Keeps the gap of the start in mind, and says which states begin with a probe.
 
     *Vanishing signal*: 9 prompts in 10 or more are solved never or always, so that neither pass@1
@@ -41,6 +41,8 @@ class StateWatch:
     that samples is surely another distribution than the model, see
     :mod:`passk_guard.statistics.inference_mismatch`.
     """
+
+    _stored = ("_start", "_gap", "_variance")
 
     def __init__(self) -> None:
         self.active: set[NamedState] = set()
@@ -104,26 +106,9 @@ class StateWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
-        return {
-            "active": sorted(str(state) for state in self.active),
-            "start": self._start,
-            "gap": self._gap,
-            "variance": self._variance,
-        }
+        return {**super().state_dict(), "active": sorted(map(str, self.active))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole.
-        """
-        active = {NamedState(name) for name in texts(state, "active", set(NamedState).__contains__)}
-        start = maybe(mapping, state, "start")
-        if start is not None:
-            start = {
-                "gap": number(start, "gap"),
-                "variance": number(start, "variance", 0),
-                "top": number(start, "top"),
-            }
-        gap, variance = number(state, "gap"), number(state, "variance", 0)
-        self.active, self._start, self._gap, self._variance = active, start, gap, variance
+        """Take over what :meth:`state_dict` gave."""
+        super().load_state_dict(state)
+        self.active = set(map(NamedState, state["active"]))

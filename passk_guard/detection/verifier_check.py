@@ -9,9 +9,8 @@ from passk_guard.detection.verifier_drift import Recheck, VerifierDrift, verifie
 from passk_guard.errors import survived, warn
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
-from passk_guard.rollouts.verified_again import FixedRollout, fixed_rollouts, load_fixed
+from passk_guard.rollouts.verified_again import FixedRollout, fixed_rollouts
 from passk_guard.runtime.processes import world
-from passk_guard.runtime.stored import Unfit, items, mapping, whole
 
 __all__ = ["VerifierCheck"]
 
@@ -93,26 +92,11 @@ class VerifierCheck:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume."""
         return {
-            "rollouts": [
-                {**vars(one), "completion_ids": list(one.completion_ids)} for one in self._rollouts
-            ],
-            "rechecks": [{**vars(look)} for look in self._looks],
+            "rollouts": [dict(vars(one)) for one in self._rollouts],
+            "rechecks": [dict(vars(look)) for look in self._looks],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        rollouts = tuple(load_fixed(one, len(self._rows)) for one in items(state, "rollouts"))
-        looks = [_recheck(one, len(rollouts)) for one in items(state, "rechecks")]
-        self._rollouts, self._looks = rollouts, looks
-
-
-def _recheck(stored: Any, most: int) -> Recheck:
-    look = mapping({"a recheck": stored}, "a recheck")
-    found = Recheck(*(whole(look, name) for name in ("step", "rollouts", "lost", "won")))
-    if not found.others <= found.rollouts <= most:
-        raise Unfit(f"a recheck has more verdicts than there are rollouts: {most}")
-    return found
+        """Take over what :meth:`state_dict` gave."""
+        self._rollouts = tuple(FixedRollout(**one) for one in state["rollouts"])
+        self._looks = [Recheck(**look) for look in state["rechecks"]]

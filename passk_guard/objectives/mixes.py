@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from passk_guard.objectives.training_weight import (
     TrainingGroups,
     trainer_prompt_weight,
 )
 from passk_guard.passk import unbiased_prompt_weight
-from passk_guard.runtime.stored import number
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["AnchorMix", "TrainerMix"]
 
 
-class _Scaled:
+class _Scaled(Stored):
     """λ and a scale, live."""
+
+    _stored = ("pass1_weight", "scale")
 
     has_k = False
     beside_trainer = True
@@ -25,20 +24,6 @@ class _Scaled:
         self.k = k
         self.pass1_weight = 0.0
         self.scale = 1.0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {"pass1_weight": self.pass1_weight, "scale": self.scale}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        weight = number(state, "pass1_weight", 0, 1)
-        self.scale = number(state, "scale", 0) if "scale" in state else self.scale
-        self.pass1_weight = weight
 
 
 class TrainerMix(_Scaled):

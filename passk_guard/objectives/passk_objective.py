@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -17,12 +15,12 @@ from passk_guard.objectives.training_weight import (
     training_prompt_weight,
     unscaled,
 )
-from passk_guard.runtime.stored import maybe, number, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["PassKObjective"]
 
 
-class PassKObjective:
+class PassKObjective(Stored):
     """``(1-λ) A_k + λ A_1`` on the same rollouts, with ``k`` and ``pass1_weight = λ`` live.
 
     The mean over a group of ``A_j ∇log π(y_j)`` is an unbiased estimate of
@@ -48,6 +46,8 @@ class PassKObjective:
     tensor([[2.0000, 0.0000, 0.0000, 0.0000],
             [0.6700, 0.6700, 0.6700, 0.0000]])
     """
+
+    _stored = ("k", "pass1_weight", "group_size")
 
     beside_trainer = False
 
@@ -166,18 +166,3 @@ class PassKObjective:
             if trainer_weight is None
             else weight * unscaled(trainer_weight, training, correct, n)
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {"k": self.k, "pass1_weight": self.pass1_weight, "group_size": self.group_size}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        k, weight = number(state, "k", 1), number(state, "pass1_weight", 0, 1)
-        if "group_size" in state:  # the first release did not note it
-            self.group_size = maybe(whole, state, "group_size", 1)
-        self.k, self.pass1_weight = k, weight

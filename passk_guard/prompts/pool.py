@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from passk_guard.prompts.identity import row_text
-from passk_guard.runtime.stored import Unfit, row_ids, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["HeldOutPool", "row_labels"]
 
@@ -19,7 +19,7 @@ _MOST_GROUPS = 20
 _MOST_HASHED = 4096
 
 
-class HeldOutPool:
+class HeldOutPool(Stored):
     """Draws rows without replacement until all are used, then shuffles anew.
 
     On one fixed batch each prompt agrees with itself, and the alignment looks better than it is;
@@ -41,6 +41,8 @@ class HeldOutPool:
     >>> sorted(pool.draw(3) + pool.draw(2))
     [0, 1, 2, 3, 4]
     """
+
+    _stored = ("_epoch", "_left")
 
     def __init__(
         self,
@@ -108,23 +110,6 @@ class HeldOutPool:
             int(i)
             for i in rng.permutation(np.repeat(np.arange(len(done)), (after - done).astype(int)))
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to draw the same batches after a resume."""
-        return {"epoch": self._epoch, "left": list(self._left), "rows": len(self.rows)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole, or of a pool of another size; nothing is taken over.
-        """
-        if (rows := whole(state, "rows")) != len(self.rows):
-            raise Unfit(f"it is of a pool of {rows} rows, this one has {len(self.rows)}")
-        epoch, left = whole(state, "epoch"), row_ids(state, "left", rows)
-        if self._copies is None and len(set(left)) < len(left):
-            raise Unfit("left holds a row twice")
-        self._epoch, self._left = epoch, left
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str, argument: str) -> list[Any]:

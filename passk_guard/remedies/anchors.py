@@ -21,7 +21,6 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import FitRows
 from passk_guard.runtime.processes import decided_by_first, everywhere, world
 from passk_guard.runtime.sharding import is_sharded, local_part
-from passk_guard.runtime.stored import Unfit, flag, mapping
 
 __all__ = ["AnchorLoss", "AnchorTerm", "norm"]
 
@@ -160,18 +159,10 @@ class AnchorTerm:
         return {"prompts": pool.fingerprint, "pool": pool.state_dict(), "matched": self.matched}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; the pool may have been taken over.
-        """
-        pool, matched = self.loss.pool, flag(state, "matched")
-        prompts = state.get("prompts", pool.fingerprint)
-        if not isinstance(prompts, str):
-            raise Unfit("prompts must be a text")
-        if prompts == pool.fingerprint:  # else other anchor prompts
-            pool.load_state_dict(mapping(state, "pool"))
-        self.matched = matched
+        """Take over what :meth:`state_dict` gave."""
+        if state["prompts"] == self.loss.pool.fingerprint:  # else other anchor prompts
+            self.loss.pool.load_state_dict(state["pool"])
+        self.matched = bool(state["matched"])
 
 
 class _Sum:

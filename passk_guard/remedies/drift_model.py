@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from passk_guard.runtime.stored import Unfit, matrix
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["DriftModel"]
 
 _WANDER = 0.0015**2  # variance per ten steps: of the drift itself, and of what a and b change by
 
 
-class DriftModel:
+class DriftModel(Stored):
     """Kalman filter on (a, b): drift per ten steps of effort ``= (1-λ) a + λ b + noise``.
 
     a is the drift of the objective alone, b that of pass@1 alone. Beforehand the one is taken to
@@ -29,6 +27,8 @@ class DriftModel:
     Args:
         typical: drift of pass@1 per ten steps.
     """
+
+    _stored = ("_information", "_vector")
 
     def __init__(self, typical: float) -> None:
         self._prior = np.array([-typical, typical])
@@ -76,18 +76,3 @@ class DriftModel:
     @property
     def _covariance(self) -> np.ndarray:
         return np.linalg.inv(self._prior_information + self._information)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the data say, without the prior."""
-        return {"information": self._information.tolist(), "vector": self._vector.tolist()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        information, vector = matrix(state, "information", 2, 2), matrix(state, "vector", 2)
-        if np.linalg.eigvalsh(information).min() < -1e-9 * max(np.abs(information).max(), 1.0):
-            raise Unfit("information must be positive")
-        self._information, self._vector = information, vector

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from passk_guard.remedies.drift_model import DriftModel
 from passk_guard.runtime.effort import Effort
-from passk_guard.runtime.stored import flag, mapping, number, whole
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
@@ -23,7 +20,7 @@ _DOUBT = (
 )
 
 
-class GuardedFloor:
+class GuardedFloor(Stored):
     """From an alarm until the model wants λ = 0 after it has cleared, this floor binds.
 
     Args:
@@ -34,6 +31,8 @@ class GuardedFloor:
         in_vain: whether mixing was found not to help; until the conflict has cleared.
         model: of the drift.
     """
+
+    _stored = ("binds", "in_vain", "_tried", "_unit", "model")
 
     def __init__(self, tolerance: float) -> None:
         typical = max(tolerance, _LEAST_TYPICAL)
@@ -80,26 +79,3 @@ class GuardedFloor:
     def rest(self) -> None:
         """Bind no more, until the next alarm."""
         self.binds = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            "binds": self.binds,
-            "in_vain": self.in_vain,
-            "tried": self._tried,
-            "unit": self._unit,
-            "model": self.model.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        binds, in_vain = flag(state, "binds"), flag(state, "in_vain")
-        tried, model = whole(state, "tried"), mapping(state, "model")
-        unit = number(state, "unit", 1) if "unit" in state else 1.0
-        self.model.load_state_dict(model)
-        self._unit = unit
-        self.binds, self.in_vain, self._tried = binds, in_vain, tried

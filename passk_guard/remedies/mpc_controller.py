@@ -7,14 +7,14 @@ from typing import Any
 
 from passk_guard.remedies.controller import ControlReading, register_controller
 from passk_guard.remedies.guarded_floor import GuardedFloor
-from passk_guard.runtime.stored import mapping, maybe, number, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["PredictiveController"]
 
 _RELEASE = 0.15  # most that λ falls by, per ten steps
 
 
-class PredictiveController:
+class PredictiveController(Stored):
     """The λ with which pass@1 will stand at 0.8 tolerances below its floor in a few looks.
 
     What pass@1 does at a given λ is learnt from the paired drifts, before the first alarm too, see
@@ -34,6 +34,8 @@ class PredictiveController:
     Args:
         tolerance: how far pass@1 may fall below its floor.
     """
+
+    _stored = ("_value", "_step", "_all", "_groups")
 
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
@@ -77,30 +79,10 @@ class PredictiveController:
                     floor.rest()
         return self._value
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            "value": self._value,
-            "step": self._step,
-            "all": self._all.state_dict(),
-            "groups": {label: floor.state_dict() for label, floor in self._groups.items()},
-        }
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        value, step = number(state, "value", 0, 1), maybe(whole, state, "step")
-        whole_pool, groups = self._floor(mapping(state, "all")), mapping(state, "groups")
-        floors = {label: self._floor(mapping(groups, label)) for label in groups}
-        self._value, self._step, self._all, self._groups = value, step, whole_pool, floors
-
-    def _floor(self, state: Mapping[str, Any]) -> GuardedFloor:
-        floor = GuardedFloor(self._tolerance)
-        floor.load_state_dict(state)
-        return floor
+        """Take over what :meth:`state_dict` gave."""
+        self._groups = {label: GuardedFloor(self._tolerance) for label in state["groups"]}
+        super().load_state_dict(state)
 
 
 register_controller("mpc", PredictiveController)

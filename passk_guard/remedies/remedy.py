@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from passk_guard.objectives.live import LiveObjective
 from passk_guard.remedies.controller import Controller, ControlReading
 from passk_guard.remedies.share_of_k import Counts, ShareOfK
 from passk_guard.runtime.effort import EffortMeter
-from passk_guard.runtime.stored import Unfit, items, mapping, number, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["REMEDIES", "Remedy", "RemedyChange", "Steering"]
 
@@ -50,7 +50,7 @@ class RemedyChange:
     in_vain: bool = False
 
 
-class Remedy:
+class Remedy(Stored):
     """Turns a controller's λ into the live objective's settings, at every look.
 
     ``"mix"`` makes λ the share of the pass@1 advantages; ``"adjust_k"`` lowers k to the one
@@ -67,6 +67,9 @@ class Remedy:
         ValueError: the objective cannot be steered like this.
     """
 
+    # What the controller knows, and what it has to be told at the next look.
+    _stored = ("controller", "_share", "_counts", "_effort")
+
     def __init__(
         self,
         how: str,
@@ -80,7 +83,7 @@ class Remedy:
         self.controller = controller
         self._effort = EffortMeter(optimizer)
         self._share = 0.0  # in force
-        self._counts: Counts = ()
+        self._counts: Counts = []
 
     def stepped(self, step: int) -> None:
         """``step`` optimizer steps are done."""
@@ -89,7 +92,7 @@ class Remedy:
     def update(self, look: Look) -> RemedyChange | None:
         """Take in a look; returns what to say where the remedy sets in or lets go."""
         if isinstance(look, Probe):
-            self._counts = tuple(zip(look.correct, look.scored, strict=True))
+            self._counts = list(zip(look.correct, look.scored, strict=True))
         before, in_vain_before = self.controller.value, self._in_vain
         reading = ControlReading(
             step=look.step,
@@ -112,34 +115,6 @@ class Remedy:
     @property
     def _in_vain(self) -> bool:
         return bool(getattr(self.controller, "in_vain", False))
-
-    def state_dict(self) -> dict[str, Any]:
-        """What the controller knows, and what it has to be told at the next look."""
-        return {
-            "controller": self.controller.state_dict(),
-            "steering": {
-                "share": self._share,
-                "counts": [{"right": c, "all": n} for c, n in self._counts],
-                "effort": self._effort.state_dict(),
-            },
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole.
-        """
-        kept = mapping(state, "controller")
-        steering = mapping(state, "steering")
-        share = number(steering, "share", 0, 1)
-        pairs = items(steering, "counts")
-        counts = tuple((whole(pair, "right"), whole(pair, "all", 1)) for pair in pairs)
-        if any(right > rollouts for right, rollouts in counts):
-            raise Unfit("counts has more right rollouts than there were")
-        self._effort.load_state_dict(mapping(steering, "effort"))
-        self.controller.load_state_dict(kept)
-        self._share, self._counts = share, counts
 
 
 def _can_mix(objective: LiveObjective | None) -> None:

@@ -91,7 +91,7 @@ def read_run(folder: str | Path) -> Run:
 
     ours = next((r.get("run") for r in reversed(records) if r["look"] == "start"), None)
     read = len(records)
-    if ours is not None:  # lines of releases that named no run carry none
+    if ours is not None:
         records = [record for record in records if record.get("run", ours) == ours]
 
     def kind(*names: str) -> tuple[Record, ...]:

@@ -143,8 +143,7 @@ def _mismatched(run: Run) -> str:
 
 def _kinds(look: Record) -> list[AlarmKind]:
     """The alarms that are open, the most telling first."""
-    # What leads is written down; in older journals it could be one detector's alarm alone.
-    leading = dict.fromkeys(look.get("leading", ["alignment"]), True)
+    leading = dict.fromkeys(look["leading"], True)
     kinds = [AlarmKind.read(text, leading) for text in look["open"]]
     return sorted(kinds, key=lambda kind: (not kind.leading, kind.group is not None))
 
@@ -153,7 +152,7 @@ def _what(kinds: Sequence[AlarmKind], cause: str | None) -> str:
     first = kinds[0]
     if cause == Cause.FALLING and first.group is None:
         return CAUSES[Cause.FALLING].capitalize()
-    if first.leading:  # older journals name no cause
+    if first.leading:
         return CAUSES[Cause(cause or Cause.OPPOSED)].capitalize()
     if first.detector not in DEFAULT_DETECTORS:
         return f"The alarm {first!r} is open"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from passk_guard.rollouts.group import RolloutGroup
-from passk_guard.runtime.stored import Unfit, row_ids, tensor
+from passk_guard.runtime.stored import tensor
 
 __all__ = ["group_state", "load_group"]
 
@@ -26,40 +25,24 @@ def group_state(group: RolloutGroup) -> dict[str, Any]:
     }
 
 
-def load_group(state: Any, rows: int | None = None) -> RolloutGroup:
+def load_group(state: Mapping[str, Any]) -> RolloutGroup:
     """What :func:`group_state` gave.
 
-    Args:
-        state: what it gave.
-        rows: in the pool, where that is known.
-
     Raises:
-        Unfit: it is not whole, or of a row that is not in the pool.
+        Unfit: a tensor is of another shape, or not finite.
     """
-    ids = tensor(state, "input_ids", None, None, least=0)
-    n, length = ids.shape
-    if n < 2:
-        raise Unfit("a prompt has fewer than 2 rollouts")
-    if ids.is_floating_point():
-        raise Unfit("input_ids must be whole numbers")
-    row = row_ids({"a prompt": [state.get("row")]}, "a prompt", rows)[0]
+    n, _ = shape = state["input_ids"].shape
+    told, rewards = state["sampling_log_probs"], state["rewards"]
     return RolloutGroup(
-        row=row,
-        input_ids=ids,
-        attention_mask=tensor(state, "attention_mask", n, length),
-        completion_mask=tensor(state, "completion_mask", n, length),
-        success=tensor(state, "success", n, least=0),
-        advantages=_each(state, "advantages", n),
-        rewards=_each(state, "rewards", n),
-        sampling_log_probs=None
-        if state.get("sampling_log_probs") is None
-        else tensor(state, "sampling_log_probs", n, length),
+        row=state["row"],
+        input_ids=state["input_ids"],
+        attention_mask=tensor(state, "attention_mask", *shape),
+        completion_mask=tensor(state, "completion_mask", *shape),
+        success=tensor(state, "success", n),
+        # NaN marks the rollouts that got none.
+        advantages=None
+        if state["advantages"] is None
+        else tensor(state, "advantages", n, finite=False),
+        rewards=None if rewards is None else tensor(state, "rewards", n, finite=False),
+        sampling_log_probs=None if told is None else tensor(state, "sampling_log_probs", *shape),
     )
-
-
-def _each(state: Any, key: str, n: int) -> Tensor | None:
-    """A number per rollout where there is one: NaN marks those that got none.
-
-    The first release kept no rewards.
-    """
-    return None if state.get(key) is None else tensor(state, key, n, finite=False)

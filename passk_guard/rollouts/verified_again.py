@@ -8,13 +8,11 @@ from typing import Any
 
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.processes import everywhere, world
-from passk_guard.runtime.stored import Unfit, entry, flag, items, row_ids, whole
 
 __all__ = [
     "FixedRollout",
     "completion_ids",
     "fixed_rollouts",
-    "load_fixed",
     "shared_out",
     "without_completions",
 ]
@@ -86,25 +84,6 @@ def shared_out(count: int, verify: Callable[[list[int]], list[float]]) -> list[f
     mine = list(range(rank, count, size))
     parts = everywhere(lambda: verify(mine) if mine else [])
     return [parts[i % size][i // size] for i in range(count)]
-
-
-def load_fixed(stored: Any, rows: int | None = None) -> FixedRollout:
-    """A fixed rollout out of its attributes in a checkpoint.
-
-    Raises:
-        Unfit: it is not whole, or of a row that is not in the pool.
-    """
-    tokens = items(stored, "completion_ids")
-    row = row_ids({"a fixed rollout": [entry(stored, "row")]}, "a fixed rollout", rows)[0]
-    completion = entry(stored, "completion")
-    if completion is None or not _plain(completion):
-        raise Unfit("a fixed rollout has no completion")
-    return FixedRollout(
-        row=row,
-        completion=completion,
-        completion_ids=tuple(whole({"a token": token}, "a token") for token in tokens),
-        right=flag(stored, "right"),
-    )
 
 
 def _plain(value: Any) -> bool:

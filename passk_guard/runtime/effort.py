@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from passk_guard.runtime.stored import maybe, number, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["Effort", "EffortMeter"]
 
@@ -27,7 +27,7 @@ class Effort:
     growth: float = 1.0
 
 
-class EffortMeter:
+class EffortMeter(Stored):
     """Sums up learning rates, the largest of all parameter groups at each step.
 
     The rate seen as a step is over is the next one's already (schedulers move first), so a step
@@ -37,6 +37,8 @@ class EffortMeter:
     Args:
         optimizer: gives the run's optimizer, or a wrapper with ``param_groups``.
     """
+
+    _stored = ("_step", "_rate", "_peak", "_peak_before", "_sum", "_unseen")
 
     def __init__(self, optimizer: Callable[[], Any] | None = None) -> None:
         self._optimizer = optimizer
@@ -67,29 +69,6 @@ class EffortMeter:
         growth = self._peak / self._peak_before if self._peak_before else 1.0
         self._sum, self._unseen, self._peak_before = 0.0, 0, self._peak
         return Effort(steps, growth)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            "step": self._step,
-            "rate": self._rate,
-            "peak": self._peak,
-            "peak_before": self._peak_before,
-            "sum": self._sum,
-            "unseen": self._unseen,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        step, unseen = maybe(whole, state, "step"), whole(state, "unseen")
-        rate: float | None = maybe(number, state, "rate", 0)
-        peak, before, total = (number(state, key, 0) for key in ("peak", "peak_before", "sum"))
-        self._step, self._unseen, self._rate = step, unseen, rate
-        self._peak, self._peak_before, self._sum = peak, before, total
 
 
 def _largest_rate(optimizer: Callable[[], Any] | None) -> float | None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from passk_guard.runtime.stored import Unfit, entry, mapping
+from passk_guard.runtime.stored import Unfit, check_finite
 
 __all__ = ["Piece", "State", "TakenUp", "nothing_taken_up", "save_pieces", "take_up_pieces"]
 
@@ -112,7 +112,7 @@ def take_up_pieces(
     unfit: dict[str, str] = {}
     for piece in pieces:
         try:
-            differs = _differs(piece, settings, entry(state, piece.name))
+            differs = _differs(settings, state[piece.name])
         except Exception as error:
             differs = {}
             unfit[piece.name] = _reason(error)
@@ -135,13 +135,9 @@ def nothing_taken_up(pieces: Sequence[Piece], why: str) -> TakenUp:
     return TakenUp((), tuple(piece.name for piece in pieces), {}, {"all of it": why})
 
 
-def _differs(piece: Piece, settings: Mapping[str, Any], saved: Any) -> dict[str, tuple[Any, Any]]:
+def _differs(settings: Mapping[str, Any], saved: Any) -> dict[str, tuple[Any, Any]]:
     """Settings that are others than those the stored piece rests on."""
-    was = mapping(saved, "depends")
-    # A setting that the writer did not know yet is no change. The prompts, or at least how many
-    # there were, all writers knew.
-    if "prompts" in piece.depends and not {"prompts", "rows"} & set(was):
-        raise Unfit("it does not say of which prompts it is")
+    was = saved["depends"]
     now = {name: settings.get(name) for name in was}
     return {name: (was[name], now[name]) for name in was if bool(was[name] != now[name])}
 
@@ -150,7 +146,8 @@ def _loaded(piece: Piece, saved: Any) -> str | None:
     """Load a piece, or leave it as it is and say why."""
     before = piece.save()
     try:
-        piece.load(entry(saved, "state"))
+        check_finite(saved["state"])
+        piece.load(saved["state"])
     except Exception as error:
         with suppress(Exception):  # a running guard's own state may hold what no load lets in
             piece.load(before)
@@ -160,6 +157,8 @@ def _loaded(piece: Piece, saved: Any) -> str | None:
 
 def _reason(error: Exception) -> str:
     text = str(error) if isinstance(error, Unfit) else f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyError):
+        text = f"{error.args[0]} is missing"
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from passk_guard.runtime.stored import mapping, number, numbers, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["Forecast", "Schedule", "Task"]
 
@@ -41,7 +41,7 @@ class Forecast:
     first_steps: float | None
 
 
-class Schedule:
+class Schedule(Stored):
     """Decides which optimizer steps get a probe or a re-scoring. The first probe is due at once.
 
     Args:
@@ -53,6 +53,8 @@ class Schedule:
             share, at most every 5 steps. The next one is taken to cost
             1.5 x the dearest of the last three of its kind.
     """
+
+    _stored = ("_last", "_spent", "_training", "_steps")
 
     def __init__(self, every: int | None = None, max_overhead: float | None = None) -> None:
         self._closest = every or _CLOSEST
@@ -174,28 +176,6 @@ class Schedule:
         first_steps = None if self._first is None else self._first / step
         return Forecast(probe, rescore, interval, probes, looks, first_steps)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            "last": dict(self._last),
-            "spent": dict(self._spent),
-            "training": self._training,
-            "steps": self._steps,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        stored = mapping(state, "last")
-        last = {task: whole(stored, task) for task in self._costs if task in stored}
-        stored = mapping(state, "spent")
-        spent = {what: number(stored, what, 0) for what in self._spent}
-        training, steps = number(state, "training", 0), number(state, "steps", 0)
-        self._last, self._spent, self._training, self._steps = last, spent, training, steps
-
     @property
     def costs(self) -> dict[str, list[float]]:
         """Seconds that the last few looks of each kind took; restored apart, for they depend on
@@ -204,4 +184,4 @@ class Schedule:
 
     @costs.setter
     def costs(self, costs: Mapping[str, list[float]]) -> None:
-        self._costs = {task: numbers(costs, task, 0)[-3:] for task in self._costs}
+        self._costs = {task: list(costs[task]) for task in self._costs}

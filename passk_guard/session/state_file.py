@@ -96,7 +96,7 @@ def take_up(
         if anchors is not None and state.get("anchors") is not None:
             _take_up_anchors(state["anchors"], guard, anchors, scaled="remedy" in taken.kept)
         if journal is not None and guard.is_main:
-            _compare(guard, journal, named="_run" in state and "_run" in taken.kept)
+            _compare(guard, journal, named="_run" in taken.kept)
 
 
 def _take_up_anchors(state: Any, guard: PassKGuard, anchors: AnchorTerm, *, scaled: bool) -> None:

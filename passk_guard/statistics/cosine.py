@@ -14,13 +14,11 @@ delta-method interval around a clipped ratio contradicts the evidence instead: i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from passk_guard.runtime.stored import flag, mapping, number
 from passk_guard.statistics.alignment import weighted_alignment
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.variance import unbiased_variance
@@ -29,7 +27,6 @@ __all__ = [
     "Cosine",
     "Parts",
     "gradient_parts",
-    "load_cosine",
     "pooled_gradient_parts",
     "profile_cosine",
 ]
@@ -68,17 +65,6 @@ class Cosine:
         if self.z < -Z95:
             return f"below {_bound(self.high)}"
         return f"above {_bound(self.low)}" if self.z > Z95 else "not known"
-
-
-def load_cosine(state: Mapping[str, Any], key: str) -> Cosine:
-    """One that was stored by its values.
-
-    Raises:
-        Unfit: it is not whole.
-    """
-    stored = mapping(state, key)
-    value, low, high = (number(stored, name, -1, 1) for name in ("value", "low", "high"))
-    return Cosine(value, low, high, number(stored, "z"), flag(stored, "sized"))
 
 
 def _bound(value: float) -> str:

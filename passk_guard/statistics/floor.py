@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from passk_guard.runtime.stored import number
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
 __all__ = ["Floor"]
 
 
-class Floor:
+class Floor(Stored):
     """Re-reads a track against the floor that the user wants kept.
 
     Args:
         kind: ``"start"``: pass@1 where the run began; ``"best"``: the best so far, by its lower
             95 % bound, or noise would ratchet it up, and never below the start; or a number.
     """
+
+    _stored = ("_best",)
 
     def __init__(self, kind: str | float) -> None:
         self._kind = kind
@@ -34,18 +34,6 @@ class Floor:
             if self._best > track.reference:
                 return _against(track, self._best)
         return track
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {"best": self._best}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        self._best = number(state, "best")
 
 
 def _against(track: Track, level: float) -> Track:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from passk_guard.runtime.stored import Unfit, items, maybe, tensor
+from passk_guard.runtime.stored import tensor
 from passk_guard.statistics.alignment import symmetric_kernel
 from passk_guard.statistics.cosine import (
     Cosine,
@@ -103,9 +103,9 @@ class KeptBatches:
         """Take over what :meth:`state_dict` gave.
 
         Raises:
-            Unfit: it is not whole; nothing is taken over.
+            Unfit: a batch is damaged; nothing is taken over.
         """
-        self._batches = [_load(stored) for stored in items(state, "batches")][-_MOST:]
+        self._batches = [_load(stored) for stored in state["batches"]]
 
 
 def _stored(batch: KeptBatch) -> dict[str, Any]:
@@ -115,14 +115,11 @@ def _stored(batch: KeptBatch) -> dict[str, Any]:
     return values
 
 
-def _load(stored: Any) -> KeptBatch:
-    m = len(tensor(stored, "n", None))
-    if m < 4:
-        raise Unfit(f"a kept batch has {m} prompts, and needs 4")
-    seen = maybe(tensor, stored, "trainer_weights", m)
+def _load(stored: Mapping[str, Any]) -> KeptBatch:
+    m, seen = len(stored["n"]), stored["trainer_weights"]
     return KeptBatch(
         tensor(stored, "gramian", m, m).numpy(),
-        tensor(stored, "correct", m, least=0).numpy(),
-        tensor(stored, "n", m, least=2).numpy(),
-        np.full(m, np.nan) if seen is None else seen.numpy(),
+        tensor(stored, "correct", m).numpy(),
+        tensor(stored, "n", m).numpy(),
+        np.full(m, np.nan) if seen is None else tensor(stored, "trainer_weights", m).numpy(),
     )

@@ -12,7 +12,7 @@ from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
-from passk_guard.runtime.stored import Unfit, items, mapping, whole
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.pace import Pace, PaceKeeper
 from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
@@ -48,7 +48,7 @@ class Reading:
     turnover: Turnover | None = None
 
 
-class Levels:
+class Levels(Stored):
     """The filters of pass@1, fed by fresh batches and by stored rollouts that are scored again.
 
     Args:
@@ -65,6 +65,9 @@ class Levels:
     Attributes:
         floor: under pass@1 of all prompts.
     """
+
+    # Floor and groups rest on other settings.
+    _stored = ("_store", "_track", "_pace", "_last_step", "_counts")
 
     def __init__(
         self,
@@ -176,62 +179,15 @@ class Levels:
         )
         return tolerance + z * se
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume, for ``torch.save``."""
-        return {
-            "store": self._store.state_dict(),
-            "track": self._track.state_dict(),
-            "pace": self._pace.state_dict(),
-            "last_step": self._last_step,
-            "counts": self._counts.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
-        """Take over what :meth:`state_dict` gave: all but floor and groups.
-
-        Args:
-            state: what it gave.
-            rows: in the pool.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        track, last_step, pace = Pass1Track(), whole(state, "last_step"), PaceKeeper()
-        if "pace" in state:  # earlier releases kept none
-            pace.load_state_dict(mapping(state, "pace"))
-        prompts = PromptCounts()
-        if "counts" in state:  # earlier releases kept none
-            prompts.load_state_dict(mapping(state, "counts"), rows)
-        track.load_state_dict(mapping(state, "track"))
-        store = mapping(state, "store")
-        if bool(items(store, "batches")) is not (track.now() is not None):
-            raise Unfit("its track and its rollouts do not belong together")
-        self._store.load_state_dict(store, rows)
-        self._track, self._last_step = track, last_step
-        self._pace, self._counts = pace, prompts
-
     def groups_state(self) -> dict[str, Any]:
         """The tracks of the groups."""
         return {label: track.state_dict() for label, track in self._groups.items()}
 
-    def load_groups(self, state: Mapping[str, Any], rows: int | None = None) -> None:
-        """Take over what :meth:`groups_state` gave, once the rollouts are there.
-
-        Args:
-            state: what it gave.
-            rows: in the pool.
-
-        Raises:
-            Unfit: it is not whole, or of other groups; nothing is taken over.
-        """
-        if rows is not None:
-            known = set() if self._label_of is None else set(map(self._label_of, range(rows)))
-            if strange := sorted(set(state) - known):
-                raise Unfit(f"no row of this pool is in the group {strange[0]!r}")
-        self._store.check_groups()
+    def load_groups(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`groups_state` gave, once the rollouts are there."""
         groups = {label: Pass1Track() for label in state}
-        for label in state:
-            groups[label].load_state_dict(mapping(state, label))
+        for label, track in groups.items():
+            track.load_state_dict(state[label])
         self._groups = groups
 
     def forget_groups(self) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from passk_guard.runtime.stored import number
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.rollout_store import Drift
 
@@ -25,8 +23,10 @@ class Pace:
     high: float
 
 
-class PaceKeeper:
+class PaceKeeper(Stored):
     """Paired increments, the last one and half as much of each one before."""
+
+    _stored = ("_change", "_variance", "_steps")
 
     def __init__(self) -> None:
         self._change = self._variance = self._steps = 0.0
@@ -48,16 +48,3 @@ class PaceKeeper:
         tens = self._steps / 10
         change, half = self._change / tens, Z95 * math.sqrt(self._variance) / tens
         return Pace(change, change - half, change + half)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {"change": self._change, "variance": self._variance, "steps": self._steps}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        change, variance = number(state, "change"), number(state, "variance", 0)
-        self._change, self._variance, self._steps = change, variance, number(state, "steps", 0)

@@ -13,7 +13,7 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.progress import Progress, silent
-from passk_guard.runtime.stored import Unfit, items, mapping, number, tensor, whole
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.paired_drift import PairedChange, paired_change
 from passk_guard.statistics.stored_batch import (
     PASS_AT_1,
@@ -51,7 +51,7 @@ class Drift:
     usable: bool
 
 
-class RolloutStore:
+class RolloutStore(Stored):
     """The reference, and later batches in its room as the exact estimate no longer holds on it.
 
     Every prompt's increments enter the pooled increment with the weight of its batch, and are
@@ -67,6 +67,8 @@ class RolloutStore:
         label_of: the group that a row belongs to; ``None`` where there are no groups.
         pool: prompts that batches are drawn from without replacement; ``None`` for any number.
     """
+
+    _stored = ("_room", "_settled", "_variance")
 
     def __init__(
         self,
@@ -227,42 +229,13 @@ class RolloutStore:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return {
-            "batches": [batch_state(batch) for batch in self._batches],
-            "room": self._room,
-            "settled": dict(self._settled),
-            "variance": dict(self._variance),
-        }
+        return {**super().state_dict(), "batches": [batch_state(b) for b in self._batches]}
 
-    def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
 
-        Args:
-            state: what it gave.
-            rows: in the pool, where that is known.
-
         Raises:
-            Unfit: it is not whole; nothing is taken over.
+            Unfit: a batch is damaged.
         """
-        batches = [load_batch(stored, rows, self._k) for stored in items(state, "batches")]
-        if batches and not batches[-1].latest:
-            raise Unfit("the latest batch is missing")
-        settled, variance = (
-            {name: number(stored, name, 0) for name in stored}
-            for stored in (mapping(state, "settled"), mapping(state, "variance"))
-        )
-        # Earlier releases kept the reference and the latest batch.
-        room = whole(state, "room") if "room" in state else self._prompts(batches)
-        self._batches, self._settled, self._variance = batches, settled, variance
-        self._room = room
-
-    def check_groups(self) -> None:
-        """See that the sums of each group are over as many prompts as it has.
-
-        Raises:
-            Unfit: they are not.
-        """
-        for batch in self._batches:
-            for name, members in self._members(batch.groups).items():
-                if name in batch.credit:
-                    tensor(batch.credit, name, len(members))
+        super().load_state_dict(state)
+        self._batches = [load_batch(stored) for stored in state["batches"]]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from passk_guard.passk import unbiased_prompt_weight
-from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.group_state import group_state, load_group
-from passk_guard.runtime.stored import Unfit, flag, items, mapping, number, tensor
+from passk_guard.runtime.stored import Unfit, tensor
 
 __all__ = ["PASS_AT_1", "PASS_AT_K", "StoredBatch", "batch_state", "load_batch", "variance_of_mean"]
 
@@ -56,60 +55,32 @@ def variance_of_mean(values: Tensor) -> float:
 
 def batch_state(batch: StoredBatch) -> dict[str, Any]:
     """For ``torch.save``."""
-    return {
-        "groups": [group_state(group) for group in batch.groups],
-        "before": list(batch.before),
-        "change": batch.change,
-        "change_at_k": batch.change_at_k,
-        "credit": dict(batch.credit),
-        "reference": batch.reference,
-        "latest": batch.latest,
-        "left": batch.left,
-    }
+    return {**vars(batch), "groups": [group_state(group) for group in batch.groups]}
 
 
-def load_batch(stored: Any, rows: int | None, k: int) -> StoredBatch:
+def load_batch(stored: Mapping[str, Any]) -> StoredBatch:
     """What :func:`batch_state` gave.
 
-    Args:
-        stored: what it gave.
-        rows: in the pool, where that is known.
-        k: of pass@k, whose change older states have only as that of pass@1.
-
     Raises:
-        Unfit: it is not whole, or of rows that are not in the pool.
+        Unfit: a tensor is of another shape, or not finite.
     """
-    groups = [load_group(group, rows) for group in items(stored, "groups")]
-    if not groups:
-        raise Unfit("a batch holds no prompts")
-    before, change = items(stored, "before", len(groups)), tensor(stored, "change", len(groups))
-    correct, n = counts(groups)
-    sums = mapping(stored, "credit")
-    of_all = (PASS_AT_1, PASS_AT_K)
-    return StoredBatch(
-        groups=groups,
-        before=[_scores(scores, group) for scores, group in zip(before, groups, strict=True)],
-        change=change,
-        change_at_k=tensor(stored, "change_at_k", len(groups))
-        if "change_at_k" in stored
-        else change * torch.as_tensor(unbiased_prompt_weight(correct, n, min(k, min(n) - 1))),
-        # Of how many prompts a group consists is seen once it is known to be one:
-        # RolloutStore.check_groups.
-        credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},
-        reference=flag(stored, "reference"),
-        latest=flag(stored, "latest"),
-        left=number(stored, "left", 0, 1) if "left" in stored else 1.0,
-    )
+    groups = [load_group(group) for group in stored["groups"]]
+    m = len(groups)
+    before = [_scores(one, group) for one, group in zip(stored["before"], groups, strict=True)]
+    changes = {name: tensor(stored, name, m) for name in ("change", "change_at_k")}
+    credit = {
+        name: tensor(stored["credit"], name, m if name in (PASS_AT_1, PASS_AT_K) else len(values))
+        for name, values in stored["credit"].items()
+    }
+    read = {**changes, "groups": groups, "before": before, "credit": credit}
+    return StoredBatch(**{**stored, **read})
 
 
 def _scores(stored: Any, group: RolloutGroup) -> Tensor | None:
-    """Log-probs of a group; what they are on padding has no meaning.
-
-    Those of prompts that are always right are not in older states.
-    """
-    if stored is None and not group.has_signal:
+    """Log-probs of a group; what they are on padding has no meaning."""
+    if stored is None:
         return None
     scores = tensor({"log-probs": stored}, "log-probs", *group.input_ids.shape, finite=False)
     if not bool(scores[group.completion_mask.to(scores.device).bool()].isfinite().all()):
-        raise Unfit("log-probs must be finite, got some that are not")
+        raise Unfit("log-probs must be finite")
     return scores

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from passk_guard.runtime.stored import matrix, maybe, number
+from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.rollout_store import Drift
 
@@ -92,7 +91,7 @@ def _within(level: Level) -> float:
     return level.spread if level.within is None else level.within
 
 
-class Pass1Track:
+class Pass1Track(Stored):
     """Kalman filter on (pass@1 at the reference, pass@1 now).
 
     The process noise is the variance that the paired increment adds, and nothing else, so with
@@ -102,6 +101,8 @@ class Pass1Track:
     from what the increments foretell says that they have missed something, as they do where prompts
     fail whose stored rollouts were all right: then the levels count.
     """
+
+    _stored = ("_mean", "_cov", "_spread", "_within")
 
     def __init__(self) -> None:
         self._spread = self._within = 0.0
@@ -188,25 +189,3 @@ class Pass1Track:
             level = Level(now.pass_at_1, self._spread, prompts, self._within, pool)
             now = ahead.update(level, drift, 1) or now
         return now.change_se
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        mean = None if self._mean is None else self._mean.tolist()
-        return {
-            "mean": mean,
-            "cov": self._cov.tolist(),
-            "spread": self._spread,
-            "within": self._within,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        mean, cov = maybe(matrix, state, "mean", 2), matrix(state, "cov", 2, 2)
-        spread = number(state, "spread", 0)
-        # Earlier releases did not tell them apart.
-        within = number(state, "within", 0, spread) if "within" in state else spread
-        self._mean, self._cov, self._spread, self._within = mean, cov, spread, within

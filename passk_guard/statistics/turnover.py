@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from passk_guard.rollouts.group import RolloutGroup
-from passk_guard.runtime.stored import Unfit, items, row_ids, whole
+from passk_guard.runtime.stored import Stored
 
 __all__ = ["PromptCounts", "Turnover", "discoveries", "loss_order", "loss_p_values", "turnover"]
 
@@ -164,8 +164,10 @@ def discoveries(p_values: Sequence[float], level: float) -> list[int]:
     return surest[:last]
 
 
-class PromptCounts:
+class PromptCounts(Stored):
     """Right rollouts of every prompt, when it was first drawn and when it was drawn last."""
+
+    _stored = ("_first", "_last")
 
     def __init__(self) -> None:
         self._first: dict[int, tuple[int, int]] = {}
@@ -180,39 +182,3 @@ class PromptCounts:
         self._last |= {row: counts for row, counts in look.items() if row in self._first}
         self._first = look | self._first
         return turnover(self._first, self._last) if self._last else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on after a resume."""
-        return {
-            name: [[row, *counts] for row, counts in kept.items()]
-            for name, kept in (("first", self._first), ("last", self._last))
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any], rows: int | None = None) -> None:
-        """Take over what :meth:`state_dict` gave.
-
-        Args:
-            state: what it gave.
-            rows: in the pool, where that is known.
-
-        Raises:
-            Unfit: it is not whole; nothing is taken over.
-        """
-        first, last = (_counts(state, name, rows) for name in ("first", "last"))
-        if not set(last) <= set(first):
-            raise Unfit("a prompt was drawn again before it was drawn")
-        self._first, self._last = first, last
-
-
-def _counts(state: Mapping[str, Any], name: str, rows: int | None) -> dict[int, tuple[int, int]]:
-    found = {}
-    for one in items(state, name):
-        row, c, n = items({"counts of a prompt": one}, "counts of a prompt", 3)
-        row = row_ids({name: [row]}, name, rows)[0]
-        c, n = whole({"right": c}, "right"), whole({"rollouts": n}, "rollouts", 1)
-        if c > n:
-            raise Unfit(f"{c} of {n} rollouts cannot be right")
-        if row in found:
-            raise Unfit(f"{name} counts row {row} twice")
-        found[row] = c, n
-    return found

@@ -9,6 +9,7 @@ from tiny import BanditPolicy
 from torch import nn
 
 from passk_guard import RolloutGroup, estimate_alignment, pass_at_k
+from passk_guard.checkpoints.probe_journal import _unpacked
 from passk_guard.checkpoints.probe_policy import probe_policy
 from passk_guard.errors import ProbeError
 from passk_guard.gradients.backward import BackwardEngine
@@ -69,9 +70,7 @@ def test_the_gramian_is_that_of_the_rollouts_in_the_journal(tmp_path):
     prompts = [line for line in lines if line.get("look") == "prompt"]
     assert [line["correct"] for line in prompts] == found.correct.tolist()
     assert [line["row"] for line in prompts] == list(found.row_ids)
-    from passk_guard.checkpoints.stored_rollouts import load_rollouts
-
-    groups = [load_rollouts(line["row"], line["rollouts"]) for line in prompts]
+    groups = [_unpacked(line["rollouts"]) for line in prompts]
     kernel = BackwardEngine(policy, EngineSettings(prompts=64)).gramian(groups, (0,))
     np.testing.assert_allclose(found.gramian, kernel.numpy(), rtol=1e-5, atol=1e-7)
 
@@ -273,7 +272,11 @@ def test_a_damaged_journal_names_the_line(tmp_path):
     journal = tmp_path / "probe.jsonl"
     read(num_prompts=16, journal=journal)
     lines = journal.read_text().splitlines(keepends=True)
-    for broken in ("not json\n", lines[2].replace('"dtype"', '"type"'), '{"look": "prompt"}\n'):
+    for broken in (
+        "not json\n",
+        lines[2].replace('"rollouts": "', '"rollouts": "x'),
+        '{"look": "prompt"}\n',
+    ):
         journal.write_text("".join([*lines[:2], broken, *lines[3:]]))
         with pytest.raises(ValueError, match="line 3: "):
             read(num_prompts=16, journal=journal)

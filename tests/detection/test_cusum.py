@@ -8,7 +8,6 @@ import pytest
 from passk_guard.detection.cusum import AlignmentDetector, FusedCusum, cusum_threshold
 from passk_guard.detection.detector import DetectorSettings, LookEvidence
 from passk_guard.detection.drift_scale import DriftScale
-from passk_guard.runtime.stored import Unfit
 from passk_guard.statistics.alignment import weighted_alignment
 from passk_guard.statistics.first_test import FirstTest
 from passk_guard.statistics.kept_batches import KeptBatch, KeptBatches
@@ -188,13 +187,3 @@ def test_a_resumed_detector_goes_on_as_the_first_one():
         evidence = look(drift=drift(rng.normal(-0.005, 0.004)), steps=5)
         assert one.update(evidence) == other.update(evidence)
         assert one.state_dict() == other.state_dict()
-
-
-def test_what_earlier_releases_stored_is_read():
-    detector = AlignmentDetector(DetectorSettings(5e-4, 0.01))
-    detector.load_state_dict({"value": 8.5, "variance": 0.3})
-    assert detector.cusum.open
-    detector.load_state_dict({"value": 1.5, "variance": None})
-    assert not detector.cusum.open
-    with pytest.raises(Unfit, match="value"):
-        detector.load_state_dict({"value": math.nan, "variance": None})

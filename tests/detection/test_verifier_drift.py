@@ -255,33 +255,6 @@ def test_the_check_survives_a_resume(tmp_path, resumed):
     assert guard.states == (NamedState.VERIFIER_DRIFT,)
 
 
-def test_an_earlier_state_starts_the_check_afresh():
-    guard = make_guard(Judge(), reference_batches=1)
-    guard.probe(0)
-    state = guard.state_dict()
-    del state["named states"]["state"]["verifier"]
-    again = make_guard(Judge(), reference_batches=1)
-    assert again.load_state_dict(state).message is None
-    assert again.probe(5).verifier is None  # its first look
-    assert again.probe(10).verifier is not None
-
-
-def test_a_damaged_check_costs_the_named_states():
-    guard = make_guard(Judge(), prompts=8, reference_batches=1)
-    guard.probe(0)
-    for change in (
-        {"rollouts": [{"row": 0}]},
-        {"rechecks": [{"step": 0, "rollouts": 99, "lost": 0, "won": 0}]},
-        {"rechecks": [{"step": 0, "rollouts": 1, "lost": 1, "won": 1}]},
-    ):
-        state = guard.state_dict()
-        state["named states"]["state"]["verifier"] |= change
-        again = make_guard(Judge(), prompts=8)
-        with pytest.warns(PassKGuardWarning, match="named states"):
-            taken = again.load_state_dict(state)
-        assert taken.afresh == ("named states",)
-
-
 def test_the_texts_are_not_kept_with_the_stored_rollouts():
     guard = make_guard(Judge(), reference_batches=2)
     guard.probe(0)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passk_guard.remedies.drift_model import DriftModel
-from passk_guard.runtime.stored import Unfit
 
 WANDER = 0.0015**2
 TYPICAL = 0.01
@@ -117,10 +116,3 @@ def test_it_stays_finite_and_can_be_stored(observed, growth):
     other.load_state_dict(json.loads(json.dumps(model.state_dict())))
     assert other.state_dict() == model.state_dict()
     assert other.drifts == model.drifts
-
-
-def test_what_is_no_information_is_refused():
-    model = DriftModel(TYPICAL)
-    with pytest.raises(Unfit, match="information must be positive"):
-        model.load_state_dict({"information": [[1.0, 3.0], [3.0, 1.0]], "vector": [0.0, 0.0]})
-    assert model.drifts == pytest.approx((-0.01, 0.01))

@@ -13,7 +13,6 @@ from passk_guard.remedies import CONTROLLERS, ControlReading, register_controlle
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.reporting.sentences import remedy_message
 from passk_guard.runtime.effort import Effort
-from passk_guard.runtime.stored import Unfit
 
 pytestmark = pytest.mark.filterwarnings("ignore:passk-guard")
 
@@ -139,9 +138,6 @@ def test_what_is_kept_is_plain_and_whole():
     kept = json.loads(json.dumps(guard._remedy.state_dict()))
     other._remedy.load_state_dict(kept)
     assert other._remedy.state_dict() == guard._remedy.state_dict()
-    kept["steering"]["counts"][0] = {"right": 9, "all": 8}
-    with pytest.raises(Unfit, match="more right rollouts"):
-        other._remedy.load_state_dict(kept)
 
 
 def test_a_remedy_acts_where_pass1_falls_although_nothing_opposes_it():

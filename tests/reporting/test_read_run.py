@@ -140,7 +140,7 @@ def test_the_guard_that_acts_is_named(conflict, tmp_path):
 )
 def test_the_sentence_says_what_is_open(conflict, tmp_path, names, said):
     lines = conflict.path.read_text().replace('"open": ["level"]', f'"open": [{names}]')
-    lines = lines.replace(', "leading": []', "")  # as in a journal of an earlier release
+    lines = lines.replace('"leading": []', '"leading": ["alignment"]')
     (tmp_path / FILE_NAME).write_text(lines)
     assert summary(read_run(tmp_path))["sentence"].startswith(said)
 

@@ -7,7 +7,6 @@ needs("matplotlib", "html5lib")
 import json
 
 import html5lib
-import pytest
 import torch
 from guarded_bandit import CONTEXTS, make_guard
 from test_report import HOSTILE as SEVERAL
@@ -91,16 +90,10 @@ def test_a_page_says_that_none_was_lost(tmp_path):
     assert "none of 64 prompts that were drawn again has surely lost or won" in shown
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_a_journal_that_does_not_tell_has_no_such_section(tmp_path, kept):
-    """Of an earlier release, or before a prompt was drawn again."""
+def test_before_a_prompt_was_drawn_again_there_is_no_such_section(tmp_path):
     run(tmp_path)
     path = tmp_path / FILE_NAME
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    if kept:
-        lines = [line for line in lines if line["step"] == 0]
-    for line in lines:
-        line.pop("turnover", None)
-    path.write_text("\n".join(map(json.dumps, lines)))
+    path.write_text("\n".join(json.dumps(line) for line in lines if line["step"] == 0))
     assert summary(read_run(tmp_path))["turnover"] is None
     assert "Prompts lost and won" not in page(read_run(tmp_path))

@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from places import DATA
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning, PassKObjective
@@ -221,33 +220,3 @@ def test_the_fingerprint_is_of_the_content():
     assert HeldOutPool(odd).fingerprint
     objects = [{"prompt": "a", "extra": object()} for _ in range(4)]
     assert HeldOutPool(objects).fingerprint == HeldOutPool(objects[::-1]).fingerprint
-
-
-@pytest.mark.parametrize("name", ["state_0_1_0", "state_pieces", "state_schema_2"])
-def test_the_state_of_earlier_releases_is_taken_up(name):
-    """A file that an earlier release wrote, and what it knew."""
-    folder = DATA
-    known = json.loads((folder / f"{name}.json").read_text())
-    state = torch.load(folder / f"{name}.pt", weights_only=True)
-    policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    held_out = [
-        {"prompt": str(i), "kind": "even" if i % 2 == 0 else "odd"} for i in range(CONTEXTS)
-    ]
-    config = PassKGuardConfig(**SETTINGS | {"prompts_per_probe": 12}, action="mix", floor=0.99)
-    guard = PassKGuard(
-        policy,
-        HeldOutPool(held_out, batch=12),
-        config,
-        isolation=policy.isolated,
-        objective=PassKObjective(4),
-    )
-    guard.load_state_dict(state)
-    assert (guard.k, guard.pass1_weight) == (known["k"], known["pass1_weight"])
-    assert part(guard, ORDER)["left"] == known["left"]
-    assert part(guard, ALARMS)["active"] == known["conflicts"]
-    assert part(guard, ALIGNMENT)["cusum"]["value"] == known["cusum"]
-    after = guard.rescore(known["step"])
-    assert after.track.pass_at_1 == pytest.approx(known["pass_at_1"], abs=0.2)
-    assert part(guard, TRACK)["last_step"] == known["step"]
-    assert set(after.groups) == set(known["groups"])
-    assert after.alarm is None  # the episode was open

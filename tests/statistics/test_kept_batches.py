@@ -78,8 +78,8 @@ def test_its_state_goes_on_and_a_damaged_one_is_refused():
     weigh = WeightsInForce(8, PassKObjective(8), "update")
     assert one.cosine(weigh) == other.cosine(weigh)
     state = one.state_dict()
-    state["batches"][0]["correct"][3] = -1
-    with pytest.raises(Unfit, match="correct"):
+    state["batches"][0]["gramian"][3, 2] = np.nan
+    with pytest.raises(Unfit, match="gramian must be finite"):
         other.load_state_dict(state)
 
 

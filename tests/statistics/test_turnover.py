@@ -8,7 +8,6 @@ import torch
 from tiny import BanditPolicy
 
 from passk_guard.rollouts.group import RolloutGroup
-from passk_guard.runtime.stored import Unfit
 from passk_guard.statistics.turnover import PromptCounts, discoveries, loss_p_values, turnover
 
 MARGIN, LEVEL, N = 0.1, 0.05, 16
@@ -193,26 +192,14 @@ def test_the_counts_are_of_the_first_and_the_last_look():
     assert (found.lost, found.prompts, found.waiting) == ((), 1, 2)
 
 
-def test_the_counts_resume_whole_or_not_at_all():
+def test_the_counts_resume():
     counts = PromptCounts()
     counts.add([group(3, 16), group(4, 8)])
     counts.add([group(3, 2)])
     state = counts.state_dict()
     again = PromptCounts()
-    again.load_state_dict(state, 5)
+    again.load_state_dict(state)
     assert again.add([group(4, 8)]) == counts.add([group(4, 8)])
-    damaged = [
-        {**state, "last": [[4, 17, 16]]},
-        {**state, "last": [[9, 1, 16]]},
-        {**state, "first": [[3, 16]]},
-        {**state, "first": [["3", 16, 16]]},
-        {"first": state["first"]},
-        {**state, "first": []},
-    ]
-    for bad in damaged:
-        with pytest.raises(Unfit):
-            again.load_state_dict(bad, 5)
-    assert again.state_dict() == counts.state_dict()
 
 
 def test_a_guard_names_the_prompts_that_it_has_lost():
@@ -239,10 +226,3 @@ def test_a_guard_names_the_prompts_that_it_has_lost():
     state = guard.state_dict()
     resumed.load_state_dict(state)
     assert resumed.probe(10).turnover.prompts == CONTEXTS
-    del state["pass@1 and its reference"]["state"]["counts"]  # as an earlier release wrote it
-    old = make_guard(policy, num_generations=64, prompts_per_probe=64)
-    old.load_state_dict(state)
-    assert old.probe(10).turnover is None
-    assert old.history[-1].track.pass_at_1 == pytest.approx(
-        resumed.history[-1].track.pass_at_1, abs=0.03
-    )
