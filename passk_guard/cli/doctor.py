@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
+import platform
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any
 
 import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
+from passk_guard import __version__
 from passk_guard.cli.alone import alone
-from passk_guard.cli.stacks import STACKS
 from passk_guard.cli.tables import print_table, print_text
 from passk_guard.cli.tiny_trainers import STEPS
 from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
-from passk_guard.cli.versions import Package, packages
 
-__all__ = ["accelerators", "add", "conclusion", "problems"]
+_EXTRAS = ("transformers", "trl", "lightning", "deepspeed", "tensorboard", "report", "rich")
 
 
 def add(commands: Any) -> None:
@@ -55,14 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
     wrong = problems(versions, findings)
     if aloud:
         _show_trainers(findings)
-        _show_stacks()
         _say(*conclusion(wrong, findings))
     else:
         found = {
             "packages": [asdict(package) for package in versions],
             "accelerators": devices,
             "trainers": [asdict(finding) for finding in findings],
-            "runs on": [asdict(stack) for stack in STACKS],
             "problems": wrong,
         }
         print(json.dumps(found, indent=2))
@@ -76,9 +77,54 @@ def accelerators() -> list[str]:
     return ["Apple GPU (MPS)"] if torch.backends.mps.is_available() else []
 
 
+@dataclass(frozen=True)
+class Package:
+    """A distribution; ``mark`` says what to think of the release that is installed."""
+
+    name: str
+    installed: str | None
+    supported: str  # such as ">=0.22.2,<2"
+    mark: str  # "ok", "too old", "too new" (untested), "not installed", "unknown"
+
+
+def packages() -> list[Package]:
+    """passk-guard, Python, and all that passk-guard's own metadata name for users."""
+    ranges: dict[str, SpecifierSet] = {}
+    try:
+        requirements = map(Requirement, metadata.requires("passk-guard") or [])
+    except metadata.PackageNotFoundError:  # a checkout on the path
+        requirements = map(Requirement, ())
+    for one in requirements:
+        if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in _EXTRAS):
+            ranges[one.name] = ranges.get(one.name, SpecifierSet()) & one.specifier
+    if "lightning" in ranges:  # it goes by two names
+        ranges["pytorch-lightning"] = ranges["lightning"]
+    return [
+        Package("passk-guard", __version__, "", "ok" if ranges else "unknown"),
+        Package("Python", platform.python_version(), "", "ok"),
+        *(_package(name, supported) for name, supported in ranges.items()),
+    ]
+
+
+def _package(name: str, supported: SpecifierSet) -> Package:
+    text = ",".join(sorted(map(str, supported), reverse=True))  # lowest first
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Package(name, None, text, "not installed")
+    release = Version(installed).base_version  # a nightly counts as what it leads to
+    failed = [one.operator for one in supported if not one.contains(release)]
+    mark = "too old" if ">=" in failed else "too new" if failed else "ok"
+    return Package(name, installed, text, mark)
+
+
 def problems(versions: Sequence[Package], findings: Sequence[Finding]) -> list[str]:
     """What is installed and does not work; what is missing or untested is not a problem."""
-    old = [f"{p.name} {p.installed} is too old: {p.mend}" for p in versions if p.mark == "too old"]
+    old = [
+        f"{p.name} {p.installed} is too old: pip install '{p.name}{p.supported}'"
+        for p in versions
+        if p.mark == "too old"
+    ]
     bad = [f"{f.trainer}: {f.reason}" for f in findings if f.verdict in ("failed", "DIFFERENT")]
     return old + bad
 
@@ -132,21 +178,6 @@ def _show_trainers(findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.verdict in ("cannot tell", "not tried") and finding.reason:
             _say(f"{finding.trainer}: {finding.reason}.")
-
-
-def _show_stacks() -> None:
-    """Too wide for a table here."""
-    _say("What runs where, as tested; time and memory are not measured on a GPU:")
-    for stack in STACKS:
-        parts = {
-            "TRL, Trainer": stack.trl,
-            "Lightning": stack.lightning,
-            "gradients": stack.gradients,
-            "without": stack.without,
-        }
-        text = "; ".join(f"{name}: {said}" for name, said in parts.items() if said)
-        said = f"{stack.what}. {text}".replace("`", "")
-        print(textwrap.fill(said, 80, initial_indent="* ", subsequent_indent="  "))
 
 
 def _say(*paragraphs: str) -> None:
