@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +14,6 @@ import numpy as np
 from torch import nn
 
 from passk_guard.checkpoints.probe_journal import ProbeJournal
-from passk_guard.checkpoints.verifier_code import verifier_code
 from passk_guard.checkpoints.weights import weights_fingerprint
 from passk_guard.errors import ProbeError
 from passk_guard.prompts.identity import prompt_ids, prompt_text
@@ -94,7 +95,7 @@ class HeldOutRun:
             "weights": weights_fingerprint(policy),
             "prompts": pool.fingerprint,
             "verifier": "the policy's own" if verifier is None else verifier_name(verifier),
-            "verifier_code": None if verifier is None else verifier_code(verifier),
+            "verifier_code": None if verifier is None else _code_hash(verifier),
             "n": n,
             "success_threshold": threshold,
             "prompts_at_once": at_once,
@@ -218,3 +219,12 @@ def _held(policy: Any) -> nn.Module:
     held.own = nn.ParameterList([parameter for _, parameter in named])
     held.parts = nn.ModuleList(policy.children() if isinstance(policy, nn.Module) else ())
     return held
+
+
+def _code_hash(verifier: Any) -> str | None:
+    """Of the text of a function, or of an object's class; ``None`` where there is none."""
+    try:
+        text = inspect.getsource(verifier if inspect.isroutine(verifier) else type(verifier))
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

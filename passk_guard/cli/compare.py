@@ -15,7 +15,6 @@ from passk_guard.checkpoints.comparison import Comparison
 from passk_guard.cli.models import add_model_options, held_out, is_model, load_policy, short_name
 from passk_guard.cli.pages import check_page
 from passk_guard.cli.tables import print_table, print_text
-from passk_guard.cli.usage import INTERRUPTED, as_far_as_read, complain, told
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.counts import FORMATS, Counts, read_counts
 from passk_guard.reporting.visible import visible
@@ -82,7 +81,7 @@ def add(commands: Any) -> None:
     group.add_argument("--out", type=Path, metavar="PAGE", help="write an HTML page, too")
     group.add_argument("--json", action="store_true", help="print the figures as JSON instead")
     group.add_argument("--log-prompts", action="store_true", help="quote prompts by their text")
-    parser.set_defaults(run=lambda given: told("compare", lambda: run(given)))
+    parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -123,18 +122,13 @@ def run(given: argparse.Namespace) -> int:
         if not any(loaded):
             raise
         where = shlex.quote(str(given.journals))
-        complain(
-            f"\npassk-guard compare: stopped. The same command goes on from the journals in "
-            f"{where}."
-        )
-        return INTERRUPTED
+        raise KeyboardInterrupt(f"The same command goes on from the journals in {where}.") from None
     if given.out is not None:
         given.out.write_text(found.page(), encoding="utf-8")
-    with as_far_as_read():
-        if given.json:
-            print(json.dumps(found.record(), indent=2, allow_nan=False))
-        else:
-            _show(found, given)
+    if given.json:
+        print(json.dumps(found.record(), indent=2, allow_nan=False))
+    else:
+        _show(found, given)
     return found.decision
 
 

@@ -12,7 +12,6 @@ from passk_guard.checkpoints.probe_policy import PolicyProbe, probe_policy
 from passk_guard.cli.models import add_model_options, held_out, load_policy, short_name
 from passk_guard.cli.pages import check_page
 from passk_guard.cli.tables import print_table, print_text
-from passk_guard.cli.usage import INTERRUPTED, as_far_as_read, complain, told
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.statistics.policy_reading import PolicyReading
 
@@ -53,7 +52,7 @@ def add(commands: Any) -> None:
     group.add_argument(
         "--log-prompts", action="store_true", help="quote prompts in journal, page and JSON"
     )
-    parser.set_defaults(run=lambda given: told("probe", lambda: run(given)))
+    parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -82,16 +81,14 @@ def run(given: argparse.Namespace) -> int:
             micro_batch=given.micro_batch,
         )
     except KeyboardInterrupt:
-        again = f"The same command goes on from {shlex.quote(str(journal))}."
-        complain(f"\npassk-guard probe: stopped. {again}")
-        return INTERRUPTED
+        where = shlex.quote(str(journal))
+        raise KeyboardInterrupt(f"The same command goes on from {where}.") from None
     if given.out is not None:
         given.out.write_text(found.page(given.log_prompts), encoding="utf-8")
-    with as_far_as_read():
-        if given.json:
-            print(json.dumps(found.record(given.log_prompts), indent=2, allow_nan=False))
-        else:
-            _show(found, given)
+    if given.json:
+        print(json.dumps(found.record(given.log_prompts), indent=2, allow_nan=False))
+    else:
+        _show(found, given)
     return 0
 
 

@@ -162,7 +162,6 @@ def test_under_no_grad_it_finds_the_same():
 HEAD = "def verify(completions, **_):\n    return "
 VERIFIERS = {
     "as it was": f"{HEAD}[float(c == '1') for c in completions]\n",
-    "commented": f"{HEAD}[float(c == '1')  # the right one\n            for c in completions]\n",
     "mended": f"{HEAD}[float(c != '1') for c in completions]\n",
 }
 
@@ -175,7 +174,7 @@ def test_a_verifier_that_was_mended_does_not_get_its_old_verdicts(tmp_path):
 
     settings = {"k": 2, "progress": silent, "journal": tmp_path / "probe.jsonl"}
     found = probe_policy(Scored(32, seed=5), ROWS, verifier("as it was"), **settings)
-    again = probe_policy(Scored(32, seed=5), ROWS, verifier("commented"), **settings)
+    again = probe_policy(Scored(32, seed=5), ROWS, verifier("as it was"), **settings)
     assert again.reading.correct.tolist() == found.reading.correct.tolist()
     with pytest.raises(ValueError, match="another probe: verifier_code"):
         probe_policy(Scored(32, seed=5), ROWS, verifier("mended"), **settings)
