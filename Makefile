@@ -2,7 +2,7 @@
 # `make check` is for every commit: all of `make test` that starts no trainer and no process.
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, the trainers on the
 # lowest supported releases, and what stands beside a trainer in production: DeepSpeed, bitsandbytes,
-# and a real vLLM engine on the CPU.
+# a real vLLM engine on the CPU, and inspect_ai, which reads its own packed logs.
 # `make gpu` is for machines with one: see docs/gpu.md.
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -15,10 +15,10 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest \
-	lane-deepspeed lane-vllm gpu clean
+	lane-deepspeed lane-vllm lane-inspect gpu clean
 
 # These have lanes of their own: all the others do without.
-APART := deepspeed bitsandbytes vllm
+APART := deepspeed bitsandbytes vllm inspect_ai
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
@@ -55,7 +55,7 @@ keywords:
 	$(PY) $(PIP) -c constraints.txt -e '.[dev,contracts,reporters]'
 	touch $@
 
-lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed lane-vllm
+lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed lane-vllm lane-inspect
 
 # What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
@@ -91,6 +91,9 @@ lane-deepspeed: .venv-deepspeed/.installed
 lane-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python -m pytest -q -m vllm \
 		$(addprefix tests/integrations/test_vllm,.py _sampling.py _server.py _processes.py)
+
+lane-inspect: .venv-inspect/.installed
+	.venv-inspect/bin/python -m pytest -q tests/counts
 
 .venv-core/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-core
@@ -128,6 +131,12 @@ lane-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python $(PIP) --no-deps -e .
 	touch $@
 
+.venv-inspect/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-inspect
+	.venv-inspect/bin/python $(PIP) -c constraints.txt torch
+	.venv-inspect/bin/python $(PIP) -c constraints.txt -e . inspect_ai pyarrow pytest hypothesis
+	touch $@
+
 # In an environment of yours, whose torch fits the driver: nothing is installed.
 GPU_PYTHON ?= python
 
@@ -135,4 +144,4 @@ gpu:
 	env -u OMP_NUM_THREADS $(GPU_PYTHON) tests/gpu/run.py
 
 clean:
-	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed .venv-vllm runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed .venv-vllm .venv-inspect runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,19 +1,22 @@
-"""inspect_ai: ``.eval`` and ``.json`` logs. They are read as they are, without inspect_ai."""
+"""inspect_ai: ``.json`` logs, which are read as they are, and ``.eval`` logs, which it unpacks."""
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
 from passk_guard.counts.formats import Choices, Format
-from passk_guard.counts.inspect_log import InspectLog, is_log, logs_in, read_log
 from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts, chosen, meant_for
 
-__all__ = ["INSPECT_AI"]
-
+_ZIP = b"PK\x03\x04"
 # What its value_to_float makes of words.
 _WORDS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _RIGHT = 1.0  # as its reducer pass_at has it: partial credit is not right
@@ -21,12 +24,42 @@ _RIGHT = 1.0  # as its reducer pass_at has it: partial credit is not right
 Tally = dict[str, tuple[int, int]]
 
 
+class _Sample(NamedTuple):
+    """One epoch of one sample, without its transcript."""
+
+    id: str
+    epoch: Any
+    text: str | None
+    scores: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Log:
+    """All epochs of all samples, and everything else as ``header``."""
+
+    path: Path
+    header: Mapping[str, Any]
+    samples: list[_Sample]
+
+    def part(self, *names: str) -> Mapping[str, Any]:
+        """A part of the header, by the names that lead to it; empty where it has none."""
+        found: Any = self.header
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.part("eval").get("task", ""))
+
+
 def _recognises(source: Source) -> bool:
-    return bool(logs_in(source)) if source.is_folder else is_log(source)
+    return bool(_logs_in(source)) if source.is_folder else _is_log(source)
 
 
 def _read(source: Source, choices: Choices) -> Counts:
-    logs = [read_log(p) for p in (logs_in(source) if source.is_folder else [source.path])]
+    logs = [_read_log(p) for p in (_logs_in(source) if source.is_folder else [source.path])]
     if not logs:
         raise ValueError(f"{source.path} has no log of inspect_ai: no .eval and no .json file.")
     tasks: dict[str, list[str]] = {}
@@ -59,8 +92,85 @@ def _read(source: Source, choices: Choices) -> Counts:
     )
 
 
+def _is_log(source: Source) -> bool:
+    """By its first bytes."""
+    head = source.head
+    return head.startswith(_ZIP) or (
+        head.startswith(b"{") and b'"eval"' in head and b'"status"' in head
+    )
+
+
+def _logs_in(source: Source) -> list[Path]:
+    """The logs of a folder: the ``.eval`` files, or else the ``.json`` files."""
+    return source.below("*.eval") or [p for p in source.below("*.json") if _is_log(Source(p))]
+
+
+def _read_log(path: Path) -> _Log:
+    """Read a log, finished or not.
+
+    Raises:
+        ValueError: it is damaged, has no samples, or is no log.
+        ModuleNotFoundError: it is packed, and inspect_ai is not installed.
+    """
+    if Source(path).head.startswith(_ZIP) or path.suffix == ".eval":
+        return _unpacked(path)
+    try:
+        header = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}. Copy the log again.") from None
+    samples = header.pop("samples", None) if isinstance(header, dict) else None
+    if not isinstance(samples, list):
+        raise ValueError(
+            f"{path} has no samples: it is the header of a log, or was written with "
+            "--no-log-samples. Give the whole log."
+        )
+    return _Log(path, header, list(_samples(samples, path)))
+
+
+def _unpacked(path: Path) -> _Log:
+    """By inspect_ai itself: the header and the summaries, not the long transcripts."""
+    try:
+        log = import_module("inspect_ai.log")
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{path} is a packed log, and reading it needs inspect_ai: pip install inspect_ai. "
+            "Where it is installed, `inspect log convert --to json` makes one that is read "
+            "without it."
+        ) from None
+    try:
+        header = log.read_eval_log(str(path), header_only=True).model_dump()
+        samples = [one.model_dump() for one in log.read_eval_log_sample_summaries(str(path))]
+    except Exception as error:  # whatever its parts raise
+        raise ValueError(
+            f"{path} cannot be read by inspect_ai: {type(error).__name__}: {short(error, 200)}. "
+            "Copy it again; where a run was killed, `inspect log recover` may save what is there."
+        ) from None
+    return _Log(path, header, list(_samples(samples, path)))
+
+
+def _samples(samples: list[Any], path: Path) -> Iterator[_Sample]:
+    for number, sample in enumerate(samples):
+        one = sample if isinstance(sample, dict) else {}
+        scores = one.get("scores") or {}
+        if (
+            not isinstance(one.get("id"), (str, int))
+            or not isinstance(scores, dict)
+            or not all(isinstance(score, dict) for score in scores.values())
+        ):
+            raise ValueError(
+                f"{path}, sample {number}, is not what inspect_ai writes: {short(sample, 120)}."
+            )
+        text = one.get("input")
+        yield _Sample(
+            id=str(one["id"]),
+            epoch=one.get("epoch"),
+            text=text if isinstance(text, str) else None,
+            scores={name: score.get("value") for name, score in scores.items()},
+        )
+
+
 def _counted(
-    log: InspectLog,
+    log: _Log,
     metrics: dict[str, tuple[str, str]],
     wanted: str | None,
     threshold: float | None,
@@ -92,7 +202,7 @@ def _counted(
     return metric, judges[metric], tally
 
 
-def _metrics(log: InspectLog) -> dict[str, tuple[str, str]]:
+def _metrics(log: _Log) -> dict[str, tuple[str, str]]:
     """Scorers by name; one that gives several values, as a dict or list, by ``name/key``."""
     keys: dict[str, list[str]] = {}
     for sample in log.samples:
@@ -124,7 +234,7 @@ def _under(key: str, value: Any) -> Any:
     return None if key and isinstance(value, float) and math.isnan(value) else value
 
 
-def _said(log: InspectLog, verdicts: Verdicts) -> list[str]:
+def _said(log: _Log, verdicts: Verdicts) -> list[str]:
     name = log.path.name
     said = verdicts.remarks(name)
     if (status := log.header.get("status")) not in (None, "success"):
@@ -136,7 +246,7 @@ def _said(log: InspectLog, verdicts: Verdicts) -> list[str]:
     return said
 
 
-def _settings(log: InspectLog) -> dict[str, Any]:
+def _settings(log: _Log) -> dict[str, Any]:
     """Model, temperature and the like."""
     generate = {**log.part("eval", "model_generate_config"), **log.part("plan", "config")}
     known = {"model": log.part("eval").get("model")}

@@ -2,7 +2,6 @@
 
 import json
 import random
-import zipfile
 
 import pytest
 from harness import INSPECT, LM_PRODUCT, LM_SUM, VERL, lines_of, write_lines
@@ -89,14 +88,10 @@ def test_logs(tmp_path):
     read = []
     for _ in range(100):
         log = changed(LOG, rng)
-        plain, packed = tmp_path / "a.json", tmp_path / "a.eval"
-        plain.write_text(json.dumps(log))
-        with zipfile.ZipFile(packed, "w") as file:
-            file.writestr("header.json", json.dumps({**log, "samples": None}))
-            file.writestr("summaries.json", json.dumps(log.get("samples")))
-        for path in (plain, packed):
-            read.append(outcome(path, metric="match", format="inspect_ai"))
-            outcome(path, format="inspect_ai")
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps(log))
+        read.append(outcome(path, metric="match", format="inspect_ai"))
+        outcome(path, format="inspect_ai")
     assert 0 < sum(read) < len(read)
 
 
@@ -105,7 +100,7 @@ def test_bytes(tmp_path):
     from harness import LIGHT_OFTEN
 
     rng = random.Random(0)
-    files = (INSPECT / "digits_asked.eval", INSPECT / "digits_asked.json", LIGHT_OFTEN, LM_SUM)
+    files = (INSPECT / "digits_asked.json", LIGHT_OFTEN, LM_SUM)
     read = []
     for _ in range(15):
         for path in files:
