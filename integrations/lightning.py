@@ -221,6 +221,12 @@ class PassKGuardCallback(Callback):
         self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
         self._side.steps_are_logged = True
 
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look before something is trained that was frozen until now."""
+        self._session.step_begins(trainer.global_step)
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Add the pass@1 term: gradients are complete and unscaled here, and not yet clipped."""
         anchors = self._session.anchors

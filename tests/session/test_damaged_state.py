@@ -88,9 +88,9 @@ def damaged(state):
 # Any list of rows of the pool is one that could have been left; a batch less, or one twice, is a
 # run that had fewer or more; a setting that was not known is no change; a group may be one that was
 # not drawn yet; any text may be the name of another controller; a prompt may not have been drawn;
-# earlier releases had less.
+# earlier releases had less; batches of other parameters are let go of at the next look.
 HARMLESS = {
-    "text": ("named",),
+    "text": ("named", "parameters"),
     "shorter": (
         "left",
         "carriers",
@@ -113,6 +113,7 @@ HARMLESS = {
             "change_at_k",
             "room",
             "kept",
+            "parameters",
             "open",
             "drift",
             "shown",
