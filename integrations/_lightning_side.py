@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from passk_guard.errors import survived, warn
 from passk_guard.integrations._lightning_loggers import LightningLoggers
 from passk_guard.reporting.report import Report
@@ -24,14 +26,14 @@ class LightningSide:
         strict: raise what goes wrong in a logger, or in saving.
 
     Attributes:
-        steps_are_logged: whether the module can log single steps yet.
+        told: the last value of each scalar.
     """
 
     def __init__(self, strict: bool) -> None:
         self._strict = strict
         self._trainer: Any = None
         self._module: Any = None
-        self.steps_are_logged = False
+        self.told: dict[str, float] = {}
 
     def found(self, trainer: Any, module: Any) -> None:
         """Both are known."""
@@ -76,9 +78,12 @@ class LightningSide:
         self._loggers.send(report)
 
     def tell(self, scalars: Mapping[str, float]) -> None:
-        """To the module, for ``ModelCheckpoint(monitor=...)``."""
-        if self.steps_are_logged:
-            self._loggers.tell(self._module, dict(scalars))
+        """To monitors such as ``ModelCheckpoint``: in every epoch, with or without a look."""
+        self.told.update(scalars)
+        device = self._trainer.strategy.root_device
+        self._trainer.callback_metrics.update(
+            {key: torch.tensor(v, dtype=torch.float32, device=device) for key, v in scalars.items()}
+        )
 
     def save(self, step: int) -> str | None:
         """Saved at once, beside the run's other checkpoints."""

@@ -61,8 +61,9 @@ class PassKGuardCallback(Callback):
 
     Steps are optimizer steps, ``trainer.global_step``; with several optimizers in manual
     optimisation that counts each of them. What it logs: see
-    :mod:`passk_guard.reporting.scalars`; ``ModelCheckpoint(monitor="passk_guard/track")`` works,
-    too. All other keywords are those of :class:`~passk_guard.config.PassKGuardConfig`.
+    :mod:`passk_guard.reporting.scalars`. Monitors (``ModelCheckpoint``, ``EarlyStopping``,
+    ``ReduceLROnPlateau``) find each key's last value, such as ``"passk_guard/track"``, from the
+    first look on; where that comes late or fails, they need ``strict=False``. All other keywords are those of :class:`~passk_guard.config.PassKGuardConfig`.
 
     Args:
         prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset`` or the
@@ -217,9 +218,8 @@ class PassKGuardCallback(Callback):
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         restored, self._restored = self._restored, {}
         load = (lambda: restored) if step > 0 or restored else None
-        self._side.steps_are_logged = False
+        self._side.tell(restored.get("told", self._side.told))
         self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
-        self._side.steps_are_logged = True
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -256,7 +256,7 @@ class PassKGuardCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
-        return self._session.state()
+        return {**self._session.state(), "told": self._side.told} if self._session.built else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
