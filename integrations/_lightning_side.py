@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from passk_guard.config import PassKGuardConfig
 from passk_guard.errors import survived, warn
 from passk_guard.integrations._lightning_loggers import LightningLoggers
 from passk_guard.reporting.report import Report
@@ -23,14 +24,14 @@ class LightningSide:
     """See :class:`~passk_guard.session.session.TrainerSide`.
 
     Args:
-        strict: raise what goes wrong in a logger, or in saving.
+        config: settings.
 
     Attributes:
         told: the last value of each scalar.
     """
 
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
+    def __init__(self, config: PassKGuardConfig) -> None:
+        self._strict, self._journal = config.strict, config.journal
         self._trainer: Any = None
         self._module: Any = None
         self.told: dict[str, float] = {}
@@ -52,8 +53,12 @@ class LightningSide:
 
     @property
     def folder(self) -> str | None:
-        """The trainer's ``default_root_dir``."""
-        return None if self._trainer.fast_dev_run else str(self._trainer.default_root_dir)
+        """The trainer's ``default_root_dir``, if it is to be written to."""
+        trainer, wanted = self._trainer, self._journal
+        if wanted is None:
+            wanted = bool(trainer.loggers or trainer.checkpoint_callbacks)
+            wanted = wanted and not trainer.fast_dev_run
+        return str(trainer.default_root_dir) if wanted else None
 
     @property
     def hint(self) -> str:

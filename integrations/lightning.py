@@ -63,7 +63,8 @@ class PassKGuardCallback(Callback):
     optimisation that counts each of them. What it logs: see
     :mod:`passk_guard.reporting.scalars`. Monitors (``ModelCheckpoint``, ``EarlyStopping``,
     ``ReduceLROnPlateau``) find each key's last value, such as ``"passk_guard/track"``, from the
-    first look on; where that comes late or fails, they need ``strict=False``. All other keywords are those of :class:`~passk_guard.config.PassKGuardConfig`.
+    first look on; where that comes late or fails, they need ``strict=False``. All other keywords
+    are those of :class:`~passk_guard.config.PassKGuardConfig`.
 
     Args:
         prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset`` or the
@@ -125,6 +126,7 @@ class PassKGuardCallback(Callback):
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
         log_prompts: bool = False,
+        journal: bool | None = None,
         on_error: str | None = None,
         seed: int = 0,
         # End of settings.
@@ -165,11 +167,12 @@ class PassKGuardCallback(Callback):
             memory_limit=memory_limit,
             verifier_timeout=verifier_timeout,
             log_prompts=log_prompts,
+            journal=journal,
             on_error=on_error,
             seed=seed,
             # End of settings.
         )
-        self._side = LightningSide(self.config.strict)
+        self._side = LightningSide(self.config)
         self._session = Session(self.config, self._side)
         self._restored: dict[str, Any] = {}
 

@@ -151,8 +151,10 @@ def where_message(journal: Path | None, hint: str) -> str:
         journal: the run's JSONL; ``None`` where there is none.
         hint: what is missing for curves and pictures; empty where nothing is.
     """
-    where = "callback.guard.history" if journal is None else str(journal)
-    return f"passk-guard: every look is written to {where}. {hint}".rstrip()
+    where = f"written to {journal}"
+    if journal is None:
+        where = "kept in callback.guard.history, and in no file; journal=True writes one"
+    return f"passk-guard: every look is {where}. {hint}".rstrip()
 
 
 def plan_message(

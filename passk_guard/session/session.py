@@ -197,7 +197,7 @@ class Session(Harmless):
             check_adam(side.optimizer())
         guard.total_steps = total_steps
         self.say(start_message(self.config, len(guard.pool), total_steps))
-        self._journal = Journal(side.folder)
+        self._journal = Journal(None if self.config.journal is False else side.folder)
         self.say(where_message(self._journal.path, side.hint))
         if load is not None:
             take_up(load, guard, self.anchors, self._journal)

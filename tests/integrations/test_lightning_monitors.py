@@ -7,7 +7,7 @@ needs("trl", "lightning")
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning_runs import Automatic, batches, fit, guard, steps_of, unpickled
+from lightning_runs import Automatic, fit, guard, steps_of
 
 KEY = "passk_guard/track"
 
