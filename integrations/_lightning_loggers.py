@@ -17,26 +17,13 @@ __all__ = ["LightningLoggers"]
 class LightningLoggers:
     """Sends a report to the trainer's loggers.
 
-    ``pl_module.log`` alone would write only at every ``log_every_n_steps``-th step, so loggers are
-    called directly; ``pl_module.log`` makes the values known to ``ModelCheckpoint(monitor=...)``
-    and the like.
+    ``pl_module.log`` would write only at every ``log_every_n_steps``-th step, so loggers are called
+    directly.
     """
 
     def __init__(self, trainer: Any, strict: bool = False) -> None:
         self._trainer, self._strict = trainer, strict
         self._complained = self._laid_out = False
-
-    def tell(self, module: Any, values: dict[str, float]) -> None:
-        """Make scalars known within the run, on every process.
-
-        Args:
-            module: the ``LightningModule``; ``None`` where it cannot log single steps, which is
-                before the first.
-            values: by key.
-        """
-        if module is not None:
-            with survived(self._strict, partial(self._complain, "pl_module.log")):
-                module.log_dict(values, logger=False, on_step=True, on_epoch=False)
 
     def send(self, report: Report) -> None:
         """Write a report. Nothing that goes wrong here reaches the run."""

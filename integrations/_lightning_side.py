@@ -7,6 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from passk_guard.config import PassKGuardConfig
 from passk_guard.errors import survived, warn
 from passk_guard.integrations._lightning_loggers import LightningLoggers
 from passk_guard.reporting.report import Report
@@ -21,17 +24,17 @@ class LightningSide:
     """See :class:`~passk_guard.session.session.TrainerSide`.
 
     Args:
-        strict: raise what goes wrong in a logger, or in saving.
+        config: settings.
 
     Attributes:
-        steps_are_logged: whether the module can log single steps yet.
+        told: the last value of each scalar.
     """
 
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
+    def __init__(self, config: PassKGuardConfig) -> None:
+        self._strict, self._journal = config.strict, config.journal
         self._trainer: Any = None
         self._module: Any = None
-        self.steps_are_logged = False
+        self.told: dict[str, float] = {}
 
     def found(self, trainer: Any, module: Any) -> None:
         """Both are known."""
@@ -50,8 +53,12 @@ class LightningSide:
 
     @property
     def folder(self) -> str | None:
-        """The trainer's ``default_root_dir``."""
-        return None if self._trainer.fast_dev_run else str(self._trainer.default_root_dir)
+        """The trainer's ``default_root_dir``, if it is to be written to."""
+        trainer, wanted = self._trainer, self._journal
+        if wanted is None:
+            wanted = bool(trainer.loggers or trainer.checkpoint_callbacks)
+            wanted = wanted and not trainer.fast_dev_run
+        return str(trainer.default_root_dir) if wanted else None
 
     @property
     def hint(self) -> str:
@@ -76,9 +83,12 @@ class LightningSide:
         self._loggers.send(report)
 
     def tell(self, scalars: Mapping[str, float]) -> None:
-        """To the module, for ``ModelCheckpoint(monitor=...)``."""
-        if self.steps_are_logged:
-            self._loggers.tell(self._module, dict(scalars))
+        """To monitors such as ``ModelCheckpoint``: in every epoch, with or without a look."""
+        self.told.update(scalars)
+        device = self._trainer.strategy.root_device
+        self._trainer.callback_metrics.update(
+            {key: torch.tensor(v, dtype=torch.float32, device=device) for key, v in scalars.items()}
+        )
 
     def save(self, step: int) -> str | None:
         """Saved at once, beside the run's other checkpoints."""

@@ -108,6 +108,7 @@ class GuardCallback(TrainerCallback, ABC):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the pass@1 term before the trainer's own backward: clipping and averaging see it."""
+        self._session.step_begins(state.global_step)
         anchors = self._session.anchors
         if anchors is None or not anchors.due():
             return

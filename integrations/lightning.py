@@ -61,8 +61,10 @@ class PassKGuardCallback(Callback):
 
     Steps are optimizer steps, ``trainer.global_step``; with several optimizers in manual
     optimisation that counts each of them. What it logs: see
-    :mod:`passk_guard.reporting.scalars`; ``ModelCheckpoint(monitor="passk_guard/track")`` works,
-    too. All other keywords are those of :class:`~passk_guard.config.PassKGuardConfig`.
+    :mod:`passk_guard.reporting.scalars`. Monitors (``ModelCheckpoint``, ``EarlyStopping``,
+    ``ReduceLROnPlateau``) find each key's last value, such as ``"passk_guard/track"``, from the
+    first look on; where that comes late or fails, they need ``strict=False``. All other keywords
+    are those of :class:`~passk_guard.config.PassKGuardConfig`.
 
     Args:
         prompts: held-out pool: strings, chat messages, dict rows, a ``datasets.Dataset`` or the
@@ -124,6 +126,7 @@ class PassKGuardCallback(Callback):
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
         log_prompts: bool = False,
+        journal: bool | None = None,
         on_error: str | None = None,
         seed: int = 0,
         # End of settings.
@@ -164,11 +167,12 @@ class PassKGuardCallback(Callback):
             memory_limit=memory_limit,
             verifier_timeout=verifier_timeout,
             log_prompts=log_prompts,
+            journal=journal,
             on_error=on_error,
             seed=seed,
             # End of settings.
         )
-        self._side = LightningSide(self.config.strict)
+        self._side = LightningSide(self.config)
         self._session = Session(self.config, self._side)
         self._restored: dict[str, Any] = {}
 
@@ -217,9 +221,14 @@ class PassKGuardCallback(Callback):
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         restored, self._restored = self._restored, {}
         load = (lambda: restored) if step > 0 or restored else None
-        self._side.steps_are_logged = False
+        self._side.tell(restored.get("told", self._side.told))
         self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
-        self._side.steps_are_logged = True
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look before something is trained that was frozen until now."""
+        self._session.step_begins(trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Add the pass@1 term: gradients are complete and unscaled here, and not yet clipped."""
@@ -250,7 +259,7 @@ class PassKGuardCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
-        return self._session.state()
+        return {**self._session.state(), "told": self._side.told} if self._session.built else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""

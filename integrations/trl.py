@@ -87,6 +87,7 @@ class PassKGuardCallback(GuardCallback):
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
         log_prompts: bool = False,
+        journal: bool | None = None,
         on_error: str | None = None,
         seed: int = 0,
         # End of settings.
@@ -123,6 +124,7 @@ class PassKGuardCallback(GuardCallback):
             memory_limit=memory_limit,
             verifier_timeout=verifier_timeout,
             log_prompts=log_prompts,
+            journal=journal,
             on_error=on_error,
             seed=seed,
             # End of settings.

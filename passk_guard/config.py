@@ -113,6 +113,9 @@ class PassKGuardConfig:
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
             interrupted.
         log_prompts: let prompt text, not only row ids, into alarms, tables and the JSONL.
+        journal: whether each look is written to ``passk_guard.jsonl`` in the run's folder, which
+            ``passk-guard report`` reads; ``None``: where the trainer keeps files itself, which a
+            Lightning trainer without logger and checkpoints does not.
         on_error: what becomes of a fault of the guard, of the verifier or of a reporter while
             training: ``"continue"`` drops that probe (or log entry) with a warning; ``"raise"``
             ends the run, for tests and for development. ``None`` reads the environment variable
@@ -143,6 +146,7 @@ class PassKGuardConfig:
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     verifier_timeout: float = 300.0
     log_prompts: bool = False
+    journal: bool | None = None
     on_error: str | None = None
     seed: _Seed = 0
 
@@ -161,6 +165,8 @@ class PassKGuardConfig:
         for name in ("reference_batches", "every", "num_generations"):
             if getattr(self, name) is not None:
                 self._set(name, check_whole(name, getattr(self, name), 1))
+        if self.journal is not None:
+            self._set("journal", check_flag("journal", self.journal))
         check_one_of("watch", self.watch, _WATCHES)
         check_one_of("metric", self.metric, _METRICS)
         if self.on_error is not None:

@@ -25,6 +25,7 @@ __all__ = [
     "ShortRun",
     "Sketched",
     "StateBegan",
+    "Waits",
 ]
 
 
@@ -73,6 +74,11 @@ class Sketched:
 
     needed: int
     limit: float
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A look is due, but nothing is trainable yet."""
 
 
 @dataclass(frozen=True)
@@ -147,4 +153,5 @@ Event = (
     | FewProbes
     | ShortRun
     | Blind
+    | Waits
 )

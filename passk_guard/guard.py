@@ -23,6 +23,7 @@ from passk_guard.events import (
     Resumed,
     Sketched,
     StateBegan,
+    Waits,
 )
 from passk_guard.look import Failure, Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
@@ -90,6 +91,7 @@ class PassKGuard:
         history: completed probes, oldest first.
         rescores: stored rollouts scored again between probes, oldest first.
         failures: lost probes, with their reason.
+        waiting: whether all parameters were frozen when a look was due.
         requests: what actions ask of the trainer, for it to see to and discard.
     """
 
@@ -122,6 +124,7 @@ class PassKGuard:
         self.history: list[Probe] = []
         self.rescores: list[Rescore] = []
         self.failures: list[Failure] = []
+        self.waiting = False
         self.schedule = Schedule(config.every, config.max_overhead)
         self.is_main = is_main
         self._isolation = isolation
@@ -149,8 +152,7 @@ class PassKGuard:
             self._outlook.references,
             narrator.describe,
         )
-        if (needed := self._prober.gradients.exact_bytes) > config.memory_limit:
-            self._tell(Sketched(needed, config.memory_limit))
+        self._sketched = False  # whether that was said
         self._states, self._run = StateWatch(), RunIdentity()
         self.requests: set[Request] = set()
         self._remedy = None
@@ -204,7 +206,13 @@ class PassKGuard:
         if self._remedy is not None:
             self._remedy.stepped(step)
         task = self.schedule.due(step)
-        return None if task == "rescore" and not self._prober.levels.has_rollouts else task
+        if task == "probe":
+            waits = self._prober.gradients.parameters == ()
+            if waits and not self.waiting:
+                self._tell(Waits())
+            self.waiting = waits
+            return None if waits else task
+        return task if self._prober.levels.has_rollouts else None
 
     def run(self, task: Task, step: int) -> Probe | Rescore | None:
         """Do what is due."""
@@ -216,7 +224,10 @@ class PassKGuard:
         Whatever goes wrong costs this probe only: it is noted in ``failures``, said, and ``None``
         returned (raised with ``on_error="raise"``). Ctrl-C passes through, the run restored.
         """
-        start = time.perf_counter()
+        start, limit = time.perf_counter(), self.config.memory_limit
+        if not self._sketched and (needed := self._prober.gradients.exact_bytes) > limit:
+            self._sketched = True
+            self._tell(Sketched(needed, limit))
         probe: Probe | None = self._survive(step, lambda: self._prober.probe(step, self.objective))
         seconds = time.perf_counter() - start
         self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))

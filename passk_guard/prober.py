@@ -154,7 +154,8 @@ class Prober:
         scored = [*map(self.levels.score, more, known), scores]
         seen = tested is None or weigh.sees(tested)
         only_once = time.perf_counter() - began
-        scale, kept = self._kept.scale(weigh, len(groups)), self._kept
+        kept = self._kept.by(self.gradients.parameters)
+        scale = kept.scale(weigh, len(groups))
         if batch is not None and evidence.update is not None:
             kept = kept.plus(batch)
         cosine = kept.cosine(weigh)

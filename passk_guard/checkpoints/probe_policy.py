@@ -22,7 +22,7 @@ from passk_guard.checkpoints.arguments import (
 from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.engine import EngineSettings, make_engine
-from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.gradients.parameters import ParameterFilter, select_parameters
 from passk_guard.prompts.rows import rows_from
 from passk_guard.reporting.policy_record import policy_record
 from passk_guard.reporting.policy_sentences import policy_sentence
@@ -204,6 +204,8 @@ def probe_policy(
                 f"prompts must be at least {FEWEST}, got {run.available} that can be sampled. Best "
                 "are 512 or more."
             )
+        if not hasattr(run.policy, "gramian"):
+            select_parameters(run.policy.parameters(), parameters)
         settings = EngineSettings(parameters, micro_batch, memory_limit, num_prompts, None, tell)
         made = make_engine(run.policy, engine, settings)
         found = _look(run, made, k, num_prompts, early_stop, chance)

@@ -25,14 +25,10 @@ class AutoEngine:
     Args:
         policy: scores rollouts.
         settings: as for every engine.
-
-    Attributes:
-        exact_bytes: what the gradients of a batch would take unsketched.
     """
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._backward = BackwardEngine(policy, settings)
-        self.exact_bytes = self._backward.exact_bytes
         self._hooks: HookEngine | None = None
         self._why = ""
         try:
@@ -59,6 +55,11 @@ class AutoEngine:
                 self._why = error.reason
             self._hooks = None
         return Taken(self._backward.gramian(groups, seed))
+
+    @property
+    def exact_bytes(self) -> int:
+        """What the gradients of a batch would take unsketched."""
+        return self._backward.exact_bytes
 
     @property
     def said(self) -> str:

@@ -43,7 +43,6 @@ class BackwardEngine:
         settings: as for every engine.
 
     Attributes:
-        exact_bytes: what the gradients of a batch would take unsketched.
         said: for the plan of a run.
     """
 
@@ -51,10 +50,14 @@ class BackwardEngine:
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._policy, self._settings = policy, settings
-        self.exact_bytes = exact_bytes(self._parameters(), settings.prompts)
+
+    @property
+    def exact_bytes(self) -> int:
+        """What the gradients of a batch would take unsketched."""
+        return exact_bytes(self._parameters(), self._settings.prompts)
 
     def _parameters(self) -> list[tuple[str, Parameter]]:
-        """Looked up anew each time: a trainer may shard its model as training begins."""
+        """Looked up anew each time: a trainer may shard its model, or unfreeze more of it."""
         return select_parameters(self._policy.parameters(), self._settings.parameters)
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:

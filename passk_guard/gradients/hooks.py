@@ -49,7 +49,6 @@ class HookEngine:
         settings: as for every engine.
 
     Attributes:
-        exact_bytes: what the gradients of a batch would take unsketched.
         error: of a cosine between two prompts, as of the last sketch; 0 of whole gradients.
 
     Raises:
@@ -63,12 +62,17 @@ class HookEngine:
             raise Unwatchable("a metric does not factor over a layer's input and output gradient")
         _model_of(policy)
         self._unknown: frozenset[str] | None = None  # until compared
+        self._compared: list[str] = []
         self._size, self._sketched = _SIZE, False
-        self.exact_bytes = exact_bytes(self._parameters(), settings.prompts)
         self.error = 0.0
 
+    @property
+    def exact_bytes(self) -> int:
+        """What the gradients of a batch would take unsketched."""
+        return exact_bytes(self._parameters(), self._settings.prompts)
+
     def _parameters(self) -> list[tuple[str, Parameter]]:
-        """Looked up anew each time: a trainer may shard its model as training begins."""
+        """Looked up anew each time: a trainer may shard its model, or unfreeze more of it."""
         return select_parameters(self._policy.parameters(), self._settings.parameters)
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor:
@@ -106,7 +110,7 @@ class HookEngine:
         return Taken(gramian, None if scored is None else scores)
 
     def compare(self, groups: Sequence[RolloutGroup]) -> float:
-        """Find out, once, which parameters are not known.
+        """Find out, once for the parameters that are trained, which of them are not known.
 
         Args:
             groups: prompts with a signal, of which the first two are used.
@@ -121,7 +125,9 @@ class HookEngine:
         parameters = self._parameters()
         if any(is_flat(parameter) for _, parameter in parameters):
             raise Unwatchable("FSDP1 lays parameters end to end")
-        if self._unknown is None:
+        names = [name for name, _ in parameters]
+        if self._unknown is None or names != self._compared:
+            self._unknown, self._compared = None, names
             most, model = self._settings.rollouts_per_backward, _model_of(self._policy)
             found = everywhere(
                 lambda: unknown_parameters(self._policy, model, groups, parameters, most),

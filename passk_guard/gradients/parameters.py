@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable
 
 from torch.nn import Parameter
 
-__all__ = ["ParameterFilter", "select_parameters"]
+__all__ = ["NothingTrainable", "ParameterFilter", "select_parameters"]
 
 ParameterFilter = str | Callable[[str, Parameter], bool] | None
+
+
+class NothingTrainable(ValueError):
+    """All parameters are frozen: gradual unfreezing may come to those that are wanted."""
 
 
 def select_parameters(
@@ -23,20 +27,22 @@ def select_parameters(
             or ``None`` for all trainable ones.
 
     Raises:
-        ValueError: nothing trainable is left.
+        NothingTrainable: none is trainable, wanted or not.
+        ValueError: none that is wanted is trainable, or has such a name.
     """
+
+    def selects(name: str, parameter: Parameter) -> bool:
+        if isinstance(wanted, str):
+            return re.search(wanted, name) is not None
+        return wanted is None or wanted(name, parameter)
+
+    named = list(named)
     trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    if isinstance(wanted, str):
-        pattern = re.compile(wanted)
-        chosen = [(name, p) for name, p in trainable if pattern.search(name)]
-    elif wanted is not None:
-        chosen = [(name, p) for name, p in trainable if wanted(name, p)]
-    else:
-        chosen = trainable
-    if not chosen:
-        some = ", ".join(name for name, _ in trainable[:3]) or "none"
-        raise ValueError(
-            f"parameters={wanted!r} selects no trainable parameter. The model has "
-            f"{len(trainable)}, such as: {some}."
-        )
-    return chosen
+    chosen = [(name, parameter) for name, parameter in trainable if selects(name, parameter)]
+    if chosen:
+        return chosen
+    none = f"parameters={wanted!r} selects no trainable parameter. The model has"
+    if not trainable and any(callable(wanted) or selects(*pair) for pair in named):
+        raise NothingTrainable(f"{none} {len(named)}, all of them frozen.")
+    some = ", ".join(name for name, _ in trainable[:3]) or "none"
+    raise ValueError(f"{none} {len(trainable)} trainable ones, such as: {some}.")

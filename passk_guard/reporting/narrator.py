@@ -66,6 +66,8 @@ class Narrator:
                 self._warn(sentences.few_probes_message(probes, config, times))
             case events.ShortRun(look, total_steps):
                 self._warn(sentences.short_run_message(look, total_steps, config))
+            case events.Waits():
+                self._warn(sentences.waits_message(config.parameters))
             case events.Blind(probe, looks, threshold):
                 self._warn(sentences.blind_message(probe, looks, threshold))
 

@@ -123,4 +123,7 @@ def _missing(folder: Path) -> str:
     below = sorted(str(found.parent) for found in folder.glob(f"*/{FILE_NAME}"))[:5]
     if below:
         return f"{said}. There are runs below it: {', '.join(below)}."
-    return f"{said} (output_dir, or default_root_dir with Lightning)."
+    return (
+        f"{said} (output_dir, or default_root_dir with Lightning). None is written with "
+        "journal=False. In Lightning without logger and checkpoints it takes journal=True."
+    )

@@ -24,6 +24,7 @@ __all__ = [
     "start_message",
     "state_message",
     "stop_message",
+    "waits_message",
     "where_message",
 ]
 
@@ -38,6 +39,15 @@ def lost_message(failure: Failure, count: int) -> str:
     return (
         f"step {failure.step}: this probe is lost ({count} so far), training goes on. "
         f"Reason: {failure.reason}"
+    )
+
+
+def waits_message(parameters: object) -> str:
+    """All parameters are frozen, or all of those that ``parameters`` selects."""
+    which = "" if parameters is None else f" that parameters={parameters!r} selects"
+    return (
+        f"nothing is trainable yet{which}, so there is no gradient to look at. The guard waits: "
+        "its first look, which later ones are compared with, comes once something is unfrozen."
     )
 
 
@@ -141,8 +151,10 @@ def where_message(journal: Path | None, hint: str) -> str:
         journal: the run's JSONL; ``None`` where there is none.
         hint: what is missing for curves and pictures; empty where nothing is.
     """
-    where = "callback.guard.history" if journal is None else str(journal)
-    return f"passk-guard: every look is written to {where}. {hint}".rstrip()
+    where = f"written to {journal}"
+    if journal is None:
+        where = "kept in callback.guard.history, and in no file; journal=True writes one"
+    return f"passk-guard: every look is {where}. {hint}".rstrip()
 
 
 def plan_message(

@@ -107,6 +107,7 @@ class Session(Harmless):
     ====================  ====================  ===========================
     ``meet``, ``attach``  ``on_init_end``       ``on_fit_start``
     ``begin``             ``on_train_begin``    ``on_train_start``
+    ``step_begins``       ``on_step_begin``     ``on_train_batch_start``
     ``remedy_at_work``    ``on_step_begin``     ``on_before_optimizer_step``
     ``step_ended``        ``on_step_end``       ``on_train_batch_end``
     ``state``             ``on_save``           ``state_dict``
@@ -196,7 +197,7 @@ class Session(Harmless):
             check_adam(side.optimizer())
         guard.total_steps = total_steps
         self.say(start_message(self.config, len(guard.pool), total_steps))
-        self._journal = Journal(side.folder)
+        self._journal = Journal(None if self.config.journal is False else side.folder)
         self.say(where_message(self._journal.path, side.hint))
         if load is not None:
             take_up(load, guard, self.anchors, self._journal)
@@ -206,6 +207,18 @@ class Session(Harmless):
             self._hook.install()
         self._look(step)
         self._seen, self._clock = step, time.perf_counter()
+
+    @harmless
+    def step_begins(self, step: int) -> None:
+        """Take the look that waited for something trainable, before that is trained.
+
+        Args:
+            step: optimizer steps done.
+        """
+        if self.guard.waiting:
+            began = time.perf_counter()
+            self._look(step)
+            self._clock += time.perf_counter() - began
 
     @harmless
     def step_ended(self, step: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,34 @@ Weigh = Callable[[KeptBatch], np.ndarray]
 
 
 class KeptBatches:
-    """The last twenty, oldest first. A batch counts for its prompts, and less with age."""
+    """The last twenty, oldest first. A batch counts for its prompts, and less with age.
 
-    def __init__(self, batches: Sequence[KeptBatch] = ()) -> None:
-        self._batches = list(batches)[-_MOST:]
+    Args:
+        batches: to begin with.
+        parameters: digest of the names that all their gradients are by; ``None``: not known.
+    """
+
+    def __init__(self, batches: Sequence[KeptBatch] = (), parameters: str | None = None) -> None:
+        self._batches, self._parameters = list(batches)[-_MOST:], parameters
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def plus(self, batch: KeptBatch) -> KeptBatches:
         """With one more."""
-        return KeptBatches([*self._batches, batch])
+        return KeptBatches([*self._batches, batch], self._parameters)
+
+    def by(self, parameters: Sequence[str] | None) -> KeptBatches:
+        """Those that may be pooled with gradients by these parameters: all, or none.
+
+        Where more of a model is unfrozen, the update in force is another one.
+
+        Args:
+            parameters: their names; ``None`` where only the policy knows them.
+        """
+        digest = sha256("\n".join(parameters or ()).encode()).hexdigest()[:16]
+        same = self._parameters in (None, digest)
+        return KeptBatches(self._batches if same else (), digest)
 
     @property
     def _fresh(self) -> np.ndarray:
@@ -97,7 +115,8 @@ class KeptBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
-        return {"batches": [_stored(batch) for batch in self._batches]}
+        batches = [_stored(batch) for batch in self._batches]
+        return {"batches": batches, "parameters": self._parameters}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave.
@@ -105,7 +124,8 @@ class KeptBatches:
         Raises:
             Unfit: a batch is damaged; nothing is taken over.
         """
-        self._batches = [_load(stored) for stored in state["batches"]]
+        batches = [_load(stored) for stored in state["batches"]]
+        self._batches, self._parameters = batches, state["parameters"]
 
 
 def _stored(batch: KeptBatch) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from passk_guard.gradients.adam_metric import adam_scales
 from passk_guard.gradients.engine import EngineSettings, GramianEngine, Taken, make_engine
+from passk_guard.gradients.parameters import NothingTrainable, select_parameters
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.statistics.evidence import kept_batch
@@ -32,7 +34,9 @@ class ProbeGradients:
 
     Attributes:
         euclidean: whether that is the metric throughout.
-        exact_bytes: what the gradients of a probe would take unsketched, where the engine says.
+
+    Raises:
+        ValueError: no parameter can ever be differentiated by.
     """
 
     def __init__(
@@ -46,10 +50,31 @@ class ProbeGradients:
         if optimizer is not None:
             metric = lambda parameters: adam_scales(optimizer(), parameters)  # noqa: E731
         self.euclidean = metric is None
+        self._policy, self._wanted = policy, settings.parameters
+        with suppress(NothingTrainable):  # gradual unfreezing
+            self._select()
         self._engine = make_engine(policy, engine, replace(settings, metric=metric))
         # Before the first step Adam has no metric yet.
         self._first = self._engine if self.euclidean else make_engine(policy, engine, settings)
-        self.exact_bytes: int = getattr(self._engine, "exact_bytes", 0)
+
+    def _select(self) -> tuple[str, ...] | None:
+        if hasattr(self._policy, "gramian"):
+            return None
+        selected = select_parameters(self._policy.parameters(), self._wanted)
+        return tuple(name for name, _ in selected)
+
+    @property
+    def parameters(self) -> tuple[str, ...] | None:
+        """Names of those that are trained now; ``None`` where only the policy knows."""
+        try:
+            return self._select()
+        except ValueError:
+            return ()
+
+    @property
+    def exact_bytes(self) -> int:
+        """What the gradients of a probe would take unsketched, where the engine says."""
+        return 0 if self.parameters == () else getattr(self._engine, "exact_bytes", 0)
 
     def take(
         self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]

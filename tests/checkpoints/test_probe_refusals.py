@@ -148,6 +148,11 @@ def test_a_policy_of_ones_own_that_is_not_quite_one_is_told_what_is_wrong():
         probe_policy(Plain(32), ROWS, k=2, progress=silent)
     with pytest.raises(ProbeError, match="the policy gave 31 groups for 32 prompts"):
         probe_policy(TooFew(32), ROWS, k=2, progress=silent)
+    frozen = BanditPolicy(32)
+    frozen.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="The model has 1, all of them frozen"):
+        probe_policy(frozen, ROWS, k=2, progress=silent)
+    assert not frozen.generated
     with torch.inference_mode(), pytest.raises(ValueError, match=r"outside torch\.inference_mode"):
         probe_policy(BanditPolicy(32), ROWS, k=2, progress=silent)
 

@@ -5,7 +5,7 @@ import torch
 from tiny import CausalLMPolicy, random_groups
 
 from passk_guard.gradients.backward import prompt_gramian
-from passk_guard.gradients.parameters import select_parameters
+from passk_guard.gradients.parameters import NothingTrainable, select_parameters
 from passk_guard.rollouts.batching import micro_batches
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import checkpointing_without_dropout
@@ -122,6 +122,12 @@ def test_parameter_subsets_add_up(tiny_lm):
     ]
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="selects no trainable parameter"):
+        select_parameters(model.named_parameters(), "no_such_layer")
+    model.requires_grad_(False)  # as before gradual unfreezing, which mends no wrong name
+    for wanted in (r"mlp", lambda name, _: False, None):
+        with pytest.raises(NothingTrainable, match="all of them frozen"):
+            select_parameters(model.named_parameters(), wanted)
+    with pytest.raises(ValueError, match="has 0 trainable ones"):
         select_parameters(model.named_parameters(), "no_such_layer")
 
 

@@ -68,6 +68,18 @@ def test_it_is_the_gramian_of_autograd_on_every_make(name, padding):
         assert not unknown
 
 
+@needs_transformers
+def test_parameters_that_are_unfrozen_later_are_compared_with_autograd_as_well():
+    model, groups = architectures.make("gemma"), random_groups(6, 5)
+    model.model.embed_tokens.requires_grad_(False)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    taken = engine(model)
+    taken.gramian(groups, (0,))
+    assert not taken._unknown
+    model.model.embed_tokens.requires_grad_(True)
+    assert error(taken.gramian(groups, (0,)), oracle(model, groups)) < 1e-5
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("at_once", [1, 3, 7, 11, None])
 def test_however_many_rollouts_share_a_backward(tiny_lm, tied, at_once):
@@ -351,7 +363,7 @@ def test_what_no_rule_describes_is_left_to_autograd_and_said(tiny_lm, kind):
     assert taken.scores is None  # prompt by prompt, scores would round in another way
     # Had nobody compared, it would be wrong.
     blind = engine(model)
-    blind._unknown = frozenset()
+    blind._unknown, blind._compared = frozenset(), watched._compared
     if kind != "tokens first":
         assert error(blind.gramian(groups, (0,)), want) > 1e-3
 

@@ -114,11 +114,11 @@ class Transformers:
 
 
 class Lightning:
-    """A LightningModule, automatic optimisation."""
+    """A LightningModule, automatic optimisation; its trainer keeps no files by itself."""
 
     callback = for_lightning.PassKGuardCallback
     mix: ClassVar[dict[str, Any]] = {"anchor_prompts": task.make_rows(64)}
-    settings = own_loss_settings()
+    settings: ClassVar[dict[str, Any]] = {**own_loss_settings(), "journal": True}
 
     def run(
         self,

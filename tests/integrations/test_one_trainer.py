@@ -113,7 +113,7 @@ def test_a_model_that_training_makes_anew_is_the_one_that_is_measured(tmp_path):
 
 def test_the_table_of_events_names_methods_that_there_are():
     rows = re.findall(r"^    ``(.*?)``  +``(\w+)`` +``(\w+)``$", Session.__doc__, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 7
     hosts = (for_trl.PassKGuardCallback, HOSTS["lightning"].callback)
     for ours, *theirs in rows:
         assert all(hasattr(Session, name) for name in ours.split("``, ``"))

@@ -55,7 +55,7 @@ OPTIONAL = {"depends", "start", "first", "last", "credit", "settled", "variance"
 def damaged(state):
     """States with one thing wrong each: where, and the state."""
     for path, value in places(state):
-        optional = OPTIONAL & {path[-2:][0]} or path[-1] in ("latest", "left")
+        optional = OPTIONAL & {path[-2:][0]} or path[-1] in ("latest", "left", "parameters")
         if isinstance(path[-1], str) and not optional and path[:-1] != (GROUPS, "state"):
             yield path, changed(state, path, None)
         of_group = path[-2:] in (("credit", "even"), ("credit", "odd"))

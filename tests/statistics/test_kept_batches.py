@@ -60,6 +60,18 @@ def test_only_the_last_twenty_count_and_nothing_is_nothing():
     assert len(kept(30)) == 20
 
 
+def test_gradients_by_other_parameters_are_not_pooled():
+    before = KeptBatches().by(["head"]).plus(batch(np.random.default_rng(0)))
+    assert len(before.by(["head"])) == 1
+    assert len(before.by(["head", "body"])) == 0
+    resumed = KeptBatches()
+    resumed.load_state_dict(before.state_dict())
+    assert [len(resumed.by(names)) for names in (["head"], ["body"])] == [1, 0]
+    of_old = {"batches": before.state_dict()["batches"]}
+    resumed.load_state_dict(of_old)
+    assert len(resumed.by(["body"])) == 1  # which they are by was not noted
+
+
 def test_what_stands_beside_the_trainer_is_seen_only_with_its_advantages():
     rng = np.random.default_rng(0)
     blind, seeing = batch(rng), batch(rng, trainer=2.0)
