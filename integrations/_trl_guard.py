@@ -50,7 +50,9 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
     verifier = pick_verifier(trainer, given.reward_funcs, given.success, rows)
     temperature = trainer.temperature if given.temperature is None else given.temperature
     threshold = given.success_threshold
-    policy = TRLPolicy(trainer, verifier, threshold, temperature, config.verifier_timeout)
+    policy = TRLPolicy(
+        trainer, verifier, threshold, temperature, config.verifier_timeout, session.say
+    )
     if told := training_filters(trainer):
         session.say(
             "passk-guard: training samples with "

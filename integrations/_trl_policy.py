@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from passk_guard.integrations._trl_kept import KeptTrainer
 from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
 from passk_guard.integrations._trl_rollouts import grouped, unpadded
 from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
@@ -24,7 +23,6 @@ from passk_guard.integrations._trl_vllm import (
     tapped_engine,
     tells_log_probs,
 )
-from passk_guard.integrations._trl_vllm_adapters import merges_adapters
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.recorded_sampling import recorded_sampling
 from passk_guard.rollouts.token_log_probs import token_log_probs
@@ -42,9 +40,6 @@ from passk_guard.runtime.sharding import named_parameters
 __all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
 
 _PROBING = "_passk_guard_probing"
-
-# What TRL builds up between two logs; a probe works on copies.
-_TABLES = ("_metrics", "_logs", "_textual_logs", "_pending_metrics", "_pending_extra_logs")
 
 
 def probing(trainer: Any) -> bool:
@@ -66,6 +61,7 @@ class TRLPolicy:
         threshold: reward from which a rollout is right.
         temperature: of the sampling.
         timeout: seconds after which a hanging reward function is reported.
+        say: takes messages.
     """
 
     def __init__(
@@ -75,8 +71,11 @@ class TRLPolicy:
         threshold: float,
         temperature: float,
         timeout: float,
+        say: Callable[[str], None],
     ) -> None:
         self._trainer = trainer
+        self._kept, self._say = KeptTrainer(trainer, say), say
+        self._kept.name_opaque()
         self._verifier = verifier
         self._index = 0  # of the verifier among the reward functions of a probe
         self._rewards = ProbeRewards(timeout)
@@ -214,7 +213,7 @@ class TRLPolicy:
         with ExitStack() as stack:
             modules = [m for m in trainer.reward_funcs if isinstance(m, torch.nn.Module)]
             stack.enter_context(isolated(trainer.model, *modules, seed=seed + rank))
-            stack.enter_context(_kept_trainer(trainer))
+            stack.enter_context(self._kept())
             stack.enter_context(kept_attributes(trainer.state, "num_input_tokens_seen"))
             stack.enter_context(kept_attributes(trainer.args, "report_to", "steps_per_generation"))
             self._set_up(trainer)
@@ -262,38 +261,3 @@ def restore_method(trainer: Any, name: str, original: Any) -> None:
     delattr(trainer, name)
     if getattr(trainer, name) != original:
         setattr(trainer, name, original)
-
-
-@contextmanager
-def _kept_trainer(trainer: Any) -> Iterator[None]:
-    """Every attribute of the trainer is afterwards what it was, whatever a release sets in between.
-
-    What is changed in place is worked on as a copy.
-    """
-    kept = dict(vars(trainer))
-    for name in _TABLES:
-        if name in kept:
-            setattr(trainer, name, _copied(kept[name]))
-    if "continuous_batching_config" in kept:  # transformers fills it in at the first call
-        trainer.continuous_batching_config = copy.deepcopy(kept["continuous_batching_config"])
-    try:
-        yield
-    finally:
-        # Weights stay in vLLM. Where adapters are merged for it, training does so as often as ever.
-        last = getattr(trainer, "_last_loaded_step", None)
-        if last == -1 or (last is not None and not merges_adapters(trainer.model)):
-            kept["_last_loaded_step"] = last
-        for name in vars(trainer).keys() - kept.keys():
-            delattr(trainer, name)
-        vars(trainer).update(kept)
-
-
-def _copied(value: Any) -> Any:
-    """Containers are copied, what lies in them is shared."""
-    if isinstance(value, defaultdict):
-        return defaultdict(value.default_factory, {k: _copied(v) for k, v in value.items()})
-    if isinstance(value, dict):
-        return {k: _copied(v) for k, v in value.items()}
-    if isinstance(value, deque):
-        return deque(value, maxlen=value.maxlen)
-    return list(value) if isinstance(value, list) else value
