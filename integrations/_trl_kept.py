@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from passk_guard.errors import warn
+from passk_guard.integrations._trl_beneath import is_stock
 from passk_guard.integrations._trl_vllm_adapters import merges_adapters
 from passk_guard.runtime.snapshot import MOST_COPIED, Snapshot
 
@@ -34,7 +35,7 @@ class KeptTrainer:
     def __init__(self, trainer: Any, say: Callable[[str], None]) -> None:
         self._trainer, self._say = trainer, say
         self._said: set[str] = set()
-        self._own = [cls for cls in type(trainer).__mro__ if not _is_stock(cls)]
+        self._own = [cls for cls in type(trainer).__mro__ if not is_stock(cls)]
         own = {cls.__module__.partition(".")[0] for cls in self._own}
         self._packages = own - {"trl", "transformers", "builtins"}
 
@@ -108,15 +109,9 @@ class KeptTrainer:
         return new
 
 
-def _is_stock(cls: type) -> bool:
-    name = cls.__module__
-    packages = ("trl", "transformers", "builtins")
-    return name.partition(".")[0] in packages and not name.startswith("trl.experimental")
-
-
 def _own_attributes(trainer: Any) -> list[str]:
     """Attributes of which TRL and transformers know nothing."""
-    stock = {sys.modules[cls.__module__] for cls in type(trainer).__mro__ if _is_stock(cls)}
+    stock = {sys.modules[cls.__module__] for cls in type(trainer).__mro__ if is_stock(cls)}
     files = [getattr(module, "__file__", None) for module in stock]
     text = "".join(Path(file).read_text(encoding="utf-8") for file in files if file)
     known = set(re.findall(r"self\.(\w+)", text))

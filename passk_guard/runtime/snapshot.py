@@ -32,13 +32,12 @@ MOST_COPIED = 2**28  # bytes of arrays and tensors
 
 # Objects of these packages belong to the training, which knows how to go on, or to the guard.
 _TRAINING = frozenset(
-    "torch transformers trl accelerate datasets tokenizers peft vllm deepspeed passk_guard".split()
+    {"torch", "transformers", "trl", "accelerate", "datasets", "tokenizers", "peft", "vllm"}
+    | {"deepspeed", "passk_guard"}
 )
 _ENTERED = frozenset({"types", "collections", "queue", "argparse"})  # of the standard library
-_PLAIN = frozenset(
-    (type(None), bool, int, float, complex, str, bytes, type)
-    + (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
-)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type, *_FUNCTIONS})
 
 
 class Snapshot:
@@ -122,8 +121,9 @@ class Snapshot:
             return True
         if isinstance(value, (Dataset, DataLoader)):
             return False
-        package = type(value).__module__.partition(".")[0]
-        return package in self._packages or not _library(type(value))
+        cls: Any = type(value)
+        package = cls.__module__.partition(".")[0]
+        return package in self._packages or not _comes_with_a_library(cls)
 
     def _keep_tensor(self, tensor: Tensor) -> Iterable[Any]:
         if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
@@ -215,7 +215,7 @@ def _generator(value: Any) -> Callable[[], object] | None:
 
 
 @functools.cache
-def _library(cls: type) -> bool:
+def _comes_with_a_library(cls: Any) -> bool:
     """Whether a class comes with Python or an installed package."""
     package = cls.__module__.partition(".")[0]
     if package in sys.stdlib_module_names:
@@ -231,6 +231,7 @@ def _is_opaque(value: Any) -> bool:
     identity, such as a date or a path."""
     cls = type(value)
     known = cls.__module__.partition(".")[0] in {*_TRAINING, "logging"}
-    by_value = cls.__hash__ not in (None, object.__hash__)
+    hashed: Any = cls.__hash__
+    by_value = hashed is not None and hashed is not object.__hash__
     is_lock = hasattr(value, "acquire") and hasattr(value, "release")
     return not (known or by_value or is_lock or callable(value) or cls is object)

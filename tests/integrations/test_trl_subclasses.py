@@ -6,7 +6,9 @@ needs("trl")
 
 import heapq
 import random
+import sys
 from collections import OrderedDict, defaultdict, deque
+from pathlib import Path
 from types import SimpleNamespace
 
 import ambiguous_arithmetic as task
@@ -235,6 +237,7 @@ KINDS = [
     *(InAList, InADeque, InASet, InOrder, RunningMean, InATensor, InAnArray, OwnChance, Critic),
     *(OwnAdvantages, OwnLoss, OwnSampling, Replay, SwappedWhileScored, DropsInEvaluation),
 ]
+BENEATH = (Replay, SwappedWhileScored, DropsInEvaluation)
 ALL = task.make_rows(300)
 TRAINED_ON = ALL.filter(lambda row: row["prompt"][0] in "01234")
 HELD_OUT = ALL.filter(lambda row: row["prompt"][0] in "56789")
@@ -249,7 +252,8 @@ def run(folder, kind, guarded):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_trainer_keeps_is_not_touched(tmp_path, kind):
+def test_what_a_trainer_keeps_is_not_touched(tmp_path, caplog, kind):
+    caplog.set_level("INFO", "passk_guard")
     alone, _ = run(tmp_path, kind, guarded=False)
     watched, callback = run(tmp_path, kind, guarded=True)
     assert losses(alone) == losses(watched)
@@ -259,3 +263,20 @@ def test_what_a_trainer_keeps_is_not_touched(tmp_path, kind):
     assert not callback.guard.failures
     assert [probe.step for probe in callback.guard.history] == [0, 2]
     assert set(callback.guard.history[0].scored) == {GUARD["k"] * 2}
+    assert ("beneath" in caplog.text) == (kind in BENEATH)
+    assert "cannot put back" not in caplog.text
+
+
+class WithHandles(Keeping):
+    def start(self):
+        self.stream = (prompt for prompt in "abc")
+        self.trace = SimpleNamespace(file=sys.stderr, lines=[], nothing=object(), where=Path())
+
+
+def test_what_cannot_be_put_back_is_named_once(tmp_path, caplog):
+    caplog.set_level("INFO", "passk_guard")
+    run(tmp_path, WithHandles, guarded=True)
+    named = [text for text in caplog.messages if "cannot put back" in text]
+    assert len(named) == 1
+    assert "WithHandles holds what a probe cannot put back: stream (generator), trace (" in named[0]
+    assert named[0].count("(") == 2
