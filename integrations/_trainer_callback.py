@@ -121,6 +121,10 @@ class GuardCallback(TrainerCallback, ABC):
                 factor = anchors.objective.factor * self._side.loss_scale()
                 add_to_gradients(anchors.parameters(), gradient, factor)
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the first look where it has waited for what training makes for its first batch."""
+        self._session.before_update(state.global_step)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Probe when one is due. ``control`` is touched only by ``"checkpoint"`` and ``"stop"``."""
         anchors = self._session.anchors

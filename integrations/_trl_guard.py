@@ -7,6 +7,7 @@ from typing import Any
 
 from passk_guard.guard import PassKGuard
 from passk_guard.integrations._trainer_side import samples_per_step, trainer_host
+from passk_guard.integrations._trl_environments import NO_PROMPT
 from passk_guard.integrations._trl_objective import TRLObjective
 from passk_guard.integrations._trl_policy import TRLPolicy
 from passk_guard.integrations._trl_sampling import training_filters
@@ -34,12 +35,14 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
     """
     config = session.config
     check_trainer(trainer, config, given.temperature)
+    factories = getattr(trainer, "environment_factories", None)
     rows = held_out_rows(
         given.prompts,
         config,
         instead=trainer.eval_dataset,
         training=trainer.train_dataset,
         is_main=trainer.is_world_process_zero(),
+        stand_in=NO_PROMPT if factories else None,
     )
     check_texts(
         rows,
@@ -50,7 +53,9 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
     verifier = pick_verifier(trainer, given.reward_funcs, given.success, rows)
     temperature = trainer.temperature if given.temperature is None else given.temperature
     threshold = given.success_threshold
-    policy = TRLPolicy(trainer, verifier, threshold, temperature, config.verifier_timeout)
+    policy = TRLPolicy(
+        trainer, verifier, threshold, temperature, config.verifier_timeout, session.say
+    )
     if told := training_filters(trainer):
         session.say(
             "passk-guard: training samples with "
@@ -95,7 +100,8 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
         training=training_groups(trainer),
         rollouts_per_step=lambda: samples_per_step(trainer),
     )
-    return {"guard": guard, "hook": hook, "sensor": sensor}
+    late = factories is not None and hasattr(trainer, "_environment_pool")
+    return {"guard": guard, "hook": hook, "sensor": sensor, "late": late}
 
 
 def monitoring_guard(trainer: Any, given: Arguments, session: Session) -> PassKGuard:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from passk_guard.errors import ProbeError
+from passk_guard.integrations._trl_beneath import (
+    beneath,
+    fault,
+    is_stock,
+    raised_by_subclass,
+    tapped_generation,
+)
+from passk_guard.integrations._trl_environments import ProbeEnvironments, without_stand_in
+from passk_guard.integrations._trl_kept import KeptTrainer
 from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
-from passk_guard.integrations._trl_rollouts import grouped, unpadded
+from passk_guard.integrations._trl_rollouts import Rollout, grouped, unpadded
 from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
 from passk_guard.integrations._trl_vllm import (
     log_prob_mode,
@@ -24,13 +32,13 @@ from passk_guard.integrations._trl_vllm import (
     tapped_engine,
     tells_log_probs,
 )
-from passk_guard.integrations._trl_vllm_adapters import merges_adapters
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup, joined
 from passk_guard.rollouts.recorded_sampling import recorded_sampling
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.rollouts.verifier import decide_success, verifier_name
 from passk_guard.runtime.isolation import (
     checkpointing_without_dropout,
+    instead,
     isolated,
     kept_attributes,
     kept_modes,
@@ -42,9 +50,6 @@ from passk_guard.runtime.sharding import named_parameters
 __all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
 
 _PROBING = "_passk_guard_probing"
-
-# What TRL builds up between two logs; a probe works on copies.
-_TABLES = ("_metrics", "_logs", "_textual_logs", "_pending_metrics", "_pending_extra_logs")
 
 
 def probing(trainer: Any) -> bool:
@@ -66,6 +71,7 @@ class TRLPolicy:
         threshold: reward from which a rollout is right.
         temperature: of the sampling.
         timeout: seconds after which a hanging reward function is reported.
+        say: takes messages.
     """
 
     def __init__(
@@ -75,8 +81,13 @@ class TRLPolicy:
         threshold: float,
         temperature: float,
         timeout: float,
+        say: Callable[[str], None],
     ) -> None:
         self._trainer = trainer
+        self._kept, self._say = KeptTrainer(trainer, say), say
+        self._kept.name_opaque()
+        self._environments = ProbeEnvironments(trainer)
+        self._beneath = False  # whether a subclass's methods are passed over
         self._verifier = verifier
         self._index = 0  # of the verifier among the reward functions of a probe
         self._rewards = ProbeRewards(timeout)
@@ -120,6 +131,11 @@ class TRLPolicy:
             pairs = self.generate(rows, row_ids, 2, temperature)  # trl < 0.25 divides by n - 1
             return [group.first(1) for group in pairs]
         temperature = self._temperature if temperature is None else temperature
+        most = rollouts_at_once(self._trainer)
+        if self._environments and n > most:  # there are no more environments in training
+            sizes = [min(most, n - first) for first in range(0, n, most)]
+            parts = [self.generate(rows, row_ids, size, temperature) for size in sizes]
+            return [joined(groups) for groups in zip(*parts, strict=True)]
         with sampling_plainly(self._trainer, n, temperature, self._rewards.note):
             return self._in_chunks(rows, row_ids, n, temperature)
 
@@ -149,7 +165,7 @@ class TRLPolicy:
         for start in range(0, len(rows), at_once):
             chunk = list(range(start, min(start + at_once, len(rows))))
             filler = [chunk[0]] * (-len(chunk) % unit)
-            repeated = [dict(rows[i]) for i in chunk + filler for _ in range(n)]
+            repeated = [without_stand_in(rows[i]) for i in chunk + filler for _ in range(n)]
             share = len(repeated) // world
             local = repeated[rank * share : (rank + 1) * share]
             groups += self._rollouts(local, [row_ids[i] for i in chunk], n, temperature)
@@ -160,22 +176,9 @@ class TRLPolicy:
     ) -> list[RolloutGroup]:
         from accelerate.utils import gather_object
 
-        self._rewards.completions = None
-        told = self._told(temperature)
-        # After continuous batching TRL puts the model into train mode.
-        together = all_or_none(self._trainer.accelerator.num_processes > 1)  # TRL gathers within
-        with (
-            together,
-            tapped_rewards(self._trainer) as tapped,
-            tapped_engine(self._trainer) as answers,
-            recorded_sampling(self._trainer.model, temperature) as calls,
-            kept_modes(self._trainer.model),
-        ):
-            output = self._trainer._generate_and_score_completions(local)
-        self._rewards.raise_errors()
-        rewards = tapped[-1][:, self._index].float().cpu()
+        rollouts, rewards = self._sampled_for(local, temperature)
         success = decide_success(rewards, self._threshold)
-        rollouts = gather_object(unpadded(output, answers if told else None, calls))
+        rollouts = gather_object(rollouts)
         completions = gather_object(self._rewards.completions or [])
         groups = []
         for i, row in enumerate(row_ids):
@@ -185,6 +188,63 @@ class TRLPolicy:
                 group = replace(group, completions=tuple(completions[mine]))
             groups.append(group)
         return groups
+
+    def _sampled_for(
+        self, rows: list[dict[str, Any]], temperature: float
+    ) -> tuple[list[Rollout], Tensor]:
+        """A rollout of each row, of this process; the rewards of all processes.
+
+        Where a subclass does not give these, TRL's own methods do, from then on.
+
+        Raises:
+            ProbeError: they do not either.
+        """
+        trainer = self._trainer
+        try:
+            rollouts, rewards, why = self._sampled(rows, temperature)
+            if why is None:
+                return rollouts, rewards
+        except Exception as error:
+            if self._beneath or not raised_by_subclass(trainer, error):
+                raise
+            why = f"fails where a probe samples ({type(error).__name__}: {error})"
+        name = type(trainer).__name__
+        if self._beneath or is_stock(type(trainer)):
+            raise ProbeError(f"{name} {why}")
+        self._beneath = True
+        self._say(
+            f"passk-guard: {name} {why}. Probes sample and score with TRL's own methods instead, "
+            f"beneath those of {name}."
+        )
+        return self._sampled_for(rows, temperature)
+
+    def _sampled(
+        self, rows: list[dict[str, Any]], temperature: float
+    ) -> tuple[list[Rollout], Tensor, str | None]:
+        trainer = self._trainer
+        self._rewards.forget()
+        told = self._told(temperature)
+        everywhere(lambda: self._environments.make(rows))
+        # After continuous batching TRL puts the model into train mode.
+        with (
+            all_or_none(trainer.accelerator.num_processes > 1),  # TRL gathers within
+            nullcontext() if not self._beneath else beneath(trainer) as sample,
+            tapped_rewards(trainer) as tapped,
+            tapped_engine(trainer) as answers,
+            tapped_generation(trainer) as generated,
+            recorded_sampling(trainer.model, temperature) as calls,
+            kept_modes(trainer.model),
+        ):
+            output = (sample or trainer._generate_and_score_completions)(rows)
+        self._rewards.raise_errors()
+        rollouts = unpadded(output, answers if told else None, calls)
+        asked, scored = len(rows) * trainer.accelerator.num_processes, len(tapped and tapped[-1])
+        why = fault(rollouts, len(rows), generated, self._rewards.completion_ids)
+        if why is None and scored != asked:
+            why = f"computes {scored} rewards for {asked} rollouts"
+        why = next(filter(None, everywhere(lambda: why)), None)
+        rewards = tapped[-1][:, self._index].float().cpu() if tapped else torch.empty(0)
+        return rollouts, rewards, why
 
     @property
     def verify_again(self) -> Callable[..., list[float]]:
@@ -214,7 +274,7 @@ class TRLPolicy:
         with ExitStack() as stack:
             modules = [m for m in trainer.reward_funcs if isinstance(m, torch.nn.Module)]
             stack.enter_context(isolated(trainer.model, *modules, seed=seed + rank))
-            stack.enter_context(_kept_trainer(trainer))
+            stack.enter_context(self._kept())
             stack.enter_context(kept_attributes(trainer.state, "num_input_tokens_seen"))
             stack.enter_context(kept_attributes(trainer.args, "report_to", "steps_per_generation"))
             self._set_up(trainer)
@@ -222,6 +282,7 @@ class TRLPolicy:
 
     def _set_up(self, trainer: Any) -> None:
         setattr(trainer, _PROBING, True)
+        self._environments.enter()
         trainer.mask_truncated_completions = False
         trainer.args.report_to = []  # TRL writes down the time that each call of its methods takes
         trainer.beta = 0.0  # spares the reference model; the KL term is no part of GRPO's reward
@@ -250,11 +311,8 @@ def tapped_rewards(trainer: Any) -> Iterator[list[Tensor]]:
         seen.append(rewards)
         return rewards
 
-    trainer._calculate_rewards = calculate
-    try:
+    with instead(trainer, "_calculate_rewards", calculate):
         yield seen
-    finally:
-        restore_method(trainer, "_calculate_rewards", original)
 
 
 def restore_method(trainer: Any, name: str, original: Any) -> None:
@@ -262,38 +320,3 @@ def restore_method(trainer: Any, name: str, original: Any) -> None:
     delattr(trainer, name)
     if getattr(trainer, name) != original:
         setattr(trainer, name, original)
-
-
-@contextmanager
-def _kept_trainer(trainer: Any) -> Iterator[None]:
-    """Every attribute of the trainer is afterwards what it was, whatever a release sets in between.
-
-    What is changed in place is worked on as a copy.
-    """
-    kept = dict(vars(trainer))
-    for name in _TABLES:
-        if name in kept:
-            setattr(trainer, name, _copied(kept[name]))
-    if "continuous_batching_config" in kept:  # transformers fills it in at the first call
-        trainer.continuous_batching_config = copy.deepcopy(kept["continuous_batching_config"])
-    try:
-        yield
-    finally:
-        # Weights stay in vLLM. Where adapters are merged for it, training does so as often as ever.
-        last = getattr(trainer, "_last_loaded_step", None)
-        if last == -1 or (last is not None and not merges_adapters(trainer.model)):
-            kept["_last_loaded_step"] = last
-        for name in vars(trainer).keys() - kept.keys():
-            delattr(trainer, name)
-        vars(trainer).update(kept)
-
-
-def _copied(value: Any) -> Any:
-    """Containers are copied, what lies in them is shared."""
-    if isinstance(value, defaultdict):
-        return defaultdict(value.default_factory, {k: _copied(v) for k, v in value.items()})
-    if isinstance(value, dict):
-        return {k: _copied(v) for k, v in value.items()}
-    if isinstance(value, deque):
-        return deque(value, maxlen=value.maxlen)
-    return list(value) if isinstance(value, list) else value

@@ -31,13 +31,19 @@ class ProbeRewards:
     Attributes:
         completions: of this process, as the functions got them last; ``None`` where no function
             did, or where they are scored by the environments that gave them.
+        completion_ids: their tokens; ``None`` where no function did.
     """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._wrapped: dict[int, Callable[..., Any]] = {}
         self._error: Exception | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Before a call of the trainer: what was scored earlier."""
         self.completions: list[Any] | None = None
+        self.completion_ids: list[list[int]] | None = None
 
     def before(self, func: Any) -> Any:
         """The function to call instead; a reward model is left as it is."""
@@ -66,6 +72,7 @@ class ProbeRewards:
             own: dict[str, Any] = copied(arguments)
             kept = "completions" in own and "environments" not in own
             self.completions = copied(own["completions"]) if kept else None
+            self.completion_ids = copied(own["completion_ids"])
             return own
 
         def failed(error: Exception, prompts: Any) -> list[float]:

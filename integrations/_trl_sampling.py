@@ -78,6 +78,7 @@ def without_room(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str | 
         limit is None
         or {"image", "images"} & set(rows[0])
         or getattr(trainer, "environments", None)
+        or getattr(trainer, "environment_factories", None)
         or getattr(trainer, "rollout_func", None) is not None
     ):
         return [None] * len(rows)

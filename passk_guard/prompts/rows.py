@@ -20,7 +20,9 @@ _KINDS = (
 )
 
 
-def rows_from(prompts: Any, name: str = "prompts") -> Sequence[Mapping[str, Any]]:
+def rows_from(
+    prompts: Any, name: str = "prompts", stand_in: Any = None
+) -> Sequence[Mapping[str, Any]]:
     """Turn what users pass as ``prompts`` into rows with a ``prompt`` column.
 
     Args:
@@ -28,6 +30,7 @@ def rows_from(prompts: Any, name: str = "prompts") -> Sequence[Mapping[str, Any]
             with rows by number, a DataFrame of pandas or polars, a table of pyarrow, or the path
             of a ``.jsonl`` file with one row per line.
         name: what the user knows it by, for messages.
+        stand_in: the prompt of rows that have none; ``None`` where each needs one.
 
     Raises:
         ValueError: there are none, a file cannot be read, they cannot be drawn by number, or a row
@@ -44,6 +47,8 @@ def rows_from(prompts: Any, name: str = "prompts") -> Sequence[Mapping[str, Any]
     found = _table_rows(prompts)
     _check_kind(found, name)
     columns = getattr(found, "column_names", None)
+    if columns is not None and "prompt" not in columns and stand_in is not None:
+        found, columns = list(found), None
     if columns is not None and "prompt" not in columns:
         raise ValueError(
             f"{name} has no 'prompt' column, it has {sorted(columns)}. Rename the column that "
@@ -56,6 +61,8 @@ def rows_from(prompts: Any, name: str = "prompts") -> Sequence[Mapping[str, Any]
     if columns is None:
         each = found if hasattr(found, "__iter__") else (found[i] for i in range(len(found)))
         rows = [row if isinstance(row, Mapping) else {"prompt": row} for row in each]
+    if columns is None and stand_in is not None:
+        rows = [row if "prompt" in row else {"prompt": stand_in, **row} for row in rows]
     first = rows[0]
     for i, row in enumerate(rows):
         where = f"{name}[{i}]" if lines is None else f"{path}, line {lines[i]},"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ __all__ = [
     "beside",
     "counts",
     "enough_signal",
+    "joined",
     "one_width",
     "packed",
     "reward_range",
@@ -179,6 +180,22 @@ def stacked(groups: Sequence[RolloutGroup]) -> tuple[Tensor, Tensor, Tensor]:
     """
     ids, attention, mask = map(one_width, zip(*(group.tokens for group in groups), strict=True))
     return ids, attention, mask
+
+
+def joined(groups: Sequence[RolloutGroup]) -> RolloutGroup:
+    """Several groups of one prompt as one."""
+
+    def together(name: str) -> Tensor | None:
+        parts = [getattr(group, name) for group in groups]
+        if any(part is None for part in parts):
+            return None
+        return torch.cat(parts) if parts[0].ndim == 1 else one_width(parts)
+
+    told = [group.completions for group in groups]
+    completions = None if None in told else tuple(c for part in told for c in part or ())
+    names = [field.name for field in fields(RolloutGroup)]
+    parts: dict[str, Any] = {name: together(name) for name in names[1:] if name != "completions"}
+    return RolloutGroup(groups[0].row, **parts, completions=completions)
 
 
 def one_width(tensors: Sequence[Tensor]) -> Tensor:

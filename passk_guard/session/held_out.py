@@ -21,7 +21,13 @@ _DEAR = 4  # times the default number of rollouts: said
 
 
 def held_out_rows(
-    prompts: Any, config: PassKGuardConfig, *, instead: Any, training: Any, is_main: bool
+    prompts: Any,
+    config: PassKGuardConfig,
+    *,
+    instead: Any,
+    training: Any,
+    is_main: bool,
+    stand_in: Any = None,
 ) -> Rows:
     """The held-out rows.
 
@@ -31,6 +37,7 @@ def held_out_rows(
         instead: the trainer's eval dataset, taken where the user passed nothing.
         training: the training set.
         is_main: whether this process is the one that warns.
+        stand_in: the prompt of rows that have none; ``None`` where each needs one.
 
     Raises:
         ValueError: there are none, or they have no prompt or hold images.
@@ -41,13 +48,15 @@ def held_out_rows(
             "PassKGuardCallback(..., prompts=held_out)."
         )
     if prompts is None:
-        rows = rows_from(instead, "trainer.eval_dataset")
+        rows = rows_from(instead, "trainer.eval_dataset", stand_in)
     else:
-        rows = rows_from(prompts)
+        rows = rows_from(prompts, stand_in=stand_in)
     if {"image", "images"} & set(rows[0]):
         raise ValueError("prompts holds images, which passk-guard cannot score yet: text only.")
     if is_main:
-        _say_shared(rows, training, "training prompts")
+        if rows[0]["prompt"] is not stand_in:
+            _say_shared(rows, training, "training prompts")
+            _remark_on_duplicates(rows)
         _remark_on_pool(rows, config)
         _remark_on_cost(config)
     return rows
@@ -80,17 +89,20 @@ def _say_shared(rows: Rows, training: Any, what: str) -> None:
         )
 
 
+def _remark_on_duplicates(rows: Rows) -> None:
+    different = len(_counted(rows))
+    if different < 0.99 * min(len(rows), _MOST_COMPARED):
+        warn(
+            f"the pool has {len(rows)} prompts, but only {different} different rows: the same "
+            "prompt with the same answer counts as two, and intervals come out too narrow. Drop "
+            "the duplicates; use weight_by to give a row more weight."
+        )
+
+
 def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
-    different, wanted = len(_counted(rows)), 8 * config.prompts_per_probe
+    wanted = 8 * config.prompts_per_probe
     at_once = config.references * config.prompts_per_probe
     size = f"the pool has {len(rows)} prompts"
-    compared = min(len(rows), _MOST_COMPARED)
-    if different < 0.99 * compared:
-        warn(
-            f"{size}, but only {different} different rows: the same prompt with the same answer "
-            "counts as two, and intervals come out too narrow. Drop the duplicates; use "
-            "weight_by to give a row more weight."
-        )
     if config.prompts_per_probe > len(rows):
         warn(
             f"{size}, and prompts_per_probe={config.prompts_per_probe} takes all of them each "

@@ -109,6 +109,7 @@ class Session(Harmless):
     ``begin``             ``on_train_begin``    ``on_train_start``
     ``step_begins``       ``on_step_begin``     ``on_train_batch_start``
     ``remedy_at_work``    ``on_step_begin``     ``on_before_optimizer_step``
+    ``before_update``     (TRL's alone)
     ``step_ended``        ``on_step_end``       ``on_train_batch_end``
     ``state``             ``on_save``           ``state_dict``
     ``end``               ``on_train_end``      ``on_train_end``
@@ -134,6 +135,7 @@ class Session(Harmless):
         self._hook: ObjectiveHook | None = None
         self._sensor: TrainingSensor | None = None
         self._journal = Journal(None)
+        self._late = self._waiting = False  # for the first look
         self._seen = -1  # optimizer steps at the last look
         self._clock = self._remedy_seconds = 0.0
 
@@ -174,9 +176,14 @@ class Session(Harmless):
         anchors: AnchorTerm | None = None,
         hook: ObjectiveHook | None = None,
         sensor: TrainingSensor | None = None,
+        late: bool = False,
     ) -> None:
-        """Take the guard that the adapter has built, and what belongs to it."""
+        """Take the guard that the adapter has built, and what belongs to it.
+
+        ``late``: the first look is taken just before the first update, of the same policy.
+        """
         self._guard, self.anchors, self._hook, self._sensor = guard, anchors, hook, sensor
+        self._late = late
 
     def begin(
         self,
@@ -205,7 +212,9 @@ class Session(Harmless):
             begin_run(guard, self._journal, step, side.name)
         if self._hook is not None:
             self._hook.install()
-        self._look(step)
+        self._waiting = self._late
+        if not self._waiting:
+            self._look(step)
         self._seen, self._clock = step, time.perf_counter()
 
     @harmless
@@ -216,9 +225,23 @@ class Session(Harmless):
             step: optimizer steps done.
         """
         if self.guard.waiting:
-            began = time.perf_counter()
-            self._look(step)
-            self._clock += time.perf_counter() - began
+            self._late_look(step)
+
+    @harmless
+    def before_update(self, step: int) -> None:
+        """Take the first look now, if it has waited for training's first batch.
+
+        Args:
+            step: optimizer steps done.
+        """
+        if self._waiting:
+            self._waiting = False
+            self._late_look(step)
+
+    def _late_look(self, step: int) -> None:
+        began = time.perf_counter()
+        self._look(step)
+        self._clock += time.perf_counter() - began
 
     @harmless
     def step_ended(self, step: int) -> None:
