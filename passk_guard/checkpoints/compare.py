@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from passk_guard.checkpoints.arguments import check_run, check_sampled
-from passk_guard.checkpoints.common_verdict import with_common
 from passk_guard.checkpoints.comparison import Comparison, compare_counts
-from passk_guard.checkpoints.given_counts import given_counts
+from passk_guard.checkpoints.probe_policy import PolicyProbe
 from passk_guard.checkpoints.sampled_counts import LazyPolicy, Sampler, is_policy
-from passk_guard.counts import Counts, PromptCount, gather
+from passk_guard.checkpoints.verdict import decision_code, in_points
+from passk_guard.counts import Counts, PromptCount, gather, read_counts
+from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.progress_bar import shown
 from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.common_rollouts import CommonRollouts
@@ -126,7 +130,7 @@ def compare(
     if not log_prompts:
         before, after = replace(before, texts={}), replace(after, texts={})
     found = compare_counts(before, after, **choices)
-    return found if common is None else with_common(found, common)
+    return found if common is None else _with_common(found, common)
 
 
 def _sides(a: Any, b: Any, sampler: Sampler) -> tuple[Counts, Counts, CommonRollouts | None]:
@@ -136,7 +140,96 @@ def _sides(a: Any, b: Any, sampler: Sampler) -> tuple[Counts, Counts, CommonRoll
         second, common = sampler.sample_beside(b, first)
         return first.counts, second.counts, common
     before, after = (
-        sampler.sample(side).counts if is_policy(side) else given_counts(side, name)
+        sampler.sample(side).counts if is_policy(side) else _given_counts(side, name)
         for side, name in ((a, "a"), (b, "b"))
     )
     return before, after, None
+
+
+_SAMPLING = ("temperature", "max_completion_length", "success_threshold")
+
+
+def _given_counts(side: Any, name: str) -> Counts:
+    """Counts of one side of a comparison, unless it is a policy.
+
+    Args:
+        side: see :func:`passk_guard.compare`.
+        name: of the argument.
+
+    Raises:
+        ValueError: it is nothing of the kind.
+    """
+    if isinstance(side, Counts):
+        return side
+    if isinstance(side, (str, Path)):
+        return read_counts(side)
+    if isinstance(side, PolicyProbe):
+        return _of_probe(side)
+    if isinstance(side, Mapping):
+        return gather(name, (PromptCount(str(id), *_pair(id, at)) for id, at in side.items()))
+    if isinstance(side, tuple) and len(side) == 2:
+        correct, n = np.broadcast_arrays(*(np.asarray(part) for part in side))
+        each = enumerate(zip(correct.ravel().tolist(), n.ravel().tolist(), strict=True))
+        return gather(name, (PromptCount(str(i), *_pair(i, at)) for i, at in each))
+    raise ValueError(
+        f"{name} must be a path, Counts, a PolicyProbe, a mapping of (correct, n), a pair of "
+        f"arrays or a policy, got {type(side).__name__}."
+    )
+
+
+def _pair(id: Any, counts: Any) -> tuple[int, int]:
+    try:
+        c, n = counts
+        if int(c) == c and int(n) == n:
+            return int(c), int(n)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"prompt {id!r} has {counts!r}: give (correct, n), two whole numbers.")
+
+
+def _of_probe(probe: PolicyProbe) -> Counts:
+    found = probe.reading
+    rows = [probe.rows[i] for i in found.row_ids]
+    group_by = probe.settings.get("group_by")
+    return gather(
+        probe.name,
+        (
+            PromptCount(
+                id,
+                int(c),
+                int(n),
+                None if group_by is None else str(row[group_by]),
+                prompt_text(row),
+            )
+            for id, c, n, row in zip(probe.prompt_ids, found.correct, found.n, rows, strict=True)
+        ),
+        settings={key: probe.settings[key] for key in _SAMPLING if key in probe.settings},
+    )
+
+
+def _with_common(found: Comparison, common: CommonRollouts) -> Comparison:
+    """A comparison that rests on the first one's rollouts, scored under both, if that is allowed.
+
+    Its interval of the change of pass@1 is many times narrower than that of counts, so it decides.
+    Where it is not, or where the two are too far apart, the counts decide as they did.
+    """
+    counts = found.pass_at_1
+    if not common.allowed or common.high - common.low >= counts.high - counts.low:
+        why = common.why_not or "they give a wider interval than counts do"
+        said = f"On common rollouts nothing can be said: {why}. Counts decide."
+        return replace(found, common=common, remarks=(*found.remarks, said))
+    figures = (
+        f"a change of {100 * common.change:+.2f} points (95 %: {100 * common.low:+.2f} to "
+        f"{100 * common.high:+.2f}) on {common.prompts:,} prompts, from rollouts of {found.a} that "
+        f"both score (effective sample size {common.effective_sample_size:.0%})."
+    )
+    accepted = in_points(found.tolerance)
+    decision = decision_code(common.low, common.high, found.tolerance)
+    said = (
+        f"pass@1 did not fall by {accepted} or more",
+        f"pass@1 fell by more than {accepted}",
+        f"Not enough data to tell whether pass@1 fell by {accepted}",
+    )[decision]
+    return replace(
+        found, common=common, decision=decision, needed=None, sentence=f"{said}: {figures}"
+    )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-from collections.abc import Sequence
-from concurrent.futures import Executor
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -18,7 +22,6 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from passk_guard import __version__
-from passk_guard.cli.alone import alone
 from passk_guard.cli.tables import print_table, print_text
 from passk_guard.cli.tiny_trainers import STEPS
 from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
@@ -107,7 +110,7 @@ def packages() -> list[Package]:
 
 
 def _package(name: str, supported: SpecifierSet) -> Package:
-    text = ",".join(sorted(map(str, supported), reverse=True))  # lowest first
+    text = ",".join(sorted(set(map(str, supported)), reverse=True))  # lowest first
     try:
         installed = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -183,3 +186,43 @@ def _show_trainers(findings: Sequence[Finding]) -> None:
 def _say(*paragraphs: str) -> None:
     print()
     print_text(*paragraphs)
+
+
+# Set by launchers and clusters: one process is tried out here, whatever started it.
+_LAUNCHERS = (
+    *("ACCELERATE_", "FSDP_", "SLURM_", "OMPI_", "PMI_", "MPI_", "MV2_", "LSB_", "JSM_"),
+    "TORCHELASTIC_",
+)
+_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SETTINGS = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it would also leave a file in the home directory
+    "DO_NOT_TRACK": "true",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's matrix products are not repeatable
+}
+# Where packages would leave something behind as they are imported.
+_CACHES = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
+
+
+@contextmanager
+def alone() -> Iterator[Executor]:
+    """One fresh process: silent, offline, outside any launcher, with repeatable kernels."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, get_context("spawn"), _settle, (folder,)) as process,
+    ):
+        yield process
+
+
+def _settle(folder: str) -> None:
+    for name in list(os.environ):
+        if name in _RANKS or name.startswith(_LAUNCHERS):
+            del os.environ[name]
+    os.environ.update(_SETTINGS | dict.fromkeys(_CACHES, folder))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)

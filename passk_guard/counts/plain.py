@@ -1,8 +1,9 @@
-"""Counts as JSONL or CSV: ``prompt_id``, ``correct``, ``n``. What anything can be turned into."""
+"""Counts as JSONL or CSV: ``prompt_id``, ``correct``, ``n``; so is a probe's journal."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,13 +14,11 @@ from passk_guard.counts.formats import Choices, Format
 from passk_guard.counts.lines import at, read_lines, short
 from passk_guard.counts.source import Source
 
-__all__ = ["PLAIN", "prompt_counts"]
-
 _MANY = 2**53  # no file has as many rollouts
 _LINE = 'such as {"prompt_id": "a", "correct": 3, "n": 8}'
 
 
-def prompt_counts(
+def _prompt_counts(
     lines: Iterable[tuple[int, Mapping[str, Any]]], path: Path
 ) -> Iterator[PromptCount]:
     """Count by line; a line without ``n`` is one rollout, right or wrong, or ``null``.
@@ -115,7 +114,7 @@ def _read(source: Source, choices: Choices) -> Counts:
         lines = _csv_lines(source.path)
     else:
         lines = read_lines(source.path, remarks)
-    found = prompt_counts(lines, source.path)
+    found = _prompt_counts(lines, source.path)
     return gather(source.name, found, remarks=remarks)
 
 
@@ -124,3 +123,67 @@ PLAIN = Format(
     recognises=_recognises,
     read=_read,
 )
+
+
+# The others say which probe it is, and are to differ: weights, seed and the like.
+_SAMPLING = ("temperature", "max_completion_length", "success_threshold")
+
+
+def _is_probe(source: Source) -> bool:
+    return source.first.get("passk_guard") == "probe"
+
+
+def _read_probe(source: Source, choices: Choices) -> Counts:
+    if not _is_probe(source):
+        raise ValueError(
+            f"{source.path} is no journal of `passk-guard probe`: that begins with a line "
+            '{"passk_guard": "probe", ...}.'
+        )
+    remarks: list[str] = []
+    given = source.first.get("settings")
+    settings: dict[str, Any] = given if isinstance(given, dict) else {}
+
+    def prompts() -> Iterator[PromptCount]:
+        lines = read_lines(source.path, remarks)
+        yield from _prompt_counts(
+            ((number, line) for number, line in lines if line.get("look") == "prompt"), source.path
+        )
+
+    verifier = settings.get("verifier")
+    return gather(
+        source.name,
+        prompts(),
+        verifier=None if verifier is None else str(verifier),
+        settings={key: settings[key] for key in _SAMPLING if key in settings},
+        remarks=remarks,
+    )
+
+
+PROBE = Format(what="the journal of `passk-guard probe`", recognises=_is_probe, read=_read_probe)
+
+
+def write_counts(counts: Counts, path: str | Path) -> None:
+    """Write counts as JSONL: ``prompt_id``, ``correct``, ``n``, and ``group``, ``prompt`` if known.
+
+    :func:`passk_guard.counts.read_counts` gives the same prompts and counts back. What the lines
+    have no room for is lost: verifier, settings and remarks.
+
+    Args:
+        counts: to write.
+        path: of the file; one that is there is replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with Path(path).open("w", encoding="utf-8") as file:
+        for i, id in enumerate(counts.ids):
+            line: dict[str, Any] = {
+                "prompt_id": id,
+                "correct": int(counts.correct[i]),
+                "n": int(counts.n[i]),
+            }
+            if counts.groups is not None and counts.groups[i]:
+                line["group"] = counts.groups[i]
+            if id in counts.texts:
+                line["prompt"] = counts.texts[id]
+            file.write(json.dumps(line) + "\n")

@@ -12,8 +12,7 @@ from passk_guard.counts.inspect_ai import INSPECT_AI
 from passk_guard.counts.lighteval import LIGHTEVAL
 from passk_guard.counts.lines import listed, short
 from passk_guard.counts.lm_eval import LM_EVAL
-from passk_guard.counts.plain import PLAIN
-from passk_guard.counts.probe_journal import PROBE
+from passk_guard.counts.plain import PLAIN, PROBE
 from passk_guard.counts.source import Source
 from passk_guard.counts.verl import VERL
 

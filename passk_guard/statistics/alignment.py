@@ -53,7 +53,7 @@ class Alignment:
         passk_norm2: ``‖∇J‖²`` of the weighted objective, unbiased, may be negative.
         agreement: ``(m,)``, each prompt's ``a(x) = ⟨g(x), ∇J_1⟩``; its mean is ``pass1_norm2``.
         covariance: ``Cov(w, a)``, so that ``inner ≈ E[w] · pass1_norm2 + covariance``.
-        jackknife_se: conservative standard error of ``inner``; scales the alarm.
+        jackknife_se: conservative standard error of ``inner``.
         jackknife_cov: ``(3, 3)`` jackknife covariance of (inner, pass1_norm2, passk_norm2).
     """
 

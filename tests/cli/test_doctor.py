@@ -12,8 +12,7 @@ import torch
 from places import ROOT
 
 from passk_guard.cli import doctor, trainers
-from passk_guard.cli.alone import alone
-from passk_guard.cli.doctor import Package, packages
+from passk_guard.cli.doctor import Package, alone, packages
 from passk_guard.cli.main import main
 from passk_guard.cli.trainers import HOSTS, Finding
 

@@ -18,6 +18,7 @@ import gsm8k
 import models
 import passk_loss
 import pytest
+import simko
 import tasks
 import torch
 from tiny import random_groups
@@ -35,6 +36,7 @@ TINY = {  # settings without a model's name, and the steps in the table
     "hf_trainer": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "lightning_module": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "plain_loop": (["--steps", 10, "--warm-up", 50], [0, 10]),
+    "simko": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "trl_gsm8k": (["--steps", 2], [0]),
     "trl_reasoning_gym": (["--steps", 5, "--warm-up", 100], [0, 5]),
 }
@@ -146,7 +148,12 @@ def test_an_example_takes_a_real_model_by_its_name(name, folder, tmp_path, monke
     run(name, ["--model", folder, "--steps", 2], tmp_path, monkeypatch)
     assert set(steps_in_table("".join(capsys.readouterr()))) == {0}
     assert len(loaded) == 1
-    if name in ("hf_trainer", "lightning_module", "plain_loop"):  # some of 256 rollouts are right
+    if name in (
+        "hf_trainer",
+        "lightning_module",
+        "plain_loop",
+        "simko",
+    ):  # some of 256 rollouts are right
         before = load(folder, dtype=torch.float32).state_dict()
         assert any(not torch.equal(before[k], v) for k, v in loaded[0].state_dict().items())
 
@@ -204,3 +211,27 @@ def test_prompts_of_unlike_length_are_stacked_with_padding_on_the_right():
     assert torch.equal(mask[3:], long.completion_mask)
     assert attention[:3, 4:].sum() == 0
     assert attention[3:].sum() == long.attention_mask.sum()
+
+
+def test_the_gradient_of_simko_is_that_of_its_formula():
+    """On-policy: A (e_token - π), with a share of it spread over the top candidates at forks."""
+    rng = torch.Generator().manual_seed(0)
+    logits, advantages = torch.randn(4, 6, 8, generator=rng), torch.tensor([1.0, -1.0, 0.5, -0.5])
+    tokens, mask = torch.randint(8, (4, 6), generator=rng), torch.ones(4, 6)
+    tokens[:, ::2], mask[0, 4:] = logits[:, ::2].argmax(-1), 0
+    new = logits.clone().requires_grad_()
+    simko.simko(new, logits, tokens, mask, advantages).sum().backward()
+    for i, a in enumerate(advantages):
+        steps = int(mask[i].sum())
+        pi = logits[i].softmax(-1)
+        entropy = -(pi * pi.log()).sum(-1)[:steps]
+        for t in range(steps):
+            weight, want = a, -pi[t].clone()
+            fork = entropy[t] > entropy.quantile(simko.FORKING)
+            want[tokens[i, t]] += 1 - simko.SMOOTHING * (fork and a > 0)
+            if fork and a > 0:
+                want[pi[t].topk(simko.TOP_K).indices] += simko.SMOOTHING / simko.TOP_K
+            elif fork and tokens[i, t] == pi[t].argmax():
+                weight = a * simko.PENALTY
+            torch.testing.assert_close(new.grad[i, t], weight * want, atol=1e-5, rtol=1e-4)
+        assert not new.grad[i, steps:].any()

@@ -424,8 +424,7 @@ def test_constants_of_the_inference_mismatch():
 
 
 def test_constants_of_the_controller():
-    from passk_guard.remedies.guarded_floor import _AIM, _TRIED
-    from passk_guard.remedies.mpc_controller import _RELEASE
+    from passk_guard.remedies.mpc_controller import _AIM, _RELEASE, _TRIED
 
     assert f"stand at {_AIM} `pass1_tolerance` below its floor" in CONTROL
     assert f"falls by at most {_RELEASE} per ten steps" in CONTROL
