@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.integrations._lightning_loggers import LightningLoggers
 from passk_guard.reporting.report import Report
 from passk_guard.runtime.processes import world
@@ -95,7 +95,7 @@ class LightningSide:
 
 
 def _not_saved(error: Exception) -> None:
-    warn(f"the checkpoint that was asked for was not saved: {error}")
+    warn(f"the checkpoint that was asked for was not saved: {reason_of(error)}")
 
 
 def _batch(trainer: Any) -> int | None:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
-from passk_guard.errors import PassKGuardWarning
+from passk_guard.errors import PassKGuardWarning, reason_of
 
 __all__ = ["BAD_INPUT", "INTERRUPTED", "Parser", "as_far_as_read", "complain", "told"]
 
@@ -61,10 +61,10 @@ def told(name: str, work: Callable[[], int]) -> int:
         )
     except Exception as error:
         if notes := getattr(error, "__notes__", []):  # it is the verifier's: say where
-            said = f"passk-guard {name}: {type(error).__name__}: {error}\n{' '.join(notes)}\n"
+            said = f"passk-guard {name}: {reason_of(error)}\n{' '.join(notes)}\n"
             complain(said + "".join(traceback.format_tb(error.__traceback__, _FRAMES)).rstrip())
         elif isinstance(error, _SAID_IN_A_SENTENCE):
-            complain(f"passk-guard {name}: {error}")
+            complain(f"passk-guard {name}: {str(error).strip() or reason_of(error)}")
         else:
             complain(traceback.format_exc().rstrip())
     finally:
