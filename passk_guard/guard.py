@@ -224,7 +224,8 @@ class PassKGuard:
             self.history.append(probe)
             seen = probe.no_signal, probe.pass_at_k, probe.diagnostics, probe.verifier
             for state in self._states.update(*seen):
-                self._tell(StateBegan(state, probe, self._states.gap_at_start))
+                states = self._states
+                self._tell(StateBegan(state, probe, states.gap_at_start, states.gap))
             self._outlook.looked(probe)
             self._conclude(probe)
         return probe

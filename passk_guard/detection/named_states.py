@@ -40,12 +40,16 @@ class StateWatch:
     :func:`~passk_guard.detection.verifier_drift.verifier_drift`. *Inference mismatch*: the engine
     that samples is surely another distribution than the model, see
     :mod:`passk_guard.statistics.inference_mismatch`.
+
+    Attributes:
+        active: states that hold.
+        gap: pass@k less pass@1 over the last probes.
     """
 
     def __init__(self) -> None:
         self.active: set[NamedState] = set()
         self._start: dict[str, float] | None = None
-        self._gap = self._variance = 0.0
+        self.gap = self._variance = 0.0
 
     def update(
         self,
@@ -76,18 +80,18 @@ class StateWatch:
             )
         if self._start is None:
             self._start = {"gap": gap, "variance": gap_se**2, "top": top_log_prob}
-            self._gap, self._variance = gap, gap_se**2
+            self.gap, self._variance = gap, gap_se**2
         else:
-            self._gap += _DECAY * (gap - self._gap)
+            self.gap += _DECAY * (gap - self.gap)
             self._variance = (1 - _DECAY) ** 2 * self._variance + _DECAY**2 * gap_se**2
             start, spread = self._start["gap"], self._start["variance"]
-            less = self._gap - _COLLAPSED * start
+            less = self.gap - _COLLAPSED * start
             sure = less + _SURE * (self._variance + _COLLAPSED**2 * spread) ** 0.5 < 0
             concentrated = top_log_prob > self._start["top"]
             self._set(
                 NamedState.EXPLORATION_COLLAPSE,
                 on=sure and concentrated and pass_at_k < _NOTHING_LEFT,
-                off=self._gap > _RECOVERED * start or pass_at_k >= _NOTHING_LEFT,
+                off=self.gap > _RECOVERED * start or pass_at_k >= _NOTHING_LEFT,
             )
         return tuple(sorted(self.active - before))
 
@@ -107,7 +111,7 @@ class StateWatch:
         return {
             "active": sorted(str(state) for state in self.active),
             "start": self._start,
-            "gap": self._gap,
+            "gap": self.gap,
             "variance": self._variance,
         }
 
@@ -126,4 +130,4 @@ class StateWatch:
                 "top": number(start, "top"),
             }
         gap, variance = number(state, "gap"), number(state, "variance", 0)
-        self.active, self._start, self._gap, self._variance = active, start, gap, variance
+        self.active, self._start, self.gap, self._variance = active, start, gap, variance
