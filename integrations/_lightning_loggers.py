@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.integrations._mlflow import mlflow_keys
 from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert
@@ -50,5 +50,5 @@ class LightningLoggers:
             self._complained = True
             warn(
                 "a logger failed (this warning is shown once). Training goes on. "
-                f"{what}: {type(error).__name__}: {error}"
+                f"{what}: {reason_of(error)}"
             )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.integrations._lightning_loggers import LightningLoggers
 from passk_guard.reporting.report import Report
 from passk_guard.runtime.processes import world
@@ -105,7 +105,7 @@ class LightningSide:
 
 
 def _not_saved(error: Exception) -> None:
-    warn(f"the checkpoint that was asked for was not saved: {error}")
+    warn(f"the checkpoint that was asked for was not saved: {reason_of(error)}")
 
 
 def _batch(trainer: Any) -> int | None:

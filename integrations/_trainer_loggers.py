@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.integrations._mlflow import mlflow_keys
 from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert, wandb_images
@@ -76,7 +76,7 @@ class TrainerLoggers:
                 self._complained = True
                 warn(
                     "a reporter failed (this warning is shown once). Training goes on. "
-                    f"{name}: {type(error).__name__}: {error}"
+                    f"{name}: {reason_of(error)}"
                 )
 
         with survived(self._strict, complain):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from passk_guard.errors import ProbeError
+from passk_guard.errors import ProbeError, reason_of
 
 # TRL's own stand-in for the prompt of a row that leaves it to the environment.
 NO_PROMPT = [{"role": "user", "content": ""}]
@@ -54,10 +54,9 @@ class ProbeEnvironments:
                 try:
                     made.append(self._trainer.environment_factories[name].factory())
                 except Exception as error:
-                    text = f": {error}" if str(error) else ""
                     raise ProbeError(
                         f"environment_factory made {len(made)} of the {count} environments that a "
-                        f"probe needs beside training's own ({type(error).__name__}{text}). Let it "
+                        f"probe needs beside training's own ({reason_of(error)}). Let it "
                         "make twice as many as training needs."
                     ) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.integrations._trl_policy import probing, restore_method, tapped_rewards
 from passk_guard.objectives.advantages import leave_one_out_advantages
 from passk_guard.objectives.mixes import TrainerMix
@@ -168,7 +168,7 @@ class TRLObjective:
             return
         warn(
             "the guard's objective failed, so the run goes on with the trainer's own advantages, "
-            f"and the guard only watches. Reason: {type(error).__name__}: {error}"
+            f"and the guard only watches. Reason: {reason_of(error)}"
         )
 
     def _parts(self, tapped: list[Tensor], own: Tensor) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from passk_guard.errors import ProbeError
+from passk_guard.errors import ProbeError, reason_of
 from passk_guard.integrations._trl_beneath import (
     beneath,
     fault,
@@ -207,7 +207,7 @@ class TRLPolicy:
         except Exception as error:
             if self._beneath or not raised_by_subclass(trainer, error):
                 raise
-            why = f"fails where a probe samples ({type(error).__name__}: {error})"
+            why = f"fails where a probe samples ({reason_of(error)})"
         name = type(trainer).__name__
         if self._beneath or is_stock(type(trainer)):
             raise ProbeError(f"{name} {why}")

@@ -64,6 +64,8 @@ _RANGES = {
     "verifier_timeout": (0.0, 4e6),  # what a timer takes on every system
 }
 _OPTIONAL = ("max_overhead", "report_temperature")
+LEAST_PROMPTS = 4
+"""In a probe: the variance of a U-statistic needs as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,10 @@ class PassKGuardConfig:
             with suppress(ValueError):
                 self._set("floor", float(self.floor))
         self._set("k", check_whole("k", self.k, 1))
-        self._set("prompts_per_probe", check_whole("prompts_per_probe", self.prompts_per_probe, 4))
+        self._set(
+            "prompts_per_probe",
+            check_whole("prompts_per_probe", self.prompts_per_probe, LEAST_PROMPTS),
+        )
         self._set("seed", check_whole("seed", self.seed, 0))
         for name in ("reference_batches", "every", "num_generations"):
             if getattr(self, name) is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["HalfDone", "PassKGuardWarning", "ProbeError", "survived", "warn"]
+__all__ = ["HalfDone", "PassKGuardWarning", "ProbeError", "reason_of", "survived", "warn"]
 
 
 class PassKGuardWarning(UserWarning):
@@ -22,6 +24,18 @@ class HalfDone(BaseException):
 
     No fault can be survived there, so this is no :class:`Exception`: it ends the run.
     """
+
+
+def reason_of(error: BaseException) -> str:
+    """Type and text of an error; of one without text the place where it was raised.
+
+    >>> reason_of(ValueError("it failed"))
+    'ValueError: it failed'
+    """
+    name, text = type(error).__name__, str(error).strip()
+    if not text and (frames := traceback.extract_tb(error.__traceback__)):
+        return f"{name} at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    return f"{name}: {text}" if text else name
 
 
 @contextmanager

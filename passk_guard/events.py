@@ -53,11 +53,12 @@ class Lost:
 
 @dataclass(frozen=True)
 class StateBegan:
-    """A named state begins with this probe."""
+    """A named state begins with this probe; pass@k less pass@1 was and is what is said."""
 
     state: NamedState
     probe: Probe
     gap_at_start: float
+    gap: float
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.named_states import NamedState, StateWatch
-from passk_guard.errors import survived
+from passk_guard.errors import reason_of, survived
 from passk_guard.events import (
     Cleared,
     Lost,
@@ -235,7 +235,8 @@ class PassKGuard:
             self.history.append(probe)
             seen = probe.no_signal, probe.pass_at_k, probe.diagnostics, probe.verifier
             for state in self._states.update(*seen):
-                self._tell(StateBegan(state, probe, self._states.gap_at_start))
+                states = self._states
+                self._tell(StateBegan(state, probe, states.gap_at_start, states.gap))
             self._outlook.looked(probe)
             self._conclude(probe)
         return probe
@@ -279,7 +280,7 @@ class PassKGuard:
         self._outlook.end(self.history)
 
     def _lost(self, step: int, error: Exception) -> None:
-        self.failures.append(Failure(step, f"{type(error).__name__}: {error}"))
+        self.failures.append(Failure(step, reason_of(error)))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._tell(Lost(self.failures[-1], len(self.failures)))

@@ -232,6 +232,7 @@ class Prober:
             drift=reading.drift,
             steps=reading.steps,
             first=first,
+            pace=reading.pace,
         )
         return self.detector.update(evidence, self._cosine)
 

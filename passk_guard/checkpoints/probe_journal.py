@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from passk_guard.errors import ProbeError
+from passk_guard.errors import ProbeError, reason_of
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.group_state import group_state
 from passk_guard.version import __version__
@@ -140,7 +140,7 @@ class ProbeJournal:
                     continue
             except Exception as error:  # whatever zlib and torch find
                 raise ValueError(
-                    f"{path}, line {number}: {type(error).__name__}: {error}. What stands before "
+                    f"{path}, line {number}: {reason_of(error)}. What stands before "
                     "it is whole: remove the rest of the file, and the probe goes on from there."
                 ) from None
             if record.get("look") == "reading":

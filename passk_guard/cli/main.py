@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from passk_guard import __version__
 from passk_guard.cli import compare, doctor, probe, report
-from passk_guard.errors import PassKGuardWarning
+from passk_guard.errors import PassKGuardWarning, reason_of
 
 # Bad input or usage, and Ctrl-C. 0, 1 and 2 are answers of ``passk-guard compare``.
 BAD_INPUT, INTERRUPTED = 3, 130
@@ -72,10 +72,10 @@ def exit_status(name: str, work: Callable[[], int]) -> int:
         )
     except Exception as error:
         if notes := getattr(error, "__notes__", []):  # it is the verifier's: say where
-            said = f"{name}: {type(error).__name__}: {error}\n{' '.join(notes)}\n"
+            said = f"{name}: {reason_of(error)}\n{' '.join(notes)}\n"
             _complain(said + "".join(traceback.format_tb(error.__traceback__, _FRAMES)).rstrip())
         elif isinstance(error, _SAID_IN_A_SENTENCE):
-            _complain(f"{name}: {error}")
+            _complain(f"{name}: {str(error).strip() or reason_of(error)}")
         else:
             _complain(traceback.format_exc().rstrip())
     try:

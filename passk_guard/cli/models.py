@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from passk_guard.errors import reason_of
 from passk_guard.prompts.rows import check_texts, read_lines, rows_from
 from passk_guard.rollouts.hf_policy import HFPolicy
 
@@ -201,5 +202,5 @@ def _moved(model: Any, device: str) -> Any:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
+    text = (str(error).strip() or reason_of(error)).split("\n")[0]
     return text if text.endswith(".") else f"{text}."

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from passk_guard.cli.tiny_trainers import make_lightning, make_transformers, make_trl
+from passk_guard.errors import reason_of
 from passk_guard.identity import NotIdenticalError, NotRepeatableError, assert_bit_identical
 
 __all__ = ["HOSTS", "Finding", "Host", "examine", "missing"]
@@ -73,7 +74,7 @@ def examine(trainer: str, identity: bool) -> Finding:
     except NotRepeatableError as error:
         return Finding(trainer, "cannot tell", str(error))
     except (Exception, SystemExit) as error:
-        return Finding(trainer, "failed", f"{type(error).__name__}: {error}")
+        return Finding(trainer, "failed", reason_of(error))
     return Finding(trainer, "identical")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from passk_guard.errors import reason_of
+
 __all__ = ["named_verifier"]
 
 Verifier = Callable[..., Any]
@@ -61,7 +63,7 @@ def _module(source: str, name: str) -> Any:
         raise
     except Exception as error:
         raise ValueError(
-            f"--verifier {name}: {source} cannot be imported: {type(error).__name__}: {error}."
+            f"--verifier {name}: {source} cannot be imported: {reason_of(error)}."
         ) from error
 
 

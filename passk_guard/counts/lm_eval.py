@@ -139,6 +139,11 @@ _SHAPE: dict[str, type | tuple[type, ...]] = {
 
 
 def _check(line: dict[str, Any], where: str) -> None:
+    if "metrics" not in line and "filter" not in line and "doc_hash" in line:
+        raise ValueError(
+            f"{where} is of lm-evaluation-harness before 0.4.7, which did not write which filter "
+            "and which metrics a sample is of. Evaluate again with 0.4.7 or later."
+        )
     if missing := [key for key in _SHAPE if key not in line]:
         raise ValueError(
             f"{where} is no sample of lm-evaluation-harness: {', '.join(missing)} missing among "

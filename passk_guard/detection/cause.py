@@ -37,4 +37,6 @@ def find_cause(opposed_z: float | None, cosine: Cosine | None) -> Cause:
         return Cause.OPPOSED if cosine.z < 0 else Cause.FALLING
     if opposed_z is None or abs(opposed_z) < _ONE_SIDED:
         return Cause.UNKNOWN
+    if cosine is not None and cosine.z * opposed_z < 0:  # nor does it ever contradict what is shown
+        return Cause.UNKNOWN
     return Cause.OPPOSED if opposed_z < 0 else Cause.FALLING

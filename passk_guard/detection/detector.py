@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from passk_guard.runtime.registry import Registry
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.first_test import FirstTest
+from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
@@ -50,6 +51,7 @@ class LookEvidence:
         drift: paired change of pass@1 since the last look; ``None`` at the first.
         steps: optimizer steps since the last look.
         first: the test of the reference batches' gradients, on the look that took them.
+        pace: change of pass@1 per ten steps at present, where it is known.
     """
 
     update: Alignment | None
@@ -59,6 +61,7 @@ class LookEvidence:
     drift: Drift | None = None
     steps: int = 0
     first: FirstTest | None = None
+    pace: Pace | None = None
 
 
 class Detector(Protocol):

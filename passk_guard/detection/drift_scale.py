@@ -43,8 +43,10 @@ class DriftScale(Stored):
         tens = steps / 10
         spread = min(tens, _BACK)
         wander = max(_WANDER, self._wander / self._looks)
-        d = drift.change / math.sqrt(drift.added_variance + wander * spread)
-        now = [drift.change / tens, drift.added_variance / tens**2, spread / tens**2]
+        # A step back takes variance from the sum of all increments; it is no surer for that.
+        error = max(drift.se**2, drift.added_variance)
+        d = drift.change / math.sqrt(error + wander * spread)
+        now = [drift.change / tens, error / tens**2, spread / tens**2]
         if self._before is not None:
             change, variance, earlier = self._before
             excess = (now[0] - change) ** 2 - now[1] - variance

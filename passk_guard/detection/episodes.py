@@ -18,7 +18,9 @@ DEFAULT_DETECTORS = ("alignment", "level")
 class ConflictDetector:
     """All detectors, and the episodes: each kind of alarm is raised once, then it is quiet until
     the whole conflict has cleared. A level alarm after a leading one is news: the loss is real. A
-    leading one after the level's is none.
+    leading one after the level's is none, and none opens where pass@1 surely rises at present, or
+    where neither its pace nor the update's inner product is below 0: at large learning rates pass@1
+    swings by more than either knows, and such an alarm would be contradicted by its own figures.
 
     Args:
         false_alarms: chance per look, all alarms together; detectors get equal shares.
@@ -67,11 +69,13 @@ class ConflictDetector:
             whether it ended the episode.
         """
         before = bool(self.active)
+        held_back = _contradicted(evidence, cosine)
         for name, detector in self.detectors.items():
             for group, opened in detector.update(evidence).items():
                 kind = AlarmKind(name, group, leading=detector.leading)
                 if opened:
-                    self.active.add(kind)
+                    if not (kind.leading and held_back):
+                        self.active.add(kind)
                 elif opened is False:
                     self.active.discard(kind)
         lost = any(not kind.leading and kind.group is None for kind in self._raised)
@@ -116,3 +120,15 @@ class ConflictDetector:
         self.active = {kind for kind in self.active if not which(kind)}
         self._raised = {kind for kind in self._raised if not which(kind)} if self.active else set()
         self.cause = self.cause if self.active else None
+
+
+def _contradicted(evidence: LookEvidence, cosine: Cosine | None) -> bool:
+    """Whether the figures shown beside a leading alarm speak against it."""
+    pace, first = evidence.pace, evidence.first
+    if first is not None and first.opposed:
+        return False
+    if pace is not None and pace.low > 0:
+        return True
+    known = [pace.change] if pace is not None else []
+    known += [cosine.z] if cosine is not None else []
+    return bool(known) and min(known) >= 0

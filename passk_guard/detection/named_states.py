@@ -40,14 +40,18 @@ class StateWatch(Stored):
     :func:`~passk_guard.detection.verifier_drift.verifier_drift`. *Inference mismatch*: the engine
     that samples is surely another distribution than the model, see
     :mod:`passk_guard.statistics.inference_mismatch`.
+
+    Attributes:
+        active: states that hold.
+        gap: pass@k less pass@1 over the last probes.
     """
 
-    _stored = ("_start", "_gap", "_variance")
+    _stored = ("_start", "gap", "_variance")
 
     def __init__(self) -> None:
         self.active: set[NamedState] = set()
         self._start: dict[str, float] | None = None
-        self._gap = self._variance = 0.0
+        self.gap = self._variance = 0.0
 
     def update(
         self,
@@ -78,18 +82,18 @@ class StateWatch(Stored):
             )
         if self._start is None:
             self._start = {"gap": gap, "variance": gap_se**2, "top": top_log_prob}
-            self._gap, self._variance = gap, gap_se**2
+            self.gap, self._variance = gap, gap_se**2
         else:
-            self._gap += _DECAY * (gap - self._gap)
+            self.gap += _DECAY * (gap - self.gap)
             self._variance = (1 - _DECAY) ** 2 * self._variance + _DECAY**2 * gap_se**2
             start, spread = self._start["gap"], self._start["variance"]
-            less = self._gap - _COLLAPSED * start
+            less = self.gap - _COLLAPSED * start
             sure = less + _SURE * (self._variance + _COLLAPSED**2 * spread) ** 0.5 < 0
             concentrated = top_log_prob > self._start["top"]
             self._set(
                 NamedState.EXPLORATION_COLLAPSE,
                 on=sure and concentrated and pass_at_k < _NOTHING_LEFT,
-                off=self._gap > _RECOVERED * start or pass_at_k >= _NOTHING_LEFT,
+                off=self.gap > _RECOVERED * start or pass_at_k >= _NOTHING_LEFT,
             )
         return tuple(sorted(self.active - before))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from passk_guard.detection.verifier_drift import Recheck, VerifierDrift, verifier_drift
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.verified_again import FixedRollout, fixed_rollouts
@@ -84,7 +84,7 @@ class VerifierCheck:
     def _failed(self, error: Exception) -> None:
         if not self._told and world()[0] == 0:
             warn(
-                f"the verifier could not be checked ({type(error).__name__}: {error}): verifying "
+                f"the verifier could not be checked ({reason_of(error)}): verifying "
                 f"{len(self._rollouts)} fixed rollouts again failed. The probe holds all the same."
             )
         self._told = True

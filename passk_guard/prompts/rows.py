@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from passk_guard.errors import reason_of
+
 __all__ = ["check_texts", "read_lines", "rows_from"]
 
 _MOST_TRIED = 2000  # chats that go through the template before training
@@ -271,7 +273,8 @@ def _try_template(
             )
         except Exception as error:
             raise ValueError(
-                f"the tokenizer's chat template refuses {name}[{i}]: {error}. Fix or drop that row."
+                f"the tokenizer's chat template refuses {name}[{i}]: {reason_of(error)}. Fix or "
+                "drop that row."
             ) from error
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.look import Look
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.remedies.remedy import REMEDIES
@@ -89,7 +89,7 @@ def _agree(guard: ActingGuard) -> None:
 
 
 def _action_failed(action: str | Action, error: Exception) -> None:
-    warn(f"the action {action!r} raised {type(error).__name__}: {error}")
+    warn(f"the action {action!r} raised {reason_of(error)}")
 
 
 def _warn(look: Look, guard: ActingGuard) -> None:

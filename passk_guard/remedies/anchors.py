@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Parameter
 
-from passk_guard.errors import ProbeError, survived, warn
+from passk_guard.errors import ProbeError, reason_of, survived, warn
 from passk_guard.gradients.backward import add_gradient
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.objectives.mixes import AnchorMix
@@ -143,7 +143,7 @@ class AnchorTerm:
             warn(
                 f"step {step}: the pass@1 term is left out, because it failed; training goes on, "
                 "and this is said once. pass@1 is not protected meanwhile: mend what failed. "
-                f"Reason: {type(error).__name__}: {error}"
+                f"Reason: {reason_of(error)}"
             )
         self._complained = True
 

@@ -12,7 +12,7 @@ from passk_guard.look import Probe
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
-__all__ = ["CAUSES", "alarm_message", "foreseen_message"]
+__all__ = ["alarm_message", "cause_in_words", "foreseen_message"]
 
 
 def alarm_message(
@@ -26,7 +26,7 @@ def alarm_message(
         rows: the pool; prompts are quoted with ``log_prompts=True`` only, else named by row id.
     """
     lines = [
-        f"step {alarm.step}: {CAUSES[alarm.cause]} ({' and '.join(alarm.fired)} alarm).",
+        f"step {alarm.step}: {_headline(alarm)} ({' and '.join(alarm.fired)} alarm).",
         _levels("pass@1", alarm.track),
         *(_levels(f"pass@1 of {label!r}", track) for label, track in alarm.groups.items()),
     ]
@@ -34,7 +34,9 @@ def alarm_message(
         change, low, high = (100 * value for value in (pace.change, pace.low, pace.high))
         lines.append(f"At present {change:+z.2f} points per 10 steps [{low:+z.2f}, {high:+z.2f}].")
     if (cosine := alarm.cosine) is not None:
-        lines.append(f"Cosine of the update with the pass@1 gradient {cosine} (z {cosine.z:+.1f}).")
+        lines.append(
+            f"Cosine of the update with the pass@1 gradient {cosine} (z {cosine.z:+z.1f})."
+        )
     if alarm.prompts and alarm.cause is not Cause.FALLING:
         shown = [str(i) for i in alarm.prompts[:5]]
         if config.log_prompts:
@@ -43,11 +45,43 @@ def alarm_message(
     return " ".join([*lines, _advice(alarm.cause, config)])
 
 
-CAUSES = {
-    Cause.OPPOSED: "training works against pass@1",
-    Cause.FALLING: "pass@1 falls although the update does not oppose it",
-    Cause.UNKNOWN: "pass@1 is at risk, and whether the update opposes it is not known yet",
-}
+def cause_in_words(
+    cause: Cause, z: float | None, pace: float | None, change: float, whose: str = ""
+) -> str:
+    """What is happening, no surer than the figures that are told beside it.
+
+    Args:
+        cause: of the conflict, which stays ``opposed`` while a remedy turns the update.
+        z: of the update's inner product, where known.
+        pace: of pass@1 at present, where known.
+        change: of pass@1 since its reference.
+        whose: pass@1, where it is that of groups of prompts alone.
+    """
+    if cause is Cause.OPPOSED:
+        if z is not None and z >= 0:
+            return "training worked against pass@1 when this conflict began"
+        seems = z is not None and z >= -Z95
+        return f"training {'seems to work' if seems else 'works'} against pass@1"
+    if cause is Cause.FALLING and min(change, pace or 0.0) < 0:
+        falls = "falls" if pace is not None and pace < 0 else "has fallen"
+        return f"pass@1 {falls} although the update does not oppose it"
+    told = [change, *(figure for figure in (z, pace) if figure is not None)]
+    if not whose and len(told) == 3 and min(told) >= 0:  # the alarm is older
+        return "pass@1 was at risk when the alarm came, and no figure says so now"
+    known = z is not None and abs(z) > Z95  # and said beside it
+    return f"pass@1{whose} is at risk" + (
+        "" if known else ", and whether the update opposes it is not known yet"
+    )
+
+
+def _headline(alarm: Alarm) -> str:
+    z = None if alarm.cosine is None else alarm.cosine.z
+    pace = None if alarm.pace is None else alarm.pace.change
+    alone = alarm.groups and all(kind.group is not None for kind in alarm.fired)
+    whose = f" of {', '.join(map(repr, alarm.groups))}" if alone else ""
+    return cause_in_words(alarm.cause, z, pace, alarm.track.change, whose)
+
+
 _STEADIER = (
     "a lower learning rate, larger batches, and a look at what the verifier rewards that is not "
     "right"
@@ -71,7 +105,7 @@ def _advice(cause: Cause, config: PassKGuardConfig) -> str:
 
 def _levels(name: str, track: Track) -> str:
     return (
-        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+.3f} "
+        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+z.3f} "
         f"± {Z95 * track.change_se:.3f} (95 %)."
     )
 

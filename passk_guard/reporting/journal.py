@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from passk_guard.errors import warn
+from passk_guard.errors import reason_of, warn
 
 __all__ = ["FILE_NAME", "Journal"]
 
@@ -139,7 +139,7 @@ class Journal:
             self._complained = True
             warn(
                 f"{self.path} could not be written (this warning is shown once). Training goes "
-                f"on. {type(error).__name__}: {error}"
+                f"on. {reason_of(error)}"
             )
 
 

@@ -47,8 +47,8 @@ class Narrator:
                     self._say(f"passk-guard: {look.alarm.message}")
             case events.Cleared(step):
                 self._say(sentences.cleared_message(step))
-            case events.StateBegan(state, probe, gap_at_start):
-                self._say(sentences.state_message(state, probe, gap_at_start))
+            case events.StateBegan(state, probe, start, gap):
+                self._say(sentences.state_message(state, probe, start, gap))
             case events.RemedyChanged(step, change):
                 self._say(sentences.remedy_message(step, change))
             case events.Foreseen(probe):

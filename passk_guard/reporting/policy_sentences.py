@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from passk_guard.reporting.digits import apart
 from passk_guard.statistics.policy_reading import LEAST_SIGNAL, PolicyReading, Verdict
 
 __all__ = ["policy_sentence"]
@@ -22,7 +23,9 @@ def policy_sentence(found: PolicyReading) -> str:
     if found.verdict is Verdict.NO_SIGNAL:
         return _no_signal(found)
     assert found.test is not None, "only without signal is there no test"
-    z = f"z {found.test.z:+.1f} {on}"
+    size, sure_from = apart(abs(found.test.z), found.test.threshold)
+    sign = "" if float(size.replace(",", "")) == 0 else "-" if found.test.z < 0 else "+"
+    z = f"z {sign}{size} {on}"
     if found.verdict is Verdict.NIL:
         top = found.pass_at[found.k - 1]
         return (
@@ -44,11 +47,12 @@ def policy_sentence(found: PolicyReading) -> str:
             f"{unsure}: its gradient rests on {found.weighted} of {found.prompts} prompts, too few "
             f"to tell the sign. {_settle(found)}"
         )
-    sure = f"sure from {found.test.threshold:.1f} on"
+    sure = f"sure from {sure_from} on"
     if not math.isfinite(found.test.threshold):
         sure = "fewer than 32 prompts are never sure"
-    leaning = "lower" if found.test.inner < 0 else "raise"
-    return f"{unsure}: if anything it would {leaning} it ({z}; {sure}). {_settle(found)}"
+    lean = {"": "it could do either", "-": "if anything it would lower it"}
+    leaning = lean.get(sign, "if anything it would raise it")
+    return f"{unsure}: {leaning} ({z}; {sure}). {_settle(found)}"
 
 
 def _settle(found: PolicyReading) -> str:

@@ -75,4 +75,4 @@ def _spelt(value: Any) -> Any:
 def _number(value: Any, digits: int = 3, sign: str = "") -> str:
     if value is None:
         return "–"
-    return format(value, f"{sign}.{digits}f").replace("-", "−")
+    return format(value, f"{sign}z.{digits}f").replace("-", "−")

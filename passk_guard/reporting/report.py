@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.look import Look, Probe
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.journal import Journal
@@ -95,7 +95,7 @@ def _write(journal: Journal, guard: Watched, step: int, make: Callable[[], dict[
 
 
 def _not_reported(step: int, error: Exception) -> None:
-    warn(f"step {step} could not be reported: {type(error).__name__}: {error}")
+    warn(f"step {step} could not be reported: {reason_of(error)}")
 
 
 def all_scalars(found: Look, guard: Watched) -> dict[str, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from passk_guard.config import PassKGuardConfig
+from passk_guard.config import LEAST_PROMPTS, PassKGuardConfig
 from passk_guard.detection.named_states import NamedState
 from passk_guard.look import Failure, Probe
 from passk_guard.remedies.remedy import RemedyChange
+from passk_guard.reporting.digits import apart
 from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
 from passk_guard.statistics.inference_mismatch import InferenceMismatch
@@ -61,13 +62,13 @@ def remedy_message(step: int, change: RemedyChange) -> str:
             "go until the next conflict. What may help: a lower learning rate, or action='stop'"
         )
     elif change.on and change.how == "mix":
-        what = f"mixing pass@1 back in, λ = {change.pass1_weight:.2f}"
+        what = f"mixing pass@1 back in, λ = {apart(change.pass1_weight, 0, digits=2)[0]}"
     elif change.on:
         what = f"lowering k to {change.k:.2f}"
     return f"passk-guard: step {step}: {what}."
 
 
-def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
+def state_message(state: NamedState, probe: Probe, gap_at_start: float, gap: float) -> str:
     """What a named state means; none is a conflict."""
     head = f"passk-guard: step {probe.step}: "
     signal = round(probe.prompts * (1 - probe.no_signal))
@@ -85,7 +86,7 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
             f"{head}the verifier has changed. Of {drift.rollouts} rollouts of the first look that "
             f"are verified again at each probe, {drift.disagreement:.1%} have got another verdict "
             f"since step {drift.since} or so, {drift.baseline:.1%} before. By itself that moves "
-            f"pass@1 by {100 * drift.points:+.1f} points, whatever the policy does. This is no "
+            f"pass@1 by {100 * drift.points:+z.1f} points, whatever the policy does. This is no "
             "conflict, but pass@1 from before and after cannot be compared. What helps: the "
             "verifier as it was (a judge's model, its prompt, a service's version), or a new run."
         )
@@ -94,7 +95,7 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
     found = probe.diagnostics
     return (
         f"{head}exploration is collapsing. pass@k - pass@1 was {gap_at_start:.3f} at the "
-        f"start and is {found.gap:.3f} now; a prompt's likeliest answer has probability "
+        f"start and is {gap:.3f} over the last looks; a prompt's likeliest answer has probability "
         f"{found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not fall. What helps "
         "if pass@k matters: a higher temperature, an entropy bonus, or a pass@k objective."
     )
@@ -103,7 +104,8 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float) -> str:
 def _mismatch(found: InferenceMismatch) -> str:
     filters = ""
     if found.left_out > 0:
-        filters = f" It never gives {1 - found.ratio:.1%} of the model's probability: a filter."
+        never = apart(100 * (1 - found.ratio), 0)[0]
+        filters = f" It never gives {never}% of the model's probability: a filter."
     return (
         "the engine samples from another distribution than the model that is trained. On "
         f"{found.tokens} tokens just sampled they differ by {found.kl:.3g} nats per token, where "
@@ -174,6 +176,8 @@ def plan_message(
         said += f" Gradients: {gradients}."
     if visible is None:  # nothing tests the level
         return said
+    if visible >= 1:
+        return f"{said} It can be sure of no loss of pass@1: too few prompts, or too few probes."
     points = f"about {100 * visible:.1f} points"
     return f"{said} The smallest loss of pass@1 that it can be sure of: {points}."
 
@@ -190,41 +194,48 @@ def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:
     if probe.rewards is None or threshold is None:
         return f"{head} Right: {probe.pass_at_1:.1%} of all. What helps: {easier}."
     low, high = probe.rewards
-    seen = f"Rewards from {low:g} to {high:g}, right from success_threshold={threshold:g} on"
+    least, most, bound = apart(low, high, threshold, digits=6, kind="g")
+    seen = f"Rewards from {least} to {most}, right from success_threshold={bound} on"
     if high < threshold:
-        lower = f"If {high:g} should count as right, set success_threshold={high:g}; else what"
+        lower = f"If {most} should count as right, set success_threshold={most}; else what"
         return (
             f"{head} {seen}: nothing was right. {lower if high > low else 'What'} helps: {easier}."
         )
     if low >= threshold:
-        higher = f"If {low:g} should not count as right, raise success_threshold; else what"
+        higher = f"If {least} should not count as right, raise success_threshold; else what"
         return (
             f"{head} {seen}: everything was right. {higher if high > low else 'What'} helps: "
             "harder prompts."
         )
-    return f"{head} {seen}: each prompt was solved always or never. What helps: {easier}."
+    some = sum(0 < c < n for c, n in zip(probe.correct, probe.scored, strict=True))
+    but = " but one" if some else ""
+    return f"{head} {seen}: each prompt{but} was solved always or never. What helps: {easier}."
 
 
 def short_run_message(look: FirstLook, total_steps: int, config: PassKGuardConfig) -> str:
     """The first look alone costs more than the budget of the whole run."""
-    share = 100 * (config.max_overhead or 0.02)
+    share, every = 100 * (config.max_overhead or 0.02), max(total_steps // 10, 1)
     taken = f"from {look.batches} reference batch{'es' * (look.batches > 1)}"
     if look.batches < config.references:
         taken += f" instead of {config.references}"
+    budget, seconds = (
+        f"{took:.2g}" if took < 99 else f"{took:,.0f}" for took in (look.budget, look.seconds)
+    )
     over = "more than three times that" if look.over else "more than that"
     return (
         f"this run is short for its budget: {share:g} % of {total_steps} steps is about "
-        f"{look.budget:.2g} s, and the first look takes about {look.seconds:.2g} s, {over}, {taken}"
-        f". It will see few looks, or one. Give every={max(total_steps // 10, 1)} for ten looks, "
-        f"whatever they cost, or lower prompts_per_probe={config.prompts_per_probe}."
+        f"{budget} s, and the first look takes about {seconds} s, {over}, {taken}"
+        f". It will see few looks, or one. Give every={every} for "
+        f"{total_steps // every + 1}, whatever they cost{_fewer_prompts(config)}."
     )
 
 
 def sketch_message(needed: int, limit: float) -> str:
     """The gradients of a probe do not fit: what is done instead."""
+    size, most = apart(needed / 2**30, limit / 2**30)
     return (
-        f"passk-guard: the gradients of a probe would take {needed / 2**30:,.1f} GiB, over "
-        f"memory_limit={limit / 2**30:,.1f} GiB. They are compared by sketches (standard error of "
+        f"passk-guard: the gradients of a probe would take {size} GiB, over "
+        f"memory_limit={most} GiB. They are compared by sketches (standard error of "
         "a cosine about 0.01)."
     )
 
@@ -237,12 +248,14 @@ def few_probes_message(probes: int, config: PassKGuardConfig, times: float | Non
         config: settings.
         times: the whole run's budget that is spent already; ``None`` where there is no budget.
     """
-    if config.every is not None and config.max_overhead is None:
+    if config.every == 1 and config.max_overhead is None:
+        mend = "It looks at every step already: only more steps would help"
+    elif config.every is not None and config.max_overhead is None:
         mend = f"Lower every={config.every}"
     else:
         mend = (
-            f"Raise max_overhead={config.max_overhead or 0.02:g}, lower prompts_per_probe="
-            f"{config.prompts_per_probe}, or give every= to fix the interval whatever it costs"
+            f"Raise max_overhead={config.max_overhead or 0.02:g}{_fewer_prompts(config)}, or give "
+            "every= alone to fix the interval whatever it costs"
         )
     spent = ""
     if times is not None and times > 1:
@@ -253,10 +266,15 @@ def few_probes_message(probes: int, config: PassKGuardConfig, times: float | Non
     )
 
 
+def _fewer_prompts(config: PassKGuardConfig) -> str:
+    size = config.prompts_per_probe
+    return f", or lower prompts_per_probe={size}" if size > LEAST_PROMPTS else ""
+
+
 def _in_all(probes: int, looks: int, config: PassKGuardConfig) -> str:
     chance = 1 - (1 - config.false_alarms) ** looks
     more = f" and {looks - probes} looks at stored rollouts" if looks > probes else ""
-    return f"{_counted(probes)}{more} in all, false-alarm chance {100 * chance:.1f} % per run"
+    return f"{_counted(probes)}{more} in all, false-alarm chance {100 * chance:.3g} % per run"
 
 
 def _counted(probes: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from passk_guard.detection import AlarmKind, Cause
 from passk_guard.detection.episodes import DEFAULT_DETECTORS
 from passk_guard.detection.named_states import NamedState
-from passk_guard.reporting.alarm_sentences import CAUSES
+from passk_guard.reporting.alarm_sentences import cause_in_words
+from passk_guard.reporting.digits import apart
 from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import Record
 
@@ -92,7 +92,7 @@ def _verdict(run: Run) -> tuple[str, str]:
     last, alarms = run.looks[-1], run.alarms
     states = run.probes[-1]["states"] if run.probes else []
     if last["open"]:
-        what = _what(_kinds(last), last.get("cause"))
+        what = _what(last, run.probes[-1].get("z") if run.probes else None)
         said = f"{what}, since step {_since(run)}. {_change(last)}{_remedy(run)}"
         return "conflict", said
     if alarms:
@@ -124,7 +124,7 @@ def _drifted(run: Run) -> str:
         f" But the verifier has changed, at step {found['since']} or so: "
         f"{found['disagreement']:.1%} of its verdicts on the same rollouts are other ones "
         f"({found['baseline']:.1%} before), which by itself moves pass@1 by "
-        f"{100 * found['points']:+.1f} points."
+        f"{100 * found['points']:+z.1f} points."
     )
 
 
@@ -148,12 +148,11 @@ def _kinds(look: Record) -> list[AlarmKind]:
     return sorted(kinds, key=lambda kind: (not kind.leading, kind.group is not None))
 
 
-def _what(kinds: Sequence[AlarmKind], cause: str | None) -> str:
+def _what(last: Record, z: float | None) -> str:
+    kinds, cause = _kinds(last), Cause(last.get("cause") or Cause.OPPOSED)  # older ones name none
     first = kinds[0]
-    if cause == Cause.FALLING and first.group is None:
-        return CAUSES[Cause.FALLING].capitalize()
-    if first.leading:
-        return CAUSES[Cause(cause or Cause.OPPOSED)].capitalize()
+    if first.leading or (cause is Cause.FALLING and first.group is None):
+        return cause_in_words(cause, z, last.get("pace"), last["change"]).capitalize()
     if first.detector not in DEFAULT_DETECTORS:
         return f"The alarm {first!r} is open"
     if first.group is None:  # the update may have turned already
@@ -165,8 +164,8 @@ def _what(kinds: Sequence[AlarmKind], cause: str | None) -> str:
 def _change(last: Record) -> str:
     low, change, high = (100 * last[name] for name in ("change_low", "change", "change_high"))
     return (
-        f"Pass@1 has changed by {change:+.1f} points since the start "
-        f"(95 %: {low:+.1f} to {high:+.1f})."
+        f"Pass@1 has changed by {change:+z.1f} points since the start "
+        f"(95 %: {low:+z.1f} to {high:+z.1f})."
     )
 
 
@@ -177,9 +176,10 @@ def _remedy(run: Run) -> str:
     k, weight = run.probes[-1]["k"], run.probes[-1]["pass1_weight"]
     target = run.start.get("config", {}).get("k", k)
     if weight:
-        return f" The guard acts: λ, the share of pass@1 in the objective, is {weight:.2f}."
+        shown = apart(weight, 0, digits=2)[0]
+        return f" The guard acts: λ, the share of pass@1 in the objective, is {shown}."
     if k < target:
-        return f" The guard acts: the objective's k is {k:.1f} instead of {target}."
+        return f" The guard acts: the objective's k is {apart(k, target)[0]} instead of {target}."
     return ""
 
 

@@ -79,7 +79,7 @@ def _row(look: Look, *, acted: bool) -> list[str]:
         change,
         pace,
         "no signal" if look.update_alignment is None else str(cosine),
-        "" if cosine is None else f"{cosine.z:+.1f}",
+        "" if cosine is None else f"{cosine.z:+z.1f}",
         *([f"{look.pass1_weight:.2f}", f"{look.k:.1f}"] if acted else []),
         alarm,
     ]

@@ -74,10 +74,13 @@ def choose_verifier(
         return funcs[names.index(success)]
     if len(funcs) > 1:
         likely = [name for name in names if not _ABOUT_FORM.search(name)] or names
+        which = [f"success={name!r}" for name in dict.fromkeys(likely) if names.count(name) == 1]
+        if len(which) < len(likely):  # a name of several says nothing
+            which.append("the function itself as success=")
         raise ValueError(
             f"There are {len(funcs)} reward functions ({', '.join(names)}), and a format reward "
             "must not count as solving. Say which decides that an answer is right: "
-            f"{' or '.join(f'success={name!r}' for name in likely)}."
+            f"{' or '.join(which)}."
         )
     return funcs[0]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from torch import distributed
 
-from passk_guard.errors import HalfDone
+from passk_guard.errors import HalfDone, reason_of
 
 __all__ = ["all_or_none"]
 
@@ -37,7 +37,7 @@ def all_or_none(together: bool = True) -> Iterator[None]:
         if not together or not _are_many():
             raise
         _failed += 1
-        reason = _given_up(f"process {distributed.get_rank()}: {type(error).__name__}: {error}")
+        reason = _given_up(f"process {distributed.get_rank()}: {reason_of(error)}")
         if reason is None:
             raise
         raise HalfDone(

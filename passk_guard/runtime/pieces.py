@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from passk_guard.errors import reason_of
 from passk_guard.runtime.stored import Unfit, check_finite
 
 __all__ = ["Piece", "State", "TakenUp", "nothing_taken_up", "save_pieces", "take_up_pieces"]
@@ -156,7 +157,7 @@ def _loaded(piece: Piece, saved: Any) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, Unfit) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, Unfit) else reason_of(error)
     if isinstance(error, KeyError):
         text = f"{error.args[0]} is missing"
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."

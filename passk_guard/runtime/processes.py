@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, distributed
 
-from passk_guard.errors import ProbeError
+from passk_guard.errors import ProbeError, reason_of
 from passk_guard.runtime.lockstep import all_or_none
 
 __all__ = ["add_up", "decided_by_first", "everywhere", "shared", "world"]
@@ -47,7 +47,7 @@ def everywhere(work: Callable[[], T], *, together: bool = False) -> list[T]:
             result = work()
     except Exception as mine:
         error = mine
-    said = None if error is None else f"{type(error).__name__}: {error}"
+    said = None if error is None else reason_of(error)
     found: list[Any] = [None] * size
     distributed.all_gather_object(found, (result, said))
     if error is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from passk_guard.errors import survived
+from passk_guard.errors import reason_of, survived
 
 __all__ = ["Progress", "harmless", "silent"]
 
@@ -40,6 +40,6 @@ def harmless(progress: Progress, strict: bool = False) -> Progress:
     def end(error: Exception) -> None:
         nonlocal failed
         failed = True
-        logger.info("progress is no longer shown: %s: %s", type(error).__name__, error)
+        logger.info("progress is no longer shown: %s", reason_of(error))
 
     return tell

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 
 __all__ = ["Harmless", "harmless"]
 
@@ -23,7 +23,7 @@ class Harmless:
             self._complained = True
             warn(
                 "the guard failed (this warning is shown once). Training goes on, possibly "
-                f"unguarded: please report it. {type(error).__name__}: {error}"
+                f"unguarded: please report it. {reason_of(error)}"
             )
 
 

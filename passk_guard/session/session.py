@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from passk_guard.config import PassKGuardConfig
-from passk_guard.errors import survived
+from passk_guard.errors import reason_of, survived
 from passk_guard.gradients.adam_metric import check_adam
 from passk_guard.guard import PassKGuard
 from passk_guard.remedies.actions import Request
@@ -322,7 +322,7 @@ class Session(Harmless):
         self._sensor = None
         self.say(
             "passk-guard: pass@1 on the training batches can no longer be read "
-            f"({type(error).__name__}: {error}). No alarm rests on it."
+            f"({reason_of(error)}). No alarm rests on it."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from passk_guard.errors import survived, warn
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.guard import PassKGuard
 from passk_guard.remedies.anchors import AnchorTerm
 from passk_guard.reporting.journal import Journal
@@ -51,7 +51,7 @@ def write_state(path: Path, state: Callable[[], Mapping[str, Any]], strict: bool
 
 def _not_saved(error: Exception) -> None:
     warn(
-        f"the guard's state was not saved ({type(error).__name__}: {error}). Training goes on; a "
+        f"the guard's state was not saved ({reason_of(error)}). Training goes on; a "
         "run resumed from this checkpoint starts its guard afresh."
     )
 
@@ -81,7 +81,7 @@ def take_up(
         if guard.is_main:
             warn(
                 "the guard state in this checkpoint cannot be taken up "
-                f"({type(error).__name__}: {error}). {afresh}"
+                f"({reason_of(error)}). {afresh}"
             )
 
     with survived(guard.config.strict, unreadable):

@@ -61,7 +61,7 @@ class Cosine:
         'below -0.34'
         """
         if self.sized:
-            return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+            return f"{self.value:+z.2f} [{self.low:+z.2f}, {self.high:+z.2f}]"
         if self.z < -Z95:
             return f"below {_bound(self.high)}"
         return f"above {_bound(self.low)}" if self.z > Z95 else "not known"

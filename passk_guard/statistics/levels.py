@@ -155,7 +155,7 @@ class Levels(Stored):
             drift=drift,
             drift_at_k=drifts.get(PASS_AT_K),
             group_drifts=own_drifts,
-            pace=self._pace.update(drift, steps),
+            pace=self._pace.update(drift, steps, track.pass_at_1),
             steps=steps,
         )
 

@@ -16,7 +16,10 @@ _DECAY = 0.5
 
 @dataclass(frozen=True)
 class Pace:
-    """Change of pass@1 per ten optimizer steps, with its 95 % interval."""
+    """Change of pass@1 per ten optimizer steps, with its 95 % interval.
+
+    None of them beyond what is left of pass@1, upwards or down.
+    """
 
     change: float
     low: float
@@ -31,12 +34,13 @@ class PaceKeeper(Stored):
     def __init__(self) -> None:
         self._change = self._variance = self._steps = 0.0
 
-    def update(self, drift: Drift | None, steps: int) -> Pace | None:
+    def update(self, drift: Drift | None, steps: int, level: float | None = None) -> Pace | None:
         """Take in a look; ``None`` while no increment could be used.
 
         Args:
             drift: paired change since the last look.
             steps: optimizer steps that it took.
+            level: pass@1 now, if known.
         """
         if drift is not None and drift.usable and steps > 0:
             self._change = _DECAY * self._change + drift.change
@@ -47,4 +51,5 @@ class PaceKeeper(Stored):
             return None
         tens = self._steps / 10
         change, half = self._change / tens, Z95 * math.sqrt(self._variance) / tens
-        return Pace(change, change - half, change + half)
+        least, most = (-1.0, 1.0) if level is None else (-level, 1 - level)
+        return Pace(*(min(max(v, least), most) for v in (change, change - half, change + half)))

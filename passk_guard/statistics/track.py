@@ -150,7 +150,8 @@ class Pass1Track(Stored):
         """The present estimate; ``None`` before the first level."""
         if self._mean is None:
             return None
-        reference, present = (float(v) for v in self._mean)
+        # Increments are no probabilities: their sum may pass what pass@1 can be.
+        reference, present = (min(max(float(v), 0.0), 1.0) for v in self._mean)
         se = math.sqrt(max(float(self._cov[1, 1]), 0.0))
         half = Z95 * se
         change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]

@@ -32,6 +32,8 @@ def noted(error):
     ("error", "status", "said"),
     [
         (ValueError("k is 3"), BAD_INPUT, "passk-guard compare: k is 3\n"),
+        (RuntimeError(), BAD_INPUT, "compare: RuntimeError at test_exit_statuses.py:"),
+        (noted(StopIteration()), BAD_INPUT, "StopIteration at test_exit_statuses.py:"),
         (OSError("disk full"), BAD_INPUT, "passk-guard compare: disk full\n"),
         (KeyError("ours"), BAD_INPUT, "KeyError: 'ours'"),
         (MemoryError("too much"), BAD_INPUT, "MemoryError: too much"),

@@ -180,6 +180,16 @@ def test_questions_pair_by_content(tmp_path):
     assert "questions that are the same as another: 1;" in counts.remarks[0]
 
 
+def test_samples_of_before_0_4_7_are_too_old_and_said_to_be(tmp_path):
+    """0.4.3 to 0.4.6 wrote the same but for these two keys: read in their sources."""
+    lines = [
+        {k: v for k, v in one.items() if k not in ("filter", "metrics")} for one in lines_of(LM_SUM)
+    ]
+    path = write_lines(tmp_path / LM_SUM.name, lines)
+    with pytest.raises(ValueError, match=r"line 1, is of lm-evaluation-harness before 0\.4\.7"):
+        read_counts(path)
+
+
 def test_a_run_that_only_predicts(tmp_path):
     lines = [line | {"metrics": ["bypass"], "bypass": 999} for line in lines_of(LM_SUM)]
     with pytest.raises(ValueError, match="bypass is of a run that only predicts"):

@@ -135,6 +135,11 @@ def test_the_drift_is_scaled_by_error_and_wander_of_the_past():
     assert half(drift(-0.01), 5) == pytest.approx(-0.01 / math.sqrt(0.004**2 + 0.002**2 / 2))
 
 
+def test_an_increment_that_goes_back_is_no_surer_than_its_own_error():
+    back = Drift(-0.052, 0.029, 0.0, 36, 0.0, usable=True)  # seen at a learning rate of .1
+    assert DriftScale()(back, 1) == pytest.approx(-0.052 / math.hypot(0.029, 0.002 / 10**0.5))
+
+
 def test_over_a_long_interval_a_healthy_run_does_not_wander_off():
     assert DriftScale()(drift(-0.02), 800) == pytest.approx(-0.02 / math.hypot(0.004, 0.004))
 

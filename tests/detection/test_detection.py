@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from passk_guard.detection.episodes import ConflictDetector
 from passk_guard.detection.level import level_threshold
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
+from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Level, Pass1Track, Track, sampled_level
 
@@ -174,6 +176,28 @@ def test_a_sure_loss_escalates_an_open_leading_alarm_once():
     assert other.update(level_only(quiet(-0.2))) == ((), False)
 
 
+@pytest.mark.parametrize(
+    ("pace", "z", "fires"),
+    [
+        ((0.42, 0.1, 0.7), -0.8, False),  # pass@1 surely rises
+        ((0.02, -0.1, 0.1), 0.8, False),  # nothing that is shown speaks for it
+        ((0.02, -0.1, 0.1), -0.8, True),
+        ((-0.02, -0.1, 0.1), 0.8, True),
+        (None, 0.8, False),
+        (None, None, True),
+    ],
+)
+def test_what_leads_waits_while_its_own_figures_contradict_it(pace, z, fires):
+    detector, shown = ConflictDetector(1e-3, 0.01), None if z is None else cosine(z)
+    for _ in range(3):
+        look = replace(opposing(quiet(0.1)), pace=None if pace is None else Pace(*pace))
+        fired = detector.update(look, shown)[0]
+    assert ("alignment" in detector.active) == fires
+    for _ in range(3):
+        fired += detector.update(opposing(quiet(0.1)))[0]
+    assert fired == (() if fires else ("alignment",))  # once nothing speaks against it
+
+
 def test_each_group_escalates_on_its_own():
     detector = ConflictDetector(1e-3, 0.01, groups=2)
     groups = {"a": quiet(-0.2), "b": quiet()}
@@ -202,6 +226,8 @@ def cosine(z):
         (-2.0, -3.0, Cause.OPPOSED),
         (None, 3.0, Cause.FALLING),
         (-2.0, 3.0, Cause.FALLING),  # text and figure never contradict each other
+        (-2.0, 0.5, Cause.UNKNOWN),
+        (2.0, -0.5, Cause.UNKNOWN),
         (-2.0, -0.5, Cause.OPPOSED),
         (2.0, 0.5, Cause.FALLING),
         (-0.5, 0.5, Cause.UNKNOWN),

@@ -1,6 +1,7 @@
 """A run read back from its JSONL: what it comes to, and the command that says so."""
 
 import json
+import re
 
 import pytest
 from guarded_bandit import CONTEXTS, ascend, make_guard
@@ -108,8 +109,10 @@ def test_no_signal(tmp_path):
 
 
 class Broken(BanditPolicy):
+    error: Exception = RuntimeError("the verifier fell over")
+
     def generate(self, rows, row_ids, n):
-        raise RuntimeError("the verifier fell over")
+        raise self.error
 
 
 @pytest.mark.usefixtures("faults")
@@ -121,6 +124,16 @@ def test_a_run_whose_probes_are_all_lost_says_why(tmp_path):
     reason = "RuntimeError: the verifier fell over"
     assert found["lost"] == [{"step": 0, "reason": reason}, {"step": 5, "reason": reason}]
     assert found["step"] == 10
+
+
+@pytest.mark.usefixtures("faults")
+@pytest.mark.filterwarnings("ignore:passk-guard. step .* this probe is lost")
+def test_an_error_without_text_says_where_it_was_raised(tmp_path):
+    policy = Broken(CONTEXTS, dim=3, seed=5)
+    policy.error = StopIteration()
+    run_bandit(tmp_path, policy=policy, probes=1)
+    [lost] = summary(read_run(tmp_path))["lost"]
+    assert re.fullmatch(r"StopIteration at test_read_run\.py:\d+", lost["reason"])
 
 
 def test_the_guard_that_acts_is_named(conflict, tmp_path):

@@ -212,6 +212,10 @@ def test_a_reward_for_the_form_is_never_proposed():
 def test_a_name_that_two_rewards_have_decides_nothing():
     with pytest.raises(ValueError, match="success='<lambda>' is the name of 2 reward functions"):
         choose_verifier([lambda **_: [], lambda **_: []], "<lambda>")
+    with pytest.raises(ValueError, match=r"right: the function itself as success=\.$"):
+        choose_verifier([lambda **_: [], lambda **_: []], None)
+    with pytest.raises(ValueError, match="right: success='solved' or the function itself as"):
+        choose_verifier([near_answer] * 3, None, ["solved", "coin", "coin"])
 
 
 def one_by_one(prompt, completion):
