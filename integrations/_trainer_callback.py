@@ -40,14 +40,26 @@ class GuardCallback(TrainerCallback, ABC):
 
     def __init__(self, config: PassKGuardConfig, trainer: Any) -> None:
         self.config = config
-        self._trainer: Any = None
-        self._side = TransformersSide(config.strict)
-        self._session = Session(config, self._side)
-        self._host_norm = HostNorm()
-        self._model: Any = None  # that the guard was built on
+        self._forget_run()
         if trainer is not None:
             self._meet(trainer)
             self._build_anew()
+
+    def _forget_run(self) -> None:
+        self._trainer: Any = None
+        self._model: Any = None  # that the guard was built on
+        self._side = TransformersSide(self.config.strict)
+        self._session = Session(self.config, self._side)
+        self._host_norm = HostNorm()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings: a copy meets a trainer of its own, and guards it from its start."""
+        run = ("_trainer", "_model", "_side", "_session", "_host_norm")
+        return {name: value for name, value in vars(self).items() if name not in run}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_run()
 
     @abstractmethod
     def _check(self, trainer: Any) -> None:
