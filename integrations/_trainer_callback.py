@@ -23,6 +23,7 @@ from passk_guard.session.state_file import FILE_NAME, read_state, write_state
 __all__ = ["GuardCallback"]
 
 NEEDS = (
+    Need("_get_output_dir", 1, "write beside the trainer's own checkpoints"),
     Need("callback_handler.callbacks", None, "find reporters and other guards"),
     Need("is_world_process_zero", 0, "warn and write on one process only"),
     Need("accelerator.autocast", 0, "compute in the run's precision"),
@@ -40,14 +41,26 @@ class GuardCallback(TrainerCallback, ABC):
 
     def __init__(self, config: PassKGuardConfig, trainer: Any) -> None:
         self.config = config
-        self._trainer: Any = None
-        self._side = TransformersSide(config.strict)
-        self._session = Session(config, self._side)
-        self._host_norm = HostNorm()
-        self._model: Any = None  # that the guard was built on
+        self._forget_run()
         if trainer is not None:
             self._meet(trainer)
             self._build_anew()
+
+    def _forget_run(self) -> None:
+        self._trainer: Any = None
+        self._model: Any = None  # that the guard was built on
+        self._side = TransformersSide(self.config.strict)
+        self._session = Session(self.config, self._side)
+        self._host_norm = HostNorm()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings: a copy meets a trainer of its own, and guards it from its start."""
+        run = ("_trainer", "_model", "_side", "_session", "_host_norm")
+        return {name: value for name, value in vars(self).items() if name not in run}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_run()
 
     @abstractmethod
     def _check(self, trainer: Any) -> None:
@@ -96,12 +109,15 @@ class GuardCallback(TrainerCallback, ABC):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check, install the objective, probe the untouched policy."""
         self._meet(running_trainer())
-        # model_init makes a model anew, and FSDP1 puts it into another one.
-        if not self._session.built or self._trainer.model is not self._model:
+        # model_init makes a model anew, and FSDP1 puts it into another one. What a guard has seen
+        # in this process is not what the checkpoint knows.
+        resumed = state.global_step > 0
+        if self._trainer.model is not self._model or (resumed and self.guard.history):
             self._build_anew()
+        self._host_norm.read()  # of a step that was cut short
         refuse_splits(self._trainer.model)
         total, load = state.max_steps if state.max_steps > 0 else None, None
-        if state.global_step > 0:
+        if resumed:
             folder = resumed_folder(self._trainer)
             load = lambda: None if folder is None else read_state(folder / FILE_NAME)  # noqa: E731
         self._session.begin(state.global_step, total, load)
@@ -137,8 +153,8 @@ class GuardCallback(TrainerCallback, ABC):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the guard's state into the checkpoint."""
-        if self._side.is_main:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if args.should_save:
+            folder = Path(self._side.folder) / f"checkpoint-{state.global_step}"
             write_state(folder / FILE_NAME, self._session.state, self.config.strict)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

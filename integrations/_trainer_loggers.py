@@ -27,7 +27,8 @@ class TrainerLoggers:
 
     def __init__(self, trainer: Any, strict: bool = False) -> None:
         self._trainer, self._strict = trainer, strict
-        self._complained = self._laid_out = False
+        self._complained = False
+        self._laid_out: Any = None  # the writer that has the layout: each run has its own
 
     def _callbacks(self) -> list[Any]:
         from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -64,8 +65,9 @@ class TrainerLoggers:
             writer = getattr(callback, "tb_writer", None)
             if writer is not None:
                 with self._safely("TensorBoard"):
-                    write_to_tensorboard(writer, report, None if self._laid_out else "train/")
-        self._laid_out = True
+                    laid_out = writer is self._laid_out
+                    write_to_tensorboard(writer, report, None if laid_out else "train/")
+                    self._laid_out = writer
 
     @contextmanager
     def _safely(self, name: str) -> Iterator[None]:

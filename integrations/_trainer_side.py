@@ -45,8 +45,9 @@ class TransformersSide:
 
     @property
     def folder(self) -> str:
-        """The trainer's ``output_dir``."""
-        return str(self._trainer.args.output_dir)
+        """Where the trainer puts its checkpoints: each trial of a search has its own."""
+        trial = getattr(self._trainer, "_trial", None)  # unknown to a training loop of one's own
+        return str(self._trainer._get_output_dir(trial))
 
     @property
     def hint(self) -> str:

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from passk_guard.errors import reason_of, survived, warn
-from passk_guard.integrations._trl_policy import probing, restore_method, tapped_rewards
+from passk_guard.integrations._trl_policy import (
+    override_method,
+    probing,
+    restore_method,
+    tapped_rewards,
+)
 from passk_guard.objectives.advantages import leave_one_out_advantages
 from passk_guard.objectives.mixes import TrainerMix
 from passk_guard.objectives.passk_objective import PassKObjective
@@ -84,8 +89,7 @@ class TRLObjective:
                 ("_generate_and_score_completions", self._generate),
                 ("_prepare_inputs", self._prepare),
             ):
-                self._originals[name] = getattr(self._trainer, name)
-                setattr(self._trainer, name, ours)
+                self._originals[name] = override_method(self._trainer, name, ours)
 
     def remove(self) -> None:
         """Give the trainer its own advantages back."""

@@ -47,7 +47,7 @@ from passk_guard.runtime.lockstep import all_or_none
 from passk_guard.runtime.processes import everywhere
 from passk_guard.runtime.sharding import named_parameters
 
-__all__ = ["TRLPolicy", "probing", "restore_method", "tapped_rewards"]
+__all__ = ["TRLPolicy", "override_method", "probing", "restore_method", "tapped_rewards"]
 
 _PROBING = "_passk_guard_probing"
 
@@ -313,6 +313,30 @@ def tapped_rewards(trainer: Any) -> Iterator[list[Tensor]]:
 
     with instead(trainer, "_calculate_rewards", calculate):
         yield seen
+
+
+class _Override:
+    """Stands in for a trainer's method; a copy of the trainer gets its own method back."""
+
+    def __init__(self, original: Any, ours: Callable[..., Any]) -> None:
+        self._original, self._ours = original, ours
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._ours(*args, **kwargs)
+
+    def __reduce__(self) -> Any:
+        return _itself, (self._original,)
+
+
+def _itself(method: Any) -> Any:
+    return method
+
+
+def override_method(trainer: Any, name: str, ours: Callable[..., Any]) -> Any:
+    """Put a function in the place of a method on one instance; gives what was there."""
+    original = getattr(trainer, name)
+    setattr(trainer, name, _Override(original, ours))
+    return original
 
 
 def restore_method(trainer: Any, name: str, original: Any) -> None:

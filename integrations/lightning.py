@@ -172,9 +172,21 @@ class PassKGuardCallback(Callback):
             seed=seed,
             # End of settings.
         )
+        self._restored: dict[str, Any] = {}
+        self._forget_run()
+
+    def _forget_run(self) -> None:
         self._side = LightningSide(self.config)
         self._session = Session(self.config, self._side)
-        self._restored: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy goes on from what a checkpoint would keep, once it has met its own trainer."""
+        kept = {k: v for k, v in vars(self).items() if k not in ("_side", "_session")}
+        return {**kept, "_restored": self._session.state() or self._restored}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_run()
 
     @property
     def guard(self) -> PassKGuard:

@@ -54,7 +54,7 @@ def rows_from(
     if columns is not None and "prompt" not in columns:
         raise ValueError(
             f"{name} has no 'prompt' column, it has {sorted(columns)}. Rename the column that "
-            f"holds the prompt{'' if name.isidentifier() else ', or pass prompts='}."
+            "holds the prompt."
         )
     if len(found) == 0:
         kind = "training" if name == "anchor_prompts" else "held-out"

@@ -125,9 +125,17 @@ def _figure(title: str, looks: Sequence[Look]) -> tuple[Figure, Axes]:
 
 
 def _points(looks: Sequence[Look], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the looks that have one."""
-    known = [(look["step"], look[key]) for look in looks if look.get(key) is not None]
-    return [step for step, _ in known], [value for _, value in known]
+    """Steps and values of the looks that have one; NaN, a gap, where a run started again."""
+    steps: list[int] = []
+    values: list[float] = []
+    for look in looks:
+        if look.get(key) is not None:
+            if steps and look["step"] < steps[-1]:
+                steps.append(look["step"])
+                values.append(np.nan)
+            steps.append(look["step"])
+            values.append(look[key])
+    return steps, values
 
 
 def _line(axes: Axes, looks: Sequence[Look], key: str, color: str, label: str = "") -> None:

@@ -18,10 +18,10 @@ FILE_NAME = "passk_guard.jsonl"
 class Journal:
     """One JSON object per line and look, in the order of the run.
 
-    A run that begins at step 0 keeps the file of an earlier run as ``passk_guard.jsonl.old``. One
-    that is resumed goes on in its file, less what it will do again, and less a line that was cut
-    off; where the file is another run's, that is kept as ``.old``, too. What goes wrong costs one
-    warning, and no training.
+    A run that begins keeps the file of another as ``passk_guard.jsonl.old``, ``.old2`` and so on.
+    One that is resumed goes on in its own file, less what it will do again, and less a line that
+    was cut off. One that starts again at step 0, as ``auto_find_batch_size`` lets it, goes on in
+    its own file, too, and keeps all of it. What goes wrong costs one warning, and no training.
 
     Two runs in one folder do not write into one file. Before each line the journal sees whether
     the file still ends with its own last one. If not, somebody else writes there, such as the
@@ -61,12 +61,12 @@ class Journal:
                 self._end = (0, b"")
                 return
             lines = path.read_bytes().splitlines(keepends=True)
-            other = _last_start(lines).get("run", run)
-            if step == 0 or other != run:
-                path.replace(_aside(path, None if step == 0 else other))
+            there = _last_start(lines).get("run")
+            if there != run if there else step == 0:
+                path.replace(_aside(path))
                 self._end = (0, b"")
                 return
-            kept = [line for line in lines if _step(line) <= step]
+            kept = [line for line in lines if step == 0 or _step(line) <= step]
             whole = path.with_suffix(".tmp")  # a run that is killed here loses nothing
             whole.write_bytes(b"".join(kept))
             whole.replace(path)
@@ -167,10 +167,10 @@ def _step(line: bytes) -> float:
         return math.inf
 
 
-def _aside(path: Path, run: Any) -> Path:
-    """Where an earlier file is kept; another run's takes no third one's place."""
-    kept = path.with_name(f"{FILE_NAME}.old")
-    return path.with_name(f"{FILE_NAME}.{run}.old") if run and kept.exists() else kept
+def _aside(path: Path) -> Path:
+    """Where an earlier file is kept: in no other one's place."""
+    names = (path.with_name(f"{FILE_NAME}.old{i}") for i in ("", *range(2, 10**6)))
+    return next(name for name in names if not name.exists())
 
 
 def _plain(value: Any) -> Any:

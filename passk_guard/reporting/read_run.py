@@ -21,8 +21,9 @@ class Run:
     Attributes:
         path: of the JSONL.
         start: settings, as of the last start or resume; empty where they were not written.
-        resumed: steps at which the run was resumed.
-        looks: probes and re-scorings, in order.
+        resumed: steps at which the run was resumed, or started again.
+        step: optimizer steps done, as of the last line; ``None`` where there is none.
+        looks: probes and re-scorings, in order; in a run that started again, steps go back.
         lost: probes that failed.
         end: of training; ``None`` while it goes on, and where it was killed.
         damaged: lines that are no record, such as one that was cut off.
@@ -32,6 +33,7 @@ class Run:
     path: Path
     start: Record
     resumed: tuple[int, ...]
+    step: int | None
     looks: tuple[Record, ...]
     lost: tuple[Record, ...]
     end: Record | None
@@ -102,6 +104,7 @@ def read_run(folder: str | Path) -> Run:
         path=path,
         start=starts[-1] if starts else {},
         resumed=tuple(record["step"] for record in starts[1:]),
+        step=records[-1]["step"] if records else None,
         looks=kind("probe", "rescore"),
         lost=kind("lost"),
         end=ends[-1] if ends and records[-1] is ends[-1] else None,

@@ -35,7 +35,7 @@ def summary(run: Run) -> dict[str, Any]:
         "verdict": verdict,
         "sentence": sentence,
         "state": "ended" if run.end else "running, or killed",
-        "step": max((r["step"] for r in (*looks, *run.lost, run.end) if r), default=None),
+        "step": run.step,
         "total_steps": run.start.get("total_steps"),
         "probes": len(probes),
         "rescores": len(looks) - len(probes),

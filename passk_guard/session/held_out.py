@@ -48,7 +48,13 @@ def held_out_rows(
             "PassKGuardCallback(..., prompts=held_out)."
         )
     if prompts is None:
-        rows = rows_from(instead, "trainer.eval_dataset", stand_in)
+        try:
+            rows = rows_from(instead, "trainer.eval_dataset", stand_in)
+        except ValueError as error:
+            raise ValueError(
+                "no prompts were passed, and the trainer's eval_dataset cannot stand in for them: "
+                f"{error} Or pass PassKGuardCallback(..., prompts=held_out)."
+            ) from None
     else:
         rows = rows_from(prompts, stand_in=stand_in)
     if {"image", "images"} & set(rows[0]):

@@ -15,6 +15,9 @@ def ranks(request, tmp_path_factory):
     """What each process saw, in one launch that goes through all cases."""
     out = tmp_path_factory.mktemp(request.param)
     together("hosted_ddp_worker.py", out, request.param)
+    if request.param == "transformers":
+        for rank in range(2):
+            assert (out / f"node{rank}" / "checkpoint-4" / "passk_guard.pt").exists()
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -4,8 +4,11 @@ from extras import needs
 
 needs("trl", "peft")
 
+from importlib.metadata import version
+
 import pytest
 import torch
+from packaging.version import Version
 from peft import PromptTuningConfig
 from trl_runs import (
     GUARD,
@@ -32,11 +35,21 @@ def probe_groups(trainer, **settings):
 
 
 VIRTUAL_TOKENS = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+RENAMED = pytest.mark.xfail(
+    Version(version("transformers")) >= Version("5.24"),
+    reason="PEFT 0.21.2 looks for past_key_values, which transformers 5.24 calls cache, so that it "
+    "puts the virtual tokens before every token that it generates",
+    strict=True,
+)
 
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"temperature": 0.7}, {"parts": {"peft_config": VIRTUAL_TOKENS}}],
+    [
+        {},
+        {"temperature": 0.7},
+        pytest.param({"parts": {"peft_config": VIRTUAL_TOKENS}}, marks=RENAMED),
+    ],
     ids=["plain", "temperature", "prompt tuning"],
 )
 def test_log_probs_are_those_of_the_trainer(tmp_path, config):

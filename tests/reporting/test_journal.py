@@ -30,6 +30,18 @@ def test_a_resumed_run_goes_on_and_a_new_one_keeps_the_old_file(tmp_path):
     assert len(written(tmp_path / "run" / "passk_guard.jsonl.old")) == 3
 
 
+def test_no_run_takes_the_place_of_another_and_one_that_starts_again_keeps_its_lines(tmp_path):
+    for run in "abc":
+        for _ in range(2):
+            journal = Journal(tmp_path)
+            journal.begin(0, run)
+            journal.write({"step": 0, "look": "start"})
+            journal.write({"step": 4})
+    for run, name in zip("abc", (".old", ".old2", ""), strict=True):
+        lines = written(tmp_path / f"passk_guard.jsonl{name}")
+        assert [(line["run"], line["step"]) for line in lines] == [(run, 0), (run, 4)] * 2
+
+
 def test_every_line_is_strict_json_of_its_own(tmp_path):
     journal = Journal(tmp_path)
     record = {"step": 1, "nan": float("nan"), "parts": [(float("inf"), "a\nb\u2028c\ud800")]}

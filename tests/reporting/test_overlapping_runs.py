@@ -148,7 +148,7 @@ def test_a_runs_own_journal_is_nobody_elses(tmp_path):
     pod.look(15)
     assert [path.name for path in tmp_path.glob("passk_guard.*-*")] == []
     run = read_run(tmp_path)
-    assert ([look["step"] for look in run.looks], run.damaged) == ([5, 15], 1)
+    assert ([look["step"] for look in run.looks], run.damaged) == ([0, 5, 10, 5, 15], 1)
 
 
 def test_what_has_no_place_left_costs_one_warning(tmp_path):

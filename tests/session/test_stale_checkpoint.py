@@ -53,7 +53,7 @@ def test_a_third_runs_journal_is_not_written_over(tmp_path):
     second, _ = begun(tmp_path)
     begun(tmp_path, 5, state, "the checkpoint belongs to run")
     assert runs(tmp_path / f"{FILE_NAME}.old") == [first.run_id]
-    assert runs(tmp_path / f"{FILE_NAME}.{second.run_id}.old") == [second.run_id]
+    assert runs(tmp_path / f"{FILE_NAME}.old2") == [second.run_id]
 
 
 def test_a_run_goes_on_in_its_own_journal(tmp_path):

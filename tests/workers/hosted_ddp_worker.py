@@ -77,15 +77,20 @@ def transformers(out, guard):
 
     from passk_guard.integrations.transformers import PassKGuardCallback
 
+    # As on two machines, each of which keeps checkpoints of its own.
+    rank, os.environ["LOCAL_RANK"] = os.environ["RANK"], "0"
     trainer = own_loss.make_trainer(
         model(),
-        str(out),
+        str(out / f"node{rank}"),
         steps=4,
         learning_rate=1e-3,
         per_device_train_batch_size=8,
         gradient_accumulation_steps=2,
         disable_tqdm=True,
         ddp_backend="gloo",
+        save_on_each_node=True,
+        save_strategy="steps" if guard == CASES["warn"] else "no",
+        save_steps=4,
     )
     trainer.verify = near_answer
     callback = None if guard is None else PassKGuardCallback(trainer, **KEYWORDS | guard)
