@@ -14,6 +14,7 @@ What is changed in place stays the same object, and holds again what it held::
 from __future__ import annotations
 
 import functools
+import gc
 import random
 import sys
 from collections import OrderedDict, deque
@@ -69,7 +70,15 @@ class Snapshot:
         for one in aside:
             parts = [*one.modules(), *one.parameters()] if isinstance(one, nn.Module) else []
             self._met.update((id(part), part) for part in (one, *parts))
-        left = list(values)
+        collects = gc.isenabled()
+        gc.disable()  # nothing is let go here, and looking for it doubles the time
+        try:
+            self._walk(list(values))
+        finally:
+            if collects:
+                gc.enable()
+
+    def _walk(self, left: list[Any]) -> None:
         while left:
             value = left.pop()
             if type(value) not in _PLAIN and id(value) not in self._met:
@@ -107,10 +116,13 @@ class Snapshot:
             if _is_opaque(value):
                 self.opaque.append(value)
             return ()
+        if type(value).__module__ == "builtins":
+            return inside
         attributes = {name: held for name, held in _slots(value) if name != "__dict__"}
         if attributes:
             self._undo.append(partial(_set_all, value, attributes))
-        if (own := getattr(value, "__dict__", None)) and self._is_entered(value):
+        own = getattr(value, "__dict__", None)
+        if own is not None and self._is_entered(value):
             inside.append(own)
             if isinstance(value, nn.Module) and not value.training:  # nobody trains it
                 self._watch(value)

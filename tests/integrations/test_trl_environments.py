@@ -23,6 +23,7 @@ from trl_runs import (
     weights,
 )
 
+from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
 
 if not hasattr(GRPOTrainer, "_generate"):
@@ -99,10 +100,11 @@ def test_a_factory_that_has_no_more_costs_probes_and_says_so(tmp_path):
         return lambda: servers.pop(0) if servers else next(iter(()))
 
     alone = train(new(tmp_path, Desk))
-    watched, guard = guarded(new(tmp_path, from_list(20)))
+    with pytest.warns(PassKGuardWarning, match="this probe is lost.*environment_factory made 4"):
+        watched, guard = guarded(new(tmp_path, from_list(20)))
     assert same_weights(weights(alone), weights(watched))
     reason = guard.failures[0].reason
-    assert "environment_factory made 4 of the 16 environments that a probe needs" in reason
+    assert "made 4 of the 16 environments that a probe needs" in reason
     assert "(StopIteration). Let it make twice as many" in reason
     watched, guard = guarded(new(tmp_path, from_list(32), per_device_eval_batch_size=32))
     assert not guard.failures

@@ -50,6 +50,7 @@ CASES = {
     "bytes": (lambda: bytearray(b"ab"), lambda v: v.extend(b"c")),
     "tuple": (lambda: ([1], 2), lambda v: v[0].append(3)),
     "user dict": (lambda: UserDict(a=1), lambda v: v.pop("a")),
+    "empty object": (Plain, lambda v: setattr(v, "new", 1)),
     "object": (lambda: Plain(items=[1, 2]), scramble),
     "array": (lambda: np.arange(3.0), lambda v: v.__iadd__(1)),
     "array of objects": (lambda: np.array([[1], None], object), lambda v: v[0].append(2)),
