@@ -20,6 +20,7 @@ __all__ = [
     "Lost",
     "Planned",
     "Raised",
+    "RanOut",
     "RemedyChanged",
     "Resumed",
     "ShortRun",
@@ -73,6 +74,13 @@ class Sketched:
 
     needed: int
     limit: float
+
+
+@dataclass(frozen=True)
+class RanOut:
+    """Memory ran out in a pass, and so many tokens at once are the most from now on."""
+
+    tokens: float
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,7 @@ Event = (
     | RemedyChanged
     | Foreseen
     | Sketched
+    | RanOut
     | Resumed
     | Planned
     | FewProbes

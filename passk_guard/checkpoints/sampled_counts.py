@@ -14,6 +14,7 @@ from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.counts import Counts, PromptCount, gather
 from passk_guard.prompts.identity import prompt_text
 from passk_guard.prompts.rows import rows_from
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score_all
@@ -114,7 +115,7 @@ class Sampler:
             self._settings["progress"]("scoring", 0, 0)
             with run.isolated(3):
                 whose = groups if other is None else other.groups
-                scores = score_all(run.policy, whose, self._micro_batch)
+                scores = score_all(run.policy, whose, PassSize(self._micro_batch))
         return Sampled(counts, groups, scores, reads)
 
 

@@ -32,6 +32,10 @@ class GradientAccumulator(Protocol):
         """
         ...
 
+    def clear(self, rows: slice) -> None:
+        """Forget what came for these rows."""
+        ...
+
 
 class ExactGramian:
     """Stores every prompt's gradient in float32: ``rows x parameters x 4`` bytes."""
@@ -49,6 +53,11 @@ class ExactGramian:
         if name not in self._gradients:
             self._gradients[name] = torch.zeros(self._rows, numel, device=device)
         return self._gradients[name]
+
+    def clear(self, rows: slice) -> None:
+        """Forget what came for these rows."""
+        for gradients in self._gradients.values():
+            gradients[rows] = 0
 
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
         """Add up what processes hold; each of them names all parameters."""

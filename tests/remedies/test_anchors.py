@@ -8,13 +8,14 @@ from passk_guard import HeldOutPool, PassKGuardWarning
 from passk_guard.objectives.mixes import AnchorMix
 from passk_guard.remedies.anchors import AnchorLoss, AnchorTerm, norm
 from passk_guard.remedies.gradient_term import HostNorm, add_to_gradients
+from passk_guard.rollouts.batching import PassSize
 
 
 def bandit_loss(contexts=12, prompts=12, n=8):
     policy = BanditPolicy(contexts)
 
     rows = [{"prompt": str(i)} for i in range(contexts)]
-    return policy, AnchorLoss(policy, HeldOutPool(rows), n, prompts, policy.isolated, None)
+    return policy, AnchorLoss(policy, HeldOutPool(rows), n, prompts, policy.isolated, PassSize())
 
 
 @pytest.mark.long
