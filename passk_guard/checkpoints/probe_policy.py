@@ -211,6 +211,8 @@ def probe_policy(
         made = make_engine(run.policy, engine, settings)
         found = _look(run, made, k, num_prompts, early_stop, chance)
     reading, looks, seconds = found
+    if passes.said:
+        run.remarks.append(f"Gradients were taken{passes.said}, as memory allows.")
     used = {
         "k": k,
         "num_generations": n,

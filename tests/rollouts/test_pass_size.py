@@ -9,7 +9,7 @@ from guarded_bandit import CONTEXTS
 from peak_memory import peak_memory
 from tiny import BanditPolicy, CausalLMPolicy, random_groups
 
-from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, compare, probe_policy
 from passk_guard.gradients import ENGINES, EngineSettings
 from passk_guard.remedies.anchors import AnchorLoss
 from passk_guard.rollouts import batching
@@ -17,6 +17,7 @@ from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.scores import score_all
 from passk_guard.runtime.memory import free_memory, ran_out_of_memory
+from passk_guard.runtime.progress import silent
 
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
@@ -91,6 +92,15 @@ def test_a_guard_loses_no_look_and_says_so():
         assert guard.probe(0).alignment is not None
     assert sum("memory ran out in a forward or backward" in text for text in said) >= 1
     assert f"up to {guard.passes.tokens} tokens go through the model at once" in said[-2] + said[-1]
+
+
+def test_what_memory_allows_is_told_of_one_policy_and_of_two():
+    rows = [{"prompt": str(i)} for i in range(64)]
+    with Cramped(BanditPolicy(64, dim=3, seed=5), 40) as policy:
+        found = probe_policy(policy, rows, k=4, progress=silent)
+        other = compare(policy, policy, prompts=rows, num_generations=8, progress=silent)
+    assert "Gradients were taken, up to " in str(found.remarks)
+    assert "Rollouts were scored, up to " in str(other.remarks)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
