@@ -20,6 +20,7 @@ __all__ = [
     "Lost",
     "Planned",
     "Raised",
+    "RanOut",
     "RemedyChanged",
     "Resumed",
     "ShortRun",
@@ -80,6 +81,13 @@ class Sketched:
 @dataclass(frozen=True)
 class Waits:
     """A look is due, but nothing is trainable yet."""
+
+
+@dataclass(frozen=True)
+class RanOut:
+    """Memory ran out in a pass, and so many tokens at once are the most from now on."""
+
+    tokens: float
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,7 @@ Event = (
     | RemedyChanged
     | Foreseen
     | Sketched
+    | RanOut
     | Resumed
     | Planned
     | FewProbes

@@ -19,6 +19,7 @@ from passk_guard.events import (
     Cleared,
     Lost,
     Raised,
+    RanOut,
     RemedyChanged,
     Resumed,
     Sketched,
@@ -36,6 +37,7 @@ from passk_guard.remedies.controller import CONTROLLERS
 from passk_guard.remedies.remedy import Remedy
 from passk_guard.reporting.narrator import Narrator
 from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
@@ -76,7 +78,8 @@ class PassKGuard:
         isolation: ``isolation(seed)`` gives a context in which a probe leaves no trace; see
             :func:`~passk_guard.runtime.isolation.isolated`.
         objective: the live one, where the run trains on one; remedies set its k and λ.
-        micro_batch: rollouts per forward and backward; by default what makes 16 384 tokens.
+        micro_batch: rollouts per forward and backward; by default as many as memory allows, up to
+            16 384 tokens.
         optimizer: gives the run's optimizer, for ``metric="adam"`` and remedies.
         training_pass_at_1: gives pass@1 on training batches since last asked, or ``None``.
         say: takes messages that are no warnings.
@@ -131,6 +134,7 @@ class PassKGuard:
         self._sampling = dict(sampling or {})
         narrator = Narrator(config, say, is_main, pool.rows)
         self._tell = narrator.tell
+        self.passes = PassSize(micro_batch, lambda tokens: self._tell(RanOut(tokens)))
         self._progress = harmless(progress, config.strict)
         self._outlook = Outlook(
             config,
@@ -144,7 +148,7 @@ class PassKGuard:
             policy,
             pool,
             config,
-            micro_batch,
+            self.passes,
             optimizer,
             training_pass_at_1,
             self._progress,

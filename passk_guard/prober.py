@@ -19,6 +19,7 @@ from passk_guard.look import Probe, Rescore
 from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.prompts.pool import HeldOutPool, row_labels
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import counts, enough_signal, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
@@ -51,7 +52,7 @@ class Prober:
         policy: samples, verifies and scores.
         pool: held-out prompts.
         config: settings.
-        micro_batch: rollouts per forward and backward.
+        passes: size of a forward and backward.
         optimizer: gives the run's optimizer, for ``metric="adam"``.
         training_pass_at_1: gives pass@1 on recent training batches, or ``None``.
         progress: told where a look stands.
@@ -72,7 +73,7 @@ class Prober:
         policy: Policy,
         pool: HeldOutPool,
         config: PassKGuardConfig,
-        micro_batch: int | None,
+        passes: PassSize,
         optimizer: Callable[[], Any] | None,
         training_pass_at_1: Callable[[], float | None],
         progress: Progress,
@@ -82,11 +83,11 @@ class Prober:
     ) -> None:
         self._training, self._references, self._describe = training, references, describe
         self._policy, self._pool, self._config = policy, pool, config
-        self._micro_batch = micro_batch
+        self._passes = passes
         self._training_pass_at_1, self._progress = training_pass_at_1, progress
         size = min(config.prompts_per_probe, len(pool))
         settings = EngineSettings(
-            config.parameters, micro_batch, config.memory_limit, size, None, progress
+            config.parameters, passes, config.memory_limit, size, None, progress
         )
         self.gradients = ProbeGradients(
             policy, config.engine, settings, optimizer if config.metric == "adam" else None
@@ -95,7 +96,7 @@ class Prober:
         label_of = None if labels is None else labels.__getitem__
         self._sampler = Sampler(policy, pool, size, config.n, config.k)
         self.levels = Levels(
-            policy, config.k, micro_batch, label_of, config.floor, progress, pool.sizes(labels)
+            policy, config.k, passes, label_of, config.floor, progress, pool.sizes(labels)
         )
         groups = len(set(labels or []))
         chance, relative = config.false_alarms, isinstance(config.floor, str)
@@ -127,7 +128,7 @@ class Prober:
         evidence = alignment_evidence(batch, groups, k, weigh)
         self._progress("scoring", 0, 0)
         never = [group for group in groups if group.correct == 0]
-        unscored = iter(score_all(self._policy, never, self._micro_batch))
+        unscored = iter(score_all(self._policy, never, self._passes))
         log_probs = [next(unscored) if s is None else s for s in scores]
         diagnostics = diagnose(groups, log_probs, k, evidence.weights, evidence.update)
         rows = tuple(group.row for group in groups)

@@ -19,6 +19,7 @@ from passk_guard.gradients import ENGINES, EngineSettings
 from passk_guard.gradients.adam_metric import adam_scales
 from passk_guard.objectives.estimators import ESTIMATORS
 from passk_guard.remedies.anchors import AnchorLoss, norm
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.scores import score
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.gpu_queue import wait_for_gpu
@@ -49,7 +50,7 @@ class Moving(CausalLMPolicy):
 
 def gramian(model, device, engine, limit, *, pieces=False, most=None):
     policy = Moving(model.eval(), device, 64 if pieces else 2**25)
-    settings = EngineSettings(None, most, limit, 6)
+    settings = EngineSettings(None, PassSize(most), limit, 6)
     return ENGINES.make(engine, policy, settings).gramian(random_groups(6, 6), (0,))
 
 
@@ -158,7 +159,7 @@ def test_the_term_on_anchor_prompts(waits):
     def gradient(model, device):
         pool = HeldOutPool([{"prompt": str(i)} for i in range(8)])
         policy = Drawn(model.eval(), device)
-        loss = AnchorLoss(policy, pool, 6, 4, lambda seed: isolated(model, seed=seed), None)
+        loss = AnchorLoss(policy, pool, 6, 4, lambda seed: isolated(model, seed=seed), PassSize())
         return norm(loss.gradient(0).values())
 
     assert gradient(on_gpu(tiny_torch_lm()), GPU) == gradient(tiny_torch_lm(), torch.device("cpu"))

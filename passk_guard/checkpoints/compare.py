@@ -81,7 +81,8 @@ def compare(
         success_threshold: score from which a rollout is right.
         group_by: a column of ``prompts``: the change within each group, too.
         seed: of the order of the prompts, and of sampling.
-        micro_batch: rollouts per forward; by default what makes 16 384 tokens.
+        micro_batch: rollouts per forward; by default as many as memory allows, up to 16 384
+            tokens.
         log_prompts: quote lost and won prompts by their text, where it is known.
         verifier_timeout: seconds after which a hanging verifier is reported.
         names: what the two are called; by default their files', their models', or a and b.

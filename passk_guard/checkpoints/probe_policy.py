@@ -27,6 +27,7 @@ from passk_guard.prompts.rows import rows_from
 from passk_guard.reporting.policy_record import policy_record
 from passk_guard.reporting.policy_sentences import policy_sentence
 from passk_guard.reporting.progress_bar import shown
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup, counts, reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import usable_groups
@@ -168,7 +169,8 @@ def probe_policy(
         name: of the policy; by default the model's.
         engine: that takes gradients, see :mod:`passk_guard.gradients`.
         parameters: to differentiate by: a regular expression or ``f(name, parameter)``.
-        micro_batch: rollouts per forward and backward; by default what makes 16 384 tokens.
+        micro_batch: rollouts per forward and backward; by default as many as memory allows, up to
+            16 384 tokens.
         memory_limit: bytes that gradients may take before they are sketched.
         verifier_timeout: seconds after which a hanging verifier is reported.
         progress: told where it stands; by default a bar where a terminal or a notebook shows one.
@@ -206,10 +208,13 @@ def probe_policy(
             )
         if not hasattr(run.policy, "gramian"):
             select_parameters(run.policy.parameters(), parameters)
-        settings = EngineSettings(parameters, micro_batch, memory_limit, num_prompts, None, tell)
+        passes = PassSize(micro_batch)
+        settings = EngineSettings(parameters, passes, memory_limit, num_prompts, None, tell)
         made = make_engine(run.policy, engine, settings)
         found = _look(run, made, k, num_prompts, early_stop, chance)
     reading, looks, seconds = found
+    if passes.said:
+        run.remarks.append(f"Gradients were taken{passes.said}, as memory allows.")
     used = {
         "k": k,
         "num_generations": n,

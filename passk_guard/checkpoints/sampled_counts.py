@@ -14,6 +14,7 @@ from passk_guard.checkpoints.held_out_run import HeldOutRun
 from passk_guard.counts import Counts, PromptCount, gather
 from passk_guard.prompts.identity import prompt_text
 from passk_guard.prompts.rows import rows_from
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score_all
@@ -108,13 +109,15 @@ class Sampler:
         run = HeldOutRun(policy, verifier, rows, journal=lazy.journal, **self._settings)
         sampled = run.sample_upto(self._most or len(rows))
         groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
-        counts = _counted(lazy.name, policy, run, sampled, verifier)
-        reads, scores = _reads(policy, sampled), []
+        reads, scores, size = _reads(policy, sampled), [], PassSize(self._micro_batch)
         if other is None or reads == other.reads:
             self._settings["progress"]("scoring", 0, 0)
             with run.isolated(3):
                 whose = groups if other is None else other.groups
-                scores = score_all(run.policy, whose, self._micro_batch)
+                scores = score_all(run.policy, whose, size)
+            if size.said:
+                run.remarks.append(f"Rollouts were scored{size.said}, as memory allows.")
+        counts = _counted(lazy.name, policy, run, sampled, verifier)
         return Sampled(counts, groups, scores, reads)
 
 

@@ -15,6 +15,7 @@ from passk_guard.runtime.sharding import local_part, whole_numel
 __all__ = ["DEFAULT_MEMORY_LIMIT", "ExactGramian", "GradientAccumulator", "exact_bytes"]
 
 DEFAULT_MEMORY_LIMIT = 4 * 2**30
+_LONGEST_SUM = 2**18  # of products, in float32: over 10^8 of them it loses a thousandth
 
 
 class GradientAccumulator(Protocol):
@@ -29,6 +30,10 @@ class GradientAccumulator(Protocol):
             gradient: the parameter's, or a slice of the flattened one.
             offset: where the slice begins.
         """
+        ...
+
+    def clear(self, rows: slice) -> None:
+        """Forget what came for these rows."""
         ...
 
 
@@ -49,6 +54,11 @@ class ExactGramian:
             self._gradients[name] = torch.zeros(self._rows, numel, device=device)
         return self._gradients[name]
 
+    def clear(self, rows: slice) -> None:
+        """Forget what came for these rows."""
+        for gradients in self._gradients.values():
+            gradients[rows] = 0
+
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
         """Add up what processes hold; each of them names all parameters."""
         if world()[1] > 1:
@@ -64,7 +74,8 @@ class ExactGramian:
         """
         total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
         for gradients in self._gradients.values():
-            total += (gradients @ gradients.T).to("cpu", torch.float64)
+            for part in gradients.split(_LONGEST_SUM, 1):
+                total += (part @ part.T).to("cpu", torch.float64)
         return torch.stack(everywhere(lambda: total)).sum(0) if sharded else total
 
 

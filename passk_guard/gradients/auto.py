@@ -29,6 +29,7 @@ class AutoEngine:
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._backward = BackwardEngine(policy, settings)
+        self._size = settings.passes
         self._hooks: HookEngine | None = None
         self._why = ""
         try:
@@ -66,7 +67,7 @@ class AutoEngine:
         """Which engine it is, and why."""
         if self._hooks is not None:
             return self._hooks.said
-        return f"one backward per prompt, because {self._why}"
+        return f"one backward per prompt, because {self._why}{self._size.said}"
 
 
 register_engine("auto", AutoEngine)

@@ -24,8 +24,8 @@ from passk_guard.gradients.accumulators import (
 from passk_guard.gradients.engine import EngineSettings, check_same, register_engine
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.gradients.sketch import SketchedGramian
-from passk_guard.rollouts.batching import micro_batches
-from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.rollouts.batching import PassSize
+from passk_guard.rollouts.group import RolloutGroup, counts, stacked
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.fsdp1 import flat_gradients, is_flat
 from passk_guard.runtime.processes import everywhere, world
@@ -41,12 +41,7 @@ class BackwardEngine:
     Args:
         policy: scores rollouts, and has local parameters.
         settings: as for every engine.
-
-    Attributes:
-        said: for the plan of a run.
     """
-
-    said = "one backward per prompt"
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._policy, self._settings = policy, settings
@@ -55,6 +50,11 @@ class BackwardEngine:
     def exact_bytes(self) -> int:
         """What the gradients of a batch would take unsketched."""
         return exact_bytes(self._parameters(), self._settings.prompts)
+
+    @property
+    def said(self) -> str:
+        """For the plan of a run."""
+        return f"one backward per prompt{self._settings.passes.said}"
 
     def _parameters(self) -> list[tuple[str, Parameter]]:
         """Looked up anew each time: a trainer may shard its model, or unfreeze more of it."""
@@ -66,11 +66,13 @@ class BackwardEngine:
         scales = None if settings.metric is None else settings.metric(parameters)
         if scales is not None and not scales:
             return None
+        kept = settings.kept_whole(exact_bytes(parameters, len(groups)))
+        settings.passes.fit(self._policy, [group for group in groups if group.has_signal], kept)
         return prompt_gramian(
             self._policy,
             groups,
             parameters,
-            rollouts_per_backward=settings.rollouts_per_backward,
+            size=settings.passes,
             scales=scales,
             memory_limit=settings.memory_limit,
             seed=seed,
@@ -86,7 +88,7 @@ def prompt_gramian(
     groups: Sequence[RolloutGroup],
     parameters: Sequence[tuple[str, Parameter]],
     *,
-    rollouts_per_backward: int | None = None,
+    size: PassSize | None = None,
     scales: Mapping[str, Tensor] | None = None,
     memory_limit: float = DEFAULT_MEMORY_LIMIT,
     seed: tuple[int, ...] = (0,),
@@ -100,7 +102,7 @@ def prompt_gramian(
         policy: scores rollouts.
         groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
         parameters: what to differentiate by, see :func:`select_parameters`.
-        rollouts_per_backward: micro-batch; where ``None`` as many as make 16 384 tokens.
+        size: of a forward and backward.
         scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
         memory_limit: bytes; where ``m`` gradients take more they are sketched.
         seed: of the sketch.
@@ -120,17 +122,17 @@ def prompt_gramian(
         accumulator = SketchedGramian(len(signal), seed=seed)
     tensors = [parameter for _, parameter in parameters]
     sharded, together = is_sharded(tensors), runs_together(tensors)
-    rank, size = (0, 1) if sharded else world()  # every process does its part of every prompt
+    rank, processes = (0, 1) if sharded else world()  # every process does its part of every prompt
 
     def my_share() -> None:
-        mine = range(len(signal))[rank::size]
+        mine = range(len(signal))[rank::processes]
         for done, row in enumerate(mine):
             progress("gradients", done, len(mine))
-            group = groups[signal[row]]
-            add_gradient(accumulator, row, policy, group, parameters, rollouts_per_backward, scales)
-        if together and len(mine) * size < len(signal):  # only because the others are not done yet
+            one = [groups[signal[row]]]
+            add_gradient(accumulator, row, policy, one, parameters, size, scales)
+        if together and len(mine) * processes < len(signal):  # the others are not done yet
             group = replace(groups[signal[0]], success=torch.zeros(groups[signal[0]].n))
-            add_gradient(accumulator, 0, policy, group, parameters, rollouts_per_backward, scales)
+            add_gradient(accumulator, 0, policy, [group], parameters, size, scales)
 
     check_same(everywhere(lambda: counts(groups)))  # or some would run more passes than others
     everywhere(my_share, together=together)
@@ -149,42 +151,57 @@ def add_gradient(
     accumulator: GradientAccumulator,
     row: int,
     policy: Policy,
-    group: RolloutGroup,
+    groups: Sequence[RolloutGroup],
     parameters: Sequence[tuple[str, Parameter]],
-    rollouts_per_backward: int | None = None,
+    size: PassSize | None = None,
     scales: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Feed ``ĝ`` of one prompt to an accumulator, as ``row``; see :func:`prompt_gramian`.
+    """Feed ``ĝ`` of a prompt, or the sum of several, to an accumulator, as ``row``.
+
+    See :func:`prompt_gramian`. Nothing else may be in that row: memory running out empties it.
 
     Raises:
         FloatingPointError: a log-probability is not finite.
     """
     # mean_j (r_j - r̄_{-j}) S_j is the leave-one-out gradient.
-    coefficients = group.centred_success() / group.n
-    tokens: Sequence[Tensor] = group.tokens
+    coefficients = torch.cat([group.centred_success() / group.n for group in groups])
+    tokens: Sequence[Tensor] = stacked(groups)
     tensors = [parameter for _, parameter in parameters]
     if is_sharded(tensors):
-        mine, share = my_rollouts(group.n)
+        mine, share = my_rollouts(len(coefficients))
         coefficients = coefficients[mine] * share
         tokens = [tensor[mine] for tensor in tokens]
     together = runs_together(tensors)
+    others: list[Parameter] = []
     if any(map(is_flat, tensors)):
         into = flat_gradients(parameters, partial(accumulator.add, row))
     else:
         wanted = set(map(id, tensors))
         others = [p for _, p in policy.parameters() if p.requires_grad and id(p) not in wanted]
         into = _gradients_go_to(accumulator, row, parameters, others, scales)
+
+    def undo() -> None:
+        accumulator.clear(slice(row, row + 1))
+        for parameter in (*tensors, *others):
+            parameter.grad = None
+
     with into as done:
-        for which in micro_batches(len(coefficients), rollouts_per_backward, tokens[0].shape[1]):
+
+        def backward(which: slice) -> None:
             scores = policy.log_probs(*(tensor[which] for tensor in tokens))
             loss = scores.sum(-1) @ coefficients[which].to(scores)
             # Where all run together it must not leave here: the others wait for its backward.
             if not together and not bool(loss.isfinite()):
+                bad = which.start + int(scores.isfinite().all(-1).int().argmin())
+                rows = [group.row for group in groups for _ in range(group.n)]
                 raise FloatingPointError(
-                    f"the policy gave a log-probability that is not finite on row {group.row}"
+                    f"the policy gave a log-probability that is not finite on row {rows[bad]}"
                 )
             loss.backward()
             done()
+
+        n, width = tokens[0].shape
+        (size or PassSize()).each(n, width, backward, undo, together=together)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import Parameter
 from passk_guard.errors import ProbeError
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.progress import Progress, silent
@@ -42,7 +43,7 @@ class EngineSettings:
 
     Attributes:
         parameters: which parameters to differentiate by.
-        rollouts_per_backward: micro-batch; where ``None`` as many as make 16 384 tokens.
+        passes: size of a forward and backward.
         memory_limit: bytes that the gradients of a batch may take.
         prompts: in a batch.
         metric: scales gradients, so that inner products become ``⟨ĝ, P ĝ'⟩``; Euclidean where
@@ -51,11 +52,15 @@ class EngineSettings:
     """
 
     parameters: ParameterFilter = None
-    rollouts_per_backward: int | None = None
+    passes: PassSize = field(default_factory=PassSize)
     memory_limit: float = DEFAULT_MEMORY_LIMIT
     prompts: int = 64
     metric: Metric | None = None
     progress: Progress = silent
+
+    def kept_whole(self, needed: int) -> int:
+        """Bytes that gradients take, of which ``needed`` would be all; sketches hardly take any."""
+        return needed if needed <= self.memory_limit else 0
 
 
 class GramianEngine(Protocol):

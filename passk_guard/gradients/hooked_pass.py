@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.gradients.exact_factors import ExactFactors
 from passk_guard.gradients.two_sided import TwoSidedGramian
 from passk_guard.gradients.watching import Watch
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import scored
@@ -37,9 +39,9 @@ class HookedPass:
         policy: scores rollouts.
         watch: of its layers, attached by the caller.
         sink: where the watched layers' factors go.
-        most: rollouts at once; ``None`` as many as make 16 384 tokens.
-        finite: raise where a log-probability is not finite. A sharded process must not leave there:
-            the others wait for its backward.
+        size: of a forward and backward.
+        together: whether processes wait for one another in a pass. None of them leaves it where a
+            log-probability is not finite.
     """
 
     def __init__(
@@ -47,12 +49,12 @@ class HookedPass:
         policy: Policy,
         watch: Watch,
         sink: ExactFactors | TwoSidedGramian,
-        most: int | None,
+        size: PassSize,
         *,
-        finite: bool,
+        together: bool = False,
     ) -> None:
         self._policy, self._watch, self._sink = policy, watch, sink
-        self._most, self._finite = most, finite
+        self._size, self._together = size, together
 
     def take(self, first: int, groups: Sequence[RolloutGroup], share: float = 1.0) -> list[Tensor]:
         """``(n, L)`` log-probs of each prompt.
@@ -74,7 +76,7 @@ class HookedPass:
                 with torch.enable_grad():
                     scores = self._policy.log_probs(*tokens)
                     value = scores.sum(-1) @ weights[which].to(scores)
-                if self._finite and not bool(value.isfinite()):
+                if not self._together and not bool(value.isfinite()):
                     bad = owners[which][~scores.isfinite().all(-1).cpu()].unique() - first
                     row = groups[int(bad[0])].row
                     raise FloatingPointError(
@@ -92,4 +94,6 @@ class HookedPass:
                 self._sink.add(first, name, gradient)
             return scores
 
-        return scored(groups, self._most, forward)
+        rows = slice(first, first + len(groups))
+        undo = partial(self._sink.clear, rows)
+        return scored(groups, self._size, forward, undo, together=self._together)

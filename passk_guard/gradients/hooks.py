@@ -125,12 +125,14 @@ class HookEngine:
         parameters = self._parameters()
         if any(is_flat(parameter) for _, parameter in parameters):
             raise Unwatchable("FSDP1 lays parameters end to end")
+        kept = self._settings.kept_whole(exact_bytes(parameters, len(groups)))
+        self._settings.passes.fit(self._policy, groups, kept)
         names = [name for name, _ in parameters]
         if self._unknown is None or names != self._compared:
             self._unknown, self._compared = None, names
-            most, model = self._settings.rollouts_per_backward, _model_of(self._policy)
+            size, model = self._settings.passes, _model_of(self._policy)
             found = everywhere(
-                lambda: unknown_parameters(self._policy, model, groups, parameters, most),
+                lambda: unknown_parameters(self._policy, model, groups, parameters, size),
                 together=runs_together(p for _, p in parameters),
             )
             unknown = [names for names in found if names is not None]
@@ -142,13 +144,13 @@ class HookEngine:
     @property
     def said(self) -> str:
         """How gradients were taken last."""
-        unknown, share = self._unknown_share(), ""
+        unknown, share, size = self._unknown_share(), "", self._settings.passes.said
         if unknown:
             share = f"; {unknown:.1%} of the parameters by autograd, a backward per prompt"
         sketch = ", exact"
         if self._sketched:
             sketch = f", sketched, error of a cosine {self.error:.3f}"
-        return f"watched layers, many prompts per backward{sketch}{share}"
+        return f"watched layers, many prompts per backward{sketch}{share}{size}"
 
     def _unknown_share(self) -> float:
         sizes = {name: whole_numel(parameter) for name, parameter in self._parameters()}
@@ -195,18 +197,18 @@ class HookEngine:
         known = [(name, p) for name, p in parameters if name not in unknown]
         model = _model_of(self._policy)
         watch = Watch(model, known_layers(model, known), sink, others)
-        most, progress = self._settings.rollouts_per_backward, self._settings.progress
+        size, progress = self._settings.passes, self._settings.progress
         work, first = [], 0
         for batch in batches:
-            parts = [[i] for i in range(len(batch))] if others else packs(batch, most)
+            parts = [[i] for i in range(len(batch))] if others else packs(batch, size)
             work += [(first + part[0], [batch[i] for i in part]) for part in parts]
             first += len(batch)
         together = runs_together(p for _, p in parameters)
-        rank, size = world()
-        one = HookedPass(self._policy, watch, sink, most, finite=not together)
+        rank, processes = world()
+        one = HookedPass(self._policy, watch, sink, size, together=together)
 
         def of_pack(index: int) -> list[Tensor]:
-            again = index % size != rank  # only because the others are not done yet
+            again = index % processes != rank  # only because the others are not done yet
             if again and not together:
                 return []
             row, groups = work[index]

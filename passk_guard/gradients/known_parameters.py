@@ -13,6 +13,7 @@ from passk_guard.gradients.backward import add_gradient
 from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
 from passk_guard.gradients.two_sided import TwoSidedGramian
 from passk_guard.gradients.watching import Layers, Watch, known_layers
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
@@ -29,7 +30,7 @@ def unknown_parameters(
     model: nn.Module,
     groups: Sequence[RolloutGroup],
     parameters: Sequence[tuple[str, Parameter]],
-    most: int | None,
+    size: PassSize,
 ) -> frozenset[str] | None:
     """Names of those that no known layer holds, and of those where autograd finds something else.
 
@@ -42,7 +43,7 @@ def unknown_parameters(
         model: whose layers are watched.
         groups: prompts with a signal.
         parameters: to differentiate by.
-        most: rollouts at once.
+        size: of a forward and backward.
 
     Returns:
         ``None`` where a gradient is not finite, which tells nothing. No error: it may be so on one
@@ -62,12 +63,12 @@ def unknown_parameters(
     shapes = {name: whole_shape(parameter) for name, parameter in parameters}
     truth = TwoSidedGramian(len(few), shapes, _SIZE)
     for row, group in enumerate(few):
-        add_gradient(truth, row, policy, group, parameters, most)
+        add_gradient(truth, row, policy, [group], parameters, size)
     tensors = [parameter for _, parameter in parameters]
     if is_sharded(tensors):
         truth.merge(parameters)
-    finite = not runs_together(tensors)
-    watch, found = _watched(policy, model, layers, few, shapes, most, finite=finite)
+    together = runs_together(tensors)
+    watch, found = _watched(policy, model, layers, few, shapes, size, together=together)
     want = {name: truth.sketch(name) for name in known}
     whole = float(torch.cat([sketch.flatten() for sketch in want.values()]).norm())
     if not math.isfinite(whole):
@@ -83,9 +84,9 @@ def _watched(
     layers: Layers,
     groups: Sequence[RolloutGroup],
     shapes: Mapping[str, torch.Size],
-    most: int | None,
+    size: PassSize,
     *,
-    finite: bool,
+    together: bool,
 ) -> tuple[Watch, TwoSidedGramian]:
     """What watching gives. Lookups for all rollouts at once are spread out, if the model can do
     with that: it must give the same log-probs.
@@ -95,7 +96,7 @@ def _watched(
         watch = Watch(model, layers, found, spread=spread)
         with watch.attached():
             try:
-                scores = HookedPass(policy, watch, found, most, finite=finite).take(0, groups)
+                scores = HookedPass(policy, watch, found, size, together=together).take(0, groups)
             except Unwatchable:
                 raise
             except Exception:
@@ -104,7 +105,7 @@ def _watched(
                 raise
         if not watch.spreads:
             break
-        pairs = zip(scores, score(policy, groups, most), strict=True)
+        pairs = zip(scores, score(policy, groups, size), strict=True)
         if all(plain is not None and torch.allclose(ours, plain) for ours, plain in pairs):
             break
     return watch, found

@@ -71,6 +71,11 @@ class SketchedGramian:
             self._buckets[device] = _Buckets(self._rows, self._size, self._seed, device)
         return self._buckets[device]
 
+    def clear(self, rows: slice) -> None:
+        """Forget what came for these rows."""
+        for buckets in self._buckets.values():
+            buckets.sketches[rows] = 0
+
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
         """Add up what processes hold; each of them names all parameters."""
         if world()[1] > 1:

@@ -111,6 +111,12 @@ class TwoSidedGramian:
             self._has_rest = True
             self._rest.add(row, name, flat, start)
 
+    def clear(self, rows: slice) -> None:
+        """Forget what came for these rows."""
+        for sketch in self._sketches.values():
+            sketch[rows] = 0
+        self._rest.clear(rows)
+
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
         """Add up what processes hold; each of them names all parameters."""
         if world()[1] == 1:

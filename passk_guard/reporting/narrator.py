@@ -55,6 +55,8 @@ class Narrator:
                 self._say(alarm_sentences.foreseen_message(probe, config.k))
             case events.Sketched(needed, limit):
                 self._say(sentences.sketch_message(needed, limit))
+            case events.RanOut(tokens):
+                self._say(sentences.ran_out_message(tokens))
             case events.Planned(forecast, visible_loss, gradients):
                 self._say(sentences.plan_message(forecast, visible_loss, config, gradients))
             case events.Lost(failure, count):

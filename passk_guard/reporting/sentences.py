@@ -240,6 +240,14 @@ def sketch_message(needed: int, limit: float) -> str:
     )
 
 
+def ran_out_message(tokens: float) -> str:
+    """Memory ran out in a forward or backward of a probe."""
+    return (
+        "passk-guard: memory ran out in a forward or backward of a probe. From now on up to "
+        f"{tokens:,} tokens go through the model at once there, and nothing is lost but time."
+    )
+
+
 def few_probes_message(probes: int, config: PassKGuardConfig, times: float | None = None) -> str:
     """A run that will hardly be looked at.
 

@@ -107,7 +107,7 @@ def hosted_guard(
         config.n,
         given.anchor_batch_size,
         isolation,
-        host.micro_batch,
+        guard.passes,
     )
     return guard, AnchorTerm(loss, live, config.seed, config.strict)
 

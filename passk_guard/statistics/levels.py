@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
@@ -54,7 +55,7 @@ class Levels(Stored):
     Args:
         policy: scores rollouts.
         k: of the pass@k drift.
-        micro_batch: rollouts per forward.
+        size: of a forward.
         label_of: group of a row, or ``None``.
         floor: under pass@1 of all prompts, see
             :class:`~passk_guard.statistics.floor.Floor`; each group's is where it began.
@@ -73,13 +74,13 @@ class Levels(Stored):
         self,
         policy: Policy,
         k: int,
-        micro_batch: int | None,
+        size: PassSize | None,
         label_of: Callable[[int], str] | None = None,
         floor: str | float = "start",
         progress: Progress = silent,
         pool: Mapping[str | None, int] | None = None,
     ) -> None:
-        self._policy, self._micro_batch, self._label_of = policy, micro_batch, label_of
+        self._policy, self._size, self._label_of = policy, size, label_of
         self._progress = progress
         self._pool = pool or {}
         self._store = RolloutStore(k, label_of, self._pool.get(None))
@@ -109,7 +110,7 @@ class Levels(Stored):
             scored: their log-probs, from :func:`~passk_guard.rollouts.scores.score`.
             reference: keep them as reference.
         """
-        drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
+        drifts = self._store.measure(self._policy, self._size, self._progress)
         # Nothing can fail from here on: the filters see a probe whole or not at all.
         self._store.add(list(zip(batches, scored, strict=True)), reference=reference)
         everything = [group for batch in batches for group in batch]
@@ -120,11 +121,11 @@ class Levels(Stored):
         self, groups: Sequence[RolloutGroup], known: Sequence[Tensor | None] | None = None
     ) -> list[Tensor | None]:
         """Log-probs of a batch under the present weights, some of them known."""
-        return score(self._policy, groups, self._micro_batch, known)
+        return score(self._policy, groups, self._size, known)
 
     def again(self, step: int) -> Reading:
         """Score stored rollouts again: forward passes only."""
-        drifts = self._store.measure(self._policy, self._micro_batch, self._progress)
+        drifts = self._store.measure(self._policy, self._size, self._progress)
         return self._update(step, drifts, [])
 
     def _update(

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from passk_guard.passk import unbiased_prompt_weight
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup, one_width
 from passk_guard.rollouts.scores import packs
 
@@ -163,7 +164,7 @@ class _Moved(NamedTuple):
 def _moved(scored: Sequence[tuple[RolloutGroup, Tensor, Tensor]]) -> _Moved:
     """All prompts' rollouts, in their order; tokens are looked at pack by pack."""
     found = []
-    for pack in packs([group for group, _, _ in scored], None):
+    for pack in packs([group for group, _, _ in scored], PassSize()):
         old, new, told, mask = map(
             one_width, zip(*(_tokens(*scored[i]) for i in pack), strict=True)
         )

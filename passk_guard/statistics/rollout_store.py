@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
@@ -121,7 +122,7 @@ class RolloutStore(Stored):
     def measure(
         self,
         policy: Policy,
-        rollouts_per_forward: int | None = None,
+        size: PassSize | None = None,
         progress: Progress = silent,
     ) -> dict[str, Drift]:
         """Score everything again under the present weights.
@@ -137,7 +138,7 @@ class RolloutStore(Stored):
         changes = []
         for i, b in enumerate(self._batches):
             progress("scoring again", i, len(self._batches))
-            after = score(policy, b.groups, rollouts_per_forward)
+            after = score(policy, b.groups, size)
             changes.append(paired_change(b.groups, b.before, after, self._k))
         latest = changes[-1]
         used: list[tuple[StoredBatch, PairedChange]] = []

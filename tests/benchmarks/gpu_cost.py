@@ -37,6 +37,7 @@ from peak_memory import peak_memory
 from tiny import CausalLMPolicy
 
 from passk_guard.gradients import ENGINES, EngineSettings
+from passk_guard.rollouts.batching import PassSize
 
 SIZES = {"0.5B": (1280, 20, 32_000), "1.5B": (2048, 26, 32_000), "tiny": (64, 2, 512)}
 """Hidden size, layers, vocabulary."""
@@ -77,7 +78,7 @@ class OnGPU(Contenders):
 
     def engine(self, name: str) -> Any:
         if name not in self._made:
-            settings = EngineSettings(None, self.at_once, prompts=self._prompts)
+            settings = EngineSettings(None, PassSize(self.at_once), prompts=self._prompts)
             self._made[name] = ENGINES.make(name, self.policy, settings)
         return self._made[name]
 

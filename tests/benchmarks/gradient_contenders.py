@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from passk_guard.gradients import EngineSettings, HookEngine
 from passk_guard.gradients.backward import add_gradient, prompt_gramian
 from passk_guard.gradients.parameters import select_parameters
-from passk_guard.rollouts.batching import micro_batches
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.group import stacked as concatenated
 from passk_guard.rollouts.scores import score
@@ -92,14 +92,17 @@ class Contenders:
         """The same, prompts together, as many rollouts at once as the others take."""
         tokens = concatenated(groups)
         weights = torch.cat([group.centred_success() / group.n for group in groups])
-        for which in micro_batches(len(weights), self.at_once, tokens[0].shape[1]):
+
+        def backward(which: slice) -> None:
             scores = self.policy.log_probs(*(t[which] for t in tokens)).sum(-1)
             (scores @ weights[which].to(scores)).backward()
+
+        PassSize(self.at_once).each(*tokens[0].shape, backward)
         self.model.zero_grad()
 
     def scoring(self, groups: Groups) -> None:
         """What a guard did besides, before layers were watched."""
-        score(self.policy, groups, self.at_once)
+        score(self.policy, groups, PassSize(self.at_once))
 
     def hooks(self, groups: Groups) -> torch.Tensor:
         return self._watched(groups, 1e15)
@@ -109,7 +112,7 @@ class Contenders:
 
     def _watched(self, groups: Groups, limit: float) -> torch.Tensor:
         if limit not in self._engines:
-            settings = EngineSettings(None, self.at_once, limit)
+            settings = EngineSettings(None, PassSize(self.at_once), limit)
             self._engines[limit] = HookEngine(self.policy, settings)
         return self._engines[limit].gramian(groups, (0,))
 
@@ -125,7 +128,7 @@ class Contenders:
 
     def nothing_kept(self, groups: Groups) -> None:
         for row, group in enumerate(groups):
-            add_gradient(Nothing(), row, self.policy, group, self.parameters)
+            add_gradient(Nothing(), row, self.policy, [group], self.parameters)
 
     def exact(self, groups: Groups) -> torch.Tensor:
         return prompt_gramian(self.policy, groups, self.parameters, memory_limit=float("inf"))
@@ -216,7 +219,8 @@ def bergson_gramian(model: Any, policy: Any, groups: Groups, at_once: int | None
         torch.arange(len(groups)), torch.tensor([group.n for group in groups])
     )
     found: dict[str, torch.Tensor] = {}
-    for which in micro_batches(len(weights), at_once, tokens[0].shape[1]):
+
+    def backward(which: slice) -> None:
         with collector.with_batch(None):
             scores = policy.log_probs(*(t[which] for t in tokens)).sum(-1)
             (scores @ weights[which].to(scores)).backward()
@@ -225,5 +229,7 @@ def bergson_gramian(model: Any, policy: Any, groups: Groups, at_once: int | None
             kept = found.setdefault(name, nothing)
             kept.index_add_(0, rows[which].to(kept.device), gradients.flatten(1).float())
         collector.mod_grads.clear()
+
+    PassSize(at_once).each(*tokens[0].shape, backward)
     model.zero_grad()
     return sum(kept @ kept.T for kept in found.values())

@@ -26,6 +26,7 @@ from tiny import CausalLMPolicy
 from torch.distributed.fsdp import fully_shard
 
 from passk_guard.gradients import ENGINES, EngineSettings
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.scores import score
 
 PROMPTS, ROLLOUTS, TOKENS = 8, 8, 32
@@ -52,14 +53,14 @@ def main() -> None:
     policy, groups = CausalLMPolicy(model), make_groups(PROMPTS, ROLLOUTS, TOKENS, 8192, "cpu")
 
     def backward() -> None:
-        score(policy, groups, at_once)
+        score(policy, groups, PassSize(at_once))
         engines["backward"].gramian(groups, (0,))
 
     def hooks() -> None:
         engines["hooks"].gramian(groups, (0,))
 
     for at_once in (8, 16, 32):
-        settings = EngineSettings(None, at_once, 0)
+        settings = EngineSettings(None, PassSize(at_once), 0)
         engines = {name: ENGINES.make(name, policy, settings) for name in ("backward", "hooks")}
         least = {}
         for _ in range(5):

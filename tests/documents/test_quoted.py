@@ -363,6 +363,18 @@ def test_what_gradients_cost():
     assert f"A sketch needs {share(long['hooked_sketch']['peak'], 2)} of the plain" in PRODUCTION
 
 
+def test_what_memory_real_shapes_take():
+    runs = figures("real_memory.json").values()
+
+    def least_and_most(name):
+        return (share(edge(run[name] for run in runs), 2) for edge in (min, max))
+
+    said = "scores {} to {} of its peak, watched layers {} to {}, a backward per prompt 1.0 ("
+    found = (*least_and_most("score"), *least_and_most("hooks"))
+    assert said.format(*found) in PRODUCTION
+    assert all(run["backward"] == 1 for run in runs)
+
+
 def test_the_demo():
     found = figures("demo.json")
     start, lost, kept = found["start"], found["end, watched only"], found["end, guarded"]

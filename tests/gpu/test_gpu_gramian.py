@@ -53,7 +53,7 @@ def model():
 
 
 def taken(policy, engine, limit):
-    made = ENGINES.make(engine, policy, EngineSettings(None, None, limit, PROMPTS))
+    made = ENGINES.make(engine, policy, EngineSettings(memory_limit=limit, prompts=PROMPTS))
     return made.gramian(random_groups(PROMPTS, N), (0,)), made
 
 

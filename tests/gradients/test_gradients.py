@@ -4,9 +4,10 @@ import pytest
 import torch
 from tiny import CausalLMPolicy, random_groups
 
+from passk_guard.gradients.accumulators import ExactGramian
 from passk_guard.gradients.backward import prompt_gramian
 from passk_guard.gradients.parameters import NothingTrainable, select_parameters
-from passk_guard.rollouts.batching import micro_batches
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import checkpointing_without_dropout
 
@@ -59,7 +60,7 @@ def test_gramian_equals_explicit_gradients(tiny_lm, tied, checkpointing, padding
     parameters = select_parameters(model.named_parameters())
     with checkpointing_without_dropout(model):
         assert not checkpointing or any(m.training for m in model.modules())
-        got = prompt_gramian(CausalLMPolicy(model), groups, parameters, rollouts_per_backward=2)
+        got = prompt_gramian(CausalLMPolicy(model), groups, parameters, size=PassSize(2))
     error = (got - want).norm() / want.norm()
     assert error < 1e-5
     assert not any(m.training for m in model.modules())
@@ -131,6 +132,12 @@ def test_parameter_subsets_add_up(tiny_lm):
         select_parameters(model.named_parameters(), "no_such_layer")
 
 
+def test_inner_products_of_long_gradients_do_not_lose_their_end():
+    kept = ExactGramian(1)
+    kept.add(0, "weight", torch.full((32_000 * 768,), 0.01))
+    assert float(kept.gramian()) == pytest.approx(0.01**2 * 32_000 * 768, rel=3e-5)
+
+
 def test_frozen_parameters_are_left_out(tiny_lm):
     model = tiny_lm()
     model.lm_head.requires_grad_(False)
@@ -161,8 +168,8 @@ def test_temperature_scales_the_logits(tiny_lm):
 
 
 def test_micro_batches_cover_every_rollout_within_a_token_budget():
-    def sizes(n, size, width):
-        parts = list(micro_batches(n, size, width))
+    def sizes(n, most, width):
+        parts = PassSize(most).each(n, width, lambda part: part)
         assert [i for part in parts for i in range(n)[part]] == list(range(n))
         return [part.stop - part.start for part in parts]
 

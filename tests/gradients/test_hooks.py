@@ -14,6 +14,7 @@ from passk_guard.gradients import hooks as hooks_module
 from passk_guard.gradients.exact_factors import ExactFactors
 from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
 from passk_guard.gradients.watching import Watch, known_layers
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.scores import score
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import isolated
@@ -83,7 +84,7 @@ def test_parameters_that_are_unfrozen_later_are_compared_with_autograd_as_well()
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("at_once", [1, 3, 7, 11, None])
 def test_however_many_rollouts_share_a_backward(tiny_lm, tied, at_once):
-    assert same(tiny_lm(tied=tied).eval(), random_groups(6, 5), rollouts_per_backward=at_once)
+    assert same(tiny_lm(tied=tied).eval(), random_groups(6, 5), passes=PassSize(at_once))
 
 
 def test_a_wrong_mask_fails_the_same_comparison(tiny_lm):
@@ -105,7 +106,7 @@ def test_tied_weights_taken_for_two_fail_the_same_comparison(tiny_lm):
     sink = ExactFactors(len(groups), shapes | {"head": model.lm_head.weight.shape})
     watch = Watch(model, layers, sink)
     with watch.attached():
-        HookedPass(CausalLMPolicy(model), watch, sink, None, finite=True).take(0, groups)
+        HookedPass(CausalLMPolicy(model), watch, sink, PassSize()).take(0, groups)
     assert error(sink.gramian(), oracle(model, groups)) > 1e-2
     assert same(model, groups)
 
@@ -142,11 +143,13 @@ def test_under_checkpointing(tiny_lm, reentrant, limit):
 def test_log_probs_are_to_the_last_bit_those_of_scoring(tiny_lm, dtype, at_once):
     model = tiny_lm().eval().to(dtype)
     batches = [random_groups(6, 5), random_groups(4, 4, seed=1)]
-    taken = engine(model, rollouts_per_backward=at_once).take(batches, (0,))
+    taken = engine(model, passes=PassSize(at_once)).take(batches, (0,))
     want = [
         s if group.has_signal else None  # those that are always right have packs of their own
         for batch in batches
-        for group, s in zip(batch, score(CausalLMPolicy(model), batch, at_once), strict=True)
+        for group, s in zip(
+            batch, score(CausalLMPolicy(model), batch, PassSize(at_once)), strict=True
+        )
     ]
     assert [s is None for s in taken.scores] == [s is None for s in want]
     assert any(s is None for s in want)

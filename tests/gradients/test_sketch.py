@@ -15,6 +15,7 @@ from passk_guard.gradients.accumulators import ExactGramian, exact_bytes
 from passk_guard.gradients.backward import add_gradient, prompt_gramian
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.gradients.sketch import DEFAULT_SIZE, SketchedGramian
+from passk_guard.rollouts.batching import PassSize
 
 SEEDS = 150
 
@@ -164,7 +165,7 @@ def test_a_tiny_model_within_the_error_that_is_claimed(tiny_lm):
             policy,
             groups,
             parameters,
-            rollouts_per_backward=2,
+            size=PassSize(2),
             memory_limit=needed - 1,
             seed=(seed,),
         )
@@ -203,7 +204,7 @@ def test_memory_does_not_grow_with_prompts_times_parameters():
 
     def plain():
         for row, group in enumerate(signal):
-            add_gradient(Nothing(), row, policy, group, parameters)
+            add_gradient(Nothing(), row, policy, [group], parameters)
 
     def extra(memory_limit):
         def work():

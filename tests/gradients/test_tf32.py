@@ -55,7 +55,7 @@ def compared(model, monkeypatch):
         return differ(got, want, whole, slack)
 
     monkeypatch.setattr(known_parameters, "_differ", noted)
-    engine = HookEngine(CausalLMPolicy(model), EngineSettings(None, None, 1e15, 4))
+    engine = HookEngine(CausalLMPolicy(model), EngineSettings(memory_limit=1e15, prompts=4))
     unknown = engine.compare([g for g in random_groups(8, 8) if g.has_signal])
     return unknown, max(found)
 

@@ -199,6 +199,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     monkeypatch.setattr(torch.autograd, "_engine_run_backward", backward)
     monkeypatch.setattr(torch, "Generator", _Generator)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**30))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
     Elsewhere.waits.clear()
     with _Pretending():
         yield Elsewhere.waits

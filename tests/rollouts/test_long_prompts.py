@@ -19,6 +19,7 @@ from passk_guard import HFPolicy, PassKGuardWarning, ProbeError
 from passk_guard.integrations.trl import PassKGuardCallback
 from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.remedies.anchors import AnchorLoss
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.sampling import FitRows, Sampler
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.runtime.isolation import isolated
@@ -209,7 +210,7 @@ def test_an_anchor_prompt_without_room_costs_itself():
         HFPolicy(model, tokenizer, max_completion_length=2), near_answer, module=model
     )
     pool = HeldOutPool(with_long_ones())
-    loss = AnchorLoss(policy, pool, 8, 16, lambda seed: isolated(model, seed=seed), None)
+    loss = AnchorLoss(policy, pool, 8, 16, lambda seed: isolated(model, seed=seed), PassSize())
     with pytest.warns(PassKGuardWarning, match="2 of 32 rows of anchor_prompts cannot be sampled"):
         gradients = [loss.gradient(0), loss.gradient(1)]  # all 32
     assert all(torch.stack([g.norm() for g in found.values()]).any() for found in gradients)

@@ -11,6 +11,7 @@ from tiny import KINDS, LANGUAGE_MODELS, CausalLMPolicy, random_groups
 from passk_guard.gradients import EngineSettings, HookEngine
 from passk_guard.gradients.backward import prompt_gramian
 from passk_guard.gradients.parameters import select_parameters
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.scores import score_all
 
 # Before torch 2.6 FSDP2 is private, and runs on GPUs alone.
@@ -32,10 +33,10 @@ def gramians(kind="torch", seed=0, prepare=lambda model: model, watched=True):
     found = {
         "exact": prompt_gramian(policy, groups, parameters),
         "sketched": prompt_gramian(policy, groups, parameters, memory_limit=0),
-        "scores": score_all(policy, groups, 8),
+        "scores": score_all(policy, groups, PassSize(8)),
     }
     for name, limit in (("hooks", 1e12), ("hooks, sketched", 0)) if watched else ():
-        taken = HookEngine(policy, EngineSettings(None, 8, limit)).take([groups], (0,))
+        taken = HookEngine(policy, EngineSettings(None, PassSize(8), limit)).take([groups], (0,))
         found |= {name: taken.gramian, "scores, too": [s for s in taken.scores if s is not None]}
     return found
 
@@ -81,6 +82,15 @@ def test_the_gramian_does_not_depend_on_the_number_of_processes(ranks, how, kind
     exact = gramians(kind)["exact"]
     for rank in ranks:
         assert (rank[kind][how]["hooks"] - exact).norm() / exact.norm() < 1e-5
+
+
+def test_all_processes_go_by_the_one_with_the_least_memory(ranks):
+    assert agree(ranks, "torch", "cramped") == {"hooks", "scores", "tokens"}
+    tokens = [rank["torch"]["cramped"]["tokens"] for rank in ranks]
+    chosen, left = tokens[0]
+    assert 25 < chosen < 2**14
+    assert left <= 25
+    assert tokens == [(chosen, left)] * len(ranks)
 
 
 @pytest.mark.needs("transformers")

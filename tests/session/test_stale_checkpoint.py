@@ -12,6 +12,7 @@ from passk_guard.objectives.mixes import AnchorMix
 from passk_guard.remedies.anchors import AnchorLoss, AnchorTerm
 from passk_guard.reporting.journal import FILE_NAME, Journal
 from passk_guard.reporting.report import begin_run
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.session.state_file import take_up, whole_state
 
 
@@ -94,7 +95,7 @@ def test_what_is_no_state_costs_no_run(tmp_path, state):
 def anchor_term():
     policy = BanditPolicy(16, dim=3, seed=5)
     pool = HeldOutPool([{"prompt": str(i)} for i in range(16)])
-    loss = AnchorLoss(policy, pool, 4, 4, policy.isolated, None)
+    loss = AnchorLoss(policy, pool, 4, 4, policy.isolated, PassSize())
     return AnchorTerm(loss, AnchorMix(2), seed=0)
 
 

@@ -9,6 +9,7 @@ import torch
 from tiny import BanditPolicy, CausalLMPolicy, random_groups
 
 from passk_guard import prompt_weight
+from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.scores import score
 from passk_guard.statistics.paired_drift import paired_change
@@ -202,7 +203,7 @@ def test_store_resumes():
 def test_packing_prompts_into_one_forward_changes_no_score(tiny_lm, at_once):
     model = tiny_lm().eval()
     policy, groups = CausalLMPolicy(model), random_groups(7, 5)
-    got = score(policy, groups, at_once)
+    got = score(policy, groups, PassSize(at_once))
     for group, scores in zip(groups, got, strict=True):
         assert (scores is None) == (group.correct == 0)
         if scores is not None:

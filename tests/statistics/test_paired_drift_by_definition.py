@@ -9,7 +9,7 @@ import torch
 from tiny import BanditPolicy
 
 from passk_guard import unbiased_prompt_weight
-from passk_guard.rollouts import scores
+from passk_guard.rollouts import batching, scores
 from passk_guard.statistics.paired_drift import paired_change
 
 SIZES = (16, 2, 3, 7)
@@ -81,7 +81,7 @@ def estimate(right, gain, told):
 @pytest.mark.parametrize(("sigma", "exact"), [(0.1, True), (3.0, False)])
 def test_all_at_once_is_each_by_itself(sigma, exact, tokens_at_once, monkeypatch):
     groups, before, after = batch(2, sigma)
-    monkeypatch.setattr(scores, "TOKENS_AT_ONCE", tokens_at_once)
+    monkeypatch.setattr(batching, "_MOST", tokens_at_once)
     found = paired_change(groups, before, after, k=4)
     assert found.exact == exact
     noise = []

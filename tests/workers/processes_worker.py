@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path[:0] = [
@@ -16,6 +17,7 @@ sys.path[:0] = [
 
 import torch
 import torch.distributed as dist
+from cramped import Cramped
 from extras import is_installed
 from judged import Judge, make_guard
 from sharded import flat, shard
@@ -29,6 +31,10 @@ from passk_guard import (
     PassKGuardWarning,
     probe_policy,
 )
+from passk_guard.gradients import EngineSettings, HookEngine
+from passk_guard.rollouts import batching
+from passk_guard.rollouts.batching import PassSize
+from passk_guard.rollouts.scores import score_all
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.runtime.progress import silent
 from passk_guard.runtime.sharding import refuse_splits
@@ -80,7 +86,7 @@ def faults():
 def disagree():
     """Rollouts that differ between processes are refused on all of them, by every engine."""
     from passk_guard import ProbeError
-    from passk_guard.gradients import ENGINES, EngineSettings
+    from passk_guard.gradients import ENGINES
 
     policy = CausalLMPolicy(LANGUAGE_MODELS["torch"]().eval())
     groups = random_groups(7, 5, seed=dist.get_rank())
@@ -93,6 +99,19 @@ def disagree():
         except ProbeError as error:
             said[name] = str(error)
     return said
+
+
+def cramped():
+    """One process has less memory than it seems, another one less than the others."""
+    rank, size = dist.get_rank(), PassSize()
+    model, groups = LANGUAGE_MODELS["torch"]().eval(), random_groups(7, 5)
+    free = mock.patch.object(batching, "free_memory", return_value=2 ** (22 if rank == 1 else 40))
+    with Cramped(model, 25 if rank == 0 else 10**6) as policy, free:
+        size.fit(policy, groups)
+        chosen = size.tokens
+        gramian = HookEngine(policy, EngineSettings(passes=size)).gramian(groups, (0,))
+        scores = score_all(policy, groups, size)
+    return {"hooks": gramian, "scores": scores, "tokens": (chosen, size.tokens)}
 
 
 def replicated():
@@ -168,6 +187,7 @@ def main(out):
         kind: {how: gramians(kind, prepare=prepare) for how, prepare in ways.items()}
         for kind in kinds
     }
+    found["torch"]["cramped"] = cramped()
     if "llama" in kinds:  # FSDP1 looks for tensors in what a model returns, not in every class
         found["llama"] |= {
             how: gramians("llama", prepare=prepare, watched=False) for how, prepare in flats.items()
