@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from passk_guard.config import Actions, Names, PassKGuardConfig
@@ -21,22 +23,45 @@ from passk_guard.session.arguments import Arguments
 from passk_guard.session.guard_for_host import hosted_guard
 from passk_guard.session.session import Session
 
+# The same code under two names. Trainers of older releases take only callbacks of their own, and
+# importing the second one takes the first one's log messages away.
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 else:
-    # The same code under two names, and trainers of older releases take only their own.
-    _found, _reasons = [], []
-    for _package in ("lightning.pytorch", "pytorch_lightning"):
-        try:
-            _found.append(import_module(_package).Callback)
-        except ImportError as _error:  # missing, or installed and broken
-            _reasons.append(str(_error))
-    if not _found:
+
+    class _NoneYet:
+        """What Callback derives from until its user has imported one of the packages."""
+
+    class Callback(_NoneYet):
+        """Derives from the callback of each package that the user has imported."""
+
+        def __new__(cls, *args, **kwargs):
+            _join() or _import_one()
+            return super().__new__(cls)
+
+    def _join():
+        found = tuple(sys.modules[name].Callback for name in _PACKAGES if name in sys.modules)
+        if found:
+            Callback.__bases__ = found
+        return found
+
+    def _import_one():
+        reasons = []
+        for name in _PACKAGES:
+            try:
+                import_module(name)
+                return _join()
+            except ImportError as error:  # missing, or installed and broken
+                reasons.append(str(error))
         raise ImportError(
             "passk_guard.integrations.lightning needs lightning or pytorch_lightning: "
-            + "; ".join(_reasons)
+            + "; ".join(reasons)
         )
-    Callback = type("Callback", tuple(_found), {})
+
+    if not _join() and not any(find_spec(name.split(".")[0]) for name in _PACKAGES):
+        _import_one()
 
 __all__ = ["PassKGuardCallback"]
 

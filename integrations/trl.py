@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import trl  # noqa: F401  # if it is missing, that is said at once
 from transformers import Trainer
-from trl import GRPOTrainer, RLOOTrainer
 
 from passk_guard.config import Actions, Names, PassKGuardConfig
 from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
@@ -132,7 +133,7 @@ class PassKGuardCallback(GuardCallback):
         super().__init__(config, trainer)
 
     def _check(self, trainer: Any) -> None:
-        if isinstance(trainer, (GRPOTrainer, RLOOTrainer)):
+        if _shows_advantages(trainer):
             return
         if not isinstance(trainer, Trainer):
             raise TypeError(
@@ -146,7 +147,17 @@ class PassKGuardCallback(GuardCallback):
             )
 
     def _build(self) -> None:
-        if isinstance(self._trainer, (GRPOTrainer, RLOOTrainer)):
+        if _shows_advantages(self._trainer):
             self._session.attach(**advantages_guard(self._trainer, self._arguments, self._session))
         else:
             self._session.attach(monitoring_guard(self._trainer, self._arguments, self._session))
+
+
+def _shows_advantages(trainer: Any) -> bool:
+    """Whether it is a ``GRPOTrainer`` or ``RLOOTrainer``.
+
+    Users of other trainers have not imported these, which import trackers and vLLM.
+    """
+    names = {"trl.trainer.grpo_trainer": "GRPOTrainer", "trl.trainer.rloo_trainer": "RLOOTrainer"}
+    kinds = [getattr(sys.modules[m], name) for m, name in names.items() if m in sys.modules]
+    return isinstance(trainer, tuple(kinds))
