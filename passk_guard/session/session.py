@@ -175,6 +175,8 @@ class Session(Harmless):
         sensor: TrainingSensor | None = None,
     ) -> None:
         """Take the guard that the adapter has built, and what belongs to it."""
+        if self._hook is not None:
+            self._hook.remove()  # still there where a run was cut short
         self._guard, self.anchors, self._hook, self._sensor = guard, anchors, hook, sensor
 
     def begin(
