@@ -182,6 +182,8 @@ class Session(Harmless):
 
         ``late``: the first look is taken just before the first update, of the same policy.
         """
+        if self._hook is not None:
+            self._hook.remove()  # still there where a run was cut short
         self._guard, self.anchors, self._hook, self._sensor = guard, anchors, hook, sensor
         self._late = late
 
