@@ -215,7 +215,15 @@ class PassKGuardCallback(Callback):
 
     @property
     def guard(self) -> PassKGuard:
-        """The guard, once ``fit`` has begun."""
+        """The guard, once ``fit`` has begun in this process."""
+        if not self._session.built:
+            raise RuntimeError(
+                "PassKGuardCallback has no guard in this process: it is made as fit begins. "
+                "ddp_spawn, ddp_fork and ddp_notebook train in processes of their own, and no "
+                "callback comes back from there. trainer.callback_metrics has the last values; "
+                "passk_guard.jsonl in trainer.default_root_dir, which passk-guard report reads, "
+                "has every look, unless journal= or a trainer that keeps no files rules it out."
+            )
         return self._session.guard
 
     def on_init_end(self, *args: Any, **kwargs: Any) -> None:
@@ -257,7 +265,8 @@ class PassKGuardCallback(Callback):
         refuse_splits(pl_module)
         step, total = trainer.global_step, trainer.estimated_stepping_batches
         restored, self._restored = self._restored, {}
-        load = (lambda: restored) if step > 0 or restored else None
+        # Without a checkpoint a second fit goes on with the guard that is there.
+        load = (lambda: restored) if trainer.ckpt_path is not None or restored else None
         self._side.tell(restored.get("told", self._side.told))
         self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
 

@@ -5,9 +5,11 @@ from extras import needs
 needs("trl", "lightning")
 
 import itertools
+import os
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -69,6 +71,42 @@ def test_the_same_on_lightning_where_a_module_is_another_model(tmp_path):
     with pytest.raises(ValueError, match=ANOTHER):
         lightning_trainer(tmp_path, [callback], max_steps=2).fit(module, batches())
     assert len(callback.guard.history) == 3
+
+
+def test_a_second_fit_in_lightning_goes_on_with_its_guard(tmp_path):
+    module, callback = Automatic(), guard()
+    trainer = fit(tmp_path, module, callback)
+    trainer.fit_loop.epoch_loop.max_steps = 8
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*no guard state in this checkpoint")
+        trainer.fit(module, batches())
+    assert [probe.step for probe in callback.guard.history] == [0, 2, 4, 6, 8]
+
+
+SPAWNED = """
+import sys
+from lightning_runs import Automatic, fit, guard
+
+callback = guard(journal=True)
+trainer = fit(sys.argv[1], Automatic(), callback, strategy="ddp_fork", devices=1)
+print(float(trainer.callback_metrics["passk_guard/track"]))
+callback.guard
+"""
+
+
+@pytest.mark.long
+def test_after_training_in_other_processes_it_is_said_where_the_looks_are(tmp_path):
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    found = subprocess.run(
+        [sys.executable, "-c", SPAWNED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert "ddp_fork and ddp_notebook train in processes of their own" in found.stderr
+    looks = read_run(tmp_path).looks
+    assert [look["step"] for look in looks] == [0, 2, 4]
+    assert str(looks[-1]["track"])[:4] in found.stdout
 
 
 def test_a_callback_that_was_not_told_its_trainer_finds_it(tmp_path):
