@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from passk_guard.rollouts.verified_again import shared_out
-from passk_guard.rollouts.verified_policy import finished
 from passk_guard.rollouts.verifier import checked_scores, copied, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
 from passk_guard.runtime.processes import everywhere
@@ -128,10 +127,8 @@ def scored_again(
         )
         if not is_async(func):
             return list(found)
-        loop = getattr(trainer, "async_loop", None)  # where its own async functions run
-        if loop is None:
-            return list(finished(found))
-        return list(asyncio.run_coroutine_threadsafe(found, loop).result())
+        # The trainer's own loop, where it runs in training.
+        return list(asyncio.run_coroutine_threadsafe(found, trainer.async_loop).result())
 
     return shared_out(len(rows), scores)
 

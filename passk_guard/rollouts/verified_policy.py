@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from passk_guard.errors import ProbeError
+from passk_guard.rollouts.event_loop import finished
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.verified_again import completion_ids, shared_out
@@ -24,7 +23,7 @@ from passk_guard.runtime.lockstep import all_or_none
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.sharding import reshard, runs_together
 
-__all__ = ["VerifiedPolicy", "finished"]
+__all__ = ["VerifiedPolicy"]
 
 
 class VerifiedPolicy:
@@ -222,13 +221,3 @@ class VerifiedPolicy:
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """Stands in for the trainer's loggers."""
-
-
-def finished(coroutine: Any) -> Any:
-    """Run a coroutine to its end, whether or not an event loop is running here (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()
