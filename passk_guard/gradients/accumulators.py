@@ -46,7 +46,9 @@ class ExactGramian:
 
     def _of(self, name: str, numel: int, device: torch.device) -> Tensor:
         if name not in self._gradients:
-            self._gradients[name] = torch.zeros(self._rows, numel, device=device)
+            self._gradients[name] = torch.zeros(
+                self._rows, numel, dtype=torch.float32, device=device
+            )
         return self._gradients[name]
 
     def merge(self, parameters: Sequence[tuple[str, Parameter]]) -> None:
@@ -62,7 +64,7 @@ class ExactGramian:
         Args:
             sharded: processes hold parts of each gradient, whose inner products add up.
         """
-        total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
+        total = torch.zeros(self._rows, self._rows, dtype=torch.float64, device="cpu")
         for gradients in self._gradients.values():
             total += (gradients @ gradients.T).to("cpu", torch.float64)
         return torch.stack(everywhere(lambda: total)).sum(0) if sharded else total

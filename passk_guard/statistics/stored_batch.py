@@ -92,7 +92,7 @@ def load_batch(stored: Any, rows: int | None, k: int) -> StoredBatch:
         change=change,
         change_at_k=tensor(stored, "change_at_k", len(groups))
         if "change_at_k" in stored
-        else change * torch.as_tensor(unbiased_prompt_weight(correct, n, min(k, min(n) - 1))),
+        else change * torch.from_numpy(unbiased_prompt_weight(correct, n, min(k, min(n) - 1))),
         # Of how many prompts a group consists is seen once it is known to be one:
         # RolloutStore.check_groups.
         credit={n: tensor(sums, n, len(groups) if n in of_all else None) for n in sums},
