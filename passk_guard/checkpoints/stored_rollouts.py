@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
-from passk_guard.runtime.stored import Unfit, entry, items, mapping, whole
+from passk_guard.runtime.stored import Unfit, entry, flag, items, mapping, whole
 
 __all__ = ["load_rollouts", "stored_rollouts"]
 
@@ -30,6 +30,7 @@ def stored_rollouts(group: RolloutGroup) -> dict[str, Any]:
         "sampling_log_probs": None if group.told is None else _packed(group.told.cpu().numpy()),
         "success": _numbers(group.success),
         "rewards": None if group.rewards is None else _numbers(group.rewards),
+        "truncated": None if group.truncated is None else group.truncated.tolist(),
     }
 
 
@@ -48,6 +49,7 @@ def load_rollouts(row: int, stored: Any) -> RolloutGroup:
         _unpacked(entry(stored, name), name, n, length).long() for name in _TENSORS
     )
     rewards, told = stored.get("rewards"), stored.get("sampling_log_probs")
+    cut = stored.get("truncated")  # earlier releases did not tell
     return RolloutGroup(
         row,
         ids,
@@ -58,6 +60,11 @@ def load_rollouts(row: int, stored: Any) -> RolloutGroup:
         sampling_log_probs=None
         if told is None
         else _unpacked(told, "sampling_log_probs", n, length).float(),
+        truncated=None
+        if cut is None
+        else torch.tensor(
+            [flag({"cut": one}, "cut") for one in items(stored, "truncated", n)], device="cpu"
+        ),
     )
 
 
@@ -100,4 +107,5 @@ def _tensor(values: list[Any]) -> Tensor:
     known = (int, float, type(None))
     if not all(isinstance(value, known) or value in ("inf", "-inf") for value in values):
         raise Unfit("verdicts must be numbers or null")
-    return torch.tensor([float("nan") if value is None else float(value) for value in values])
+    each = [math.nan if value is None else float(value) for value in values]
+    return torch.tensor(each, dtype=torch.float32, device="cpu")

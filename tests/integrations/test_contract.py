@@ -239,6 +239,19 @@ def test_an_async_verifier_whose_module_holds_a_semaphore(tmp_path, host):
     assert [p.step for p in guard.history] == [0, 2]
 
 
+def test_cut_answers_are_counted_and_said_where_nothing_is_right(tmp_path, host):
+    said = r"\d+% of the rollouts were cut at the length limit, 2 tokens, before they ended"
+    with pytest.warns(PassKGuardWarning, match=f"nothing was right.*{said}"):
+        guard = host.run(tmp_path, steps=4, guard=settings(host), verify=never_right).guard
+    shares = [look["truncated"] for look in read_run(tmp_path).looks]
+    assert shares == [probe.truncation.share for probe in guard.history]
+    assert all(0.8 < share < 1 for share in shares)  # a random one in 32 tokens ends an answer
+
+
+def never_right(completions, **_):
+    return [0.0] * len(completions)
+
+
 def test_held_out_prompts_as_strings_with_a_verifier_of_their_own(tmp_path, host):
     def even(completions, **_):
         return [c[:1] in ("0", "2", "4", "6", "8") for c in completions]
