@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
 from passk_guard.integrations._trl_rollouts import grouped, unpadded
-from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
+from passk_guard.integrations._trl_sampling import answer_ends, sampling_plainly, why_unfit
 from passk_guard.integrations._trl_vllm import (
     log_prob_mode,
     reachable_engine,
@@ -135,7 +135,7 @@ class TRLPolicy:
 
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """Of each row: why it cannot be sampled, if so; the trainer would fail on its batch."""
-        return without_room(self._trainer, rows)
+        return why_unfit(self._trainer, rows)
 
     def _in_chunks(
         self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int, temperature: float
@@ -152,6 +152,8 @@ class TRLPolicy:
             repeated = [dict(rows[i]) for i in chunk + filler for _ in range(n)]
             share = len(repeated) // world
             local = repeated[rank * share : (rank + 1) * share]
+            ids = [row_ids[i] for i in chunk + filler for _ in range(n)]
+            self._rewards.rows = ids[rank * share : (rank + 1) * share]
             groups += self._rollouts(local, [row_ids[i] for i in chunk], n, temperature)
         return groups
 
@@ -173,9 +175,11 @@ class TRLPolicy:
         ):
             output = self._trainer._generate_and_score_completions(local)
         self._rewards.raise_errors()
+        self._rewards.rows = None
         rewards = tapped[-1][:, self._index].float().cpu()
         success = decide_success(rewards, self._threshold)
-        rollouts = gather_object(unpadded(output, answers if told else None, calls))
+        engine = answers if told else None
+        rollouts = gather_object(unpadded(output, engine, calls, *answer_ends(self._trainer)))
         completions = gather_object(self._rewards.completions or [])
         groups = []
         for i, row in enumerate(row_ids):
@@ -202,7 +206,8 @@ class TRLPolicy:
         def verdicts(*rollouts: Sequence[Any]) -> list[float]:
             found = scored_again(self._trainer, func, *rollouts)
             self._rewards.raise_errors()
-            return [float(v) for v in decide_success(torch.tensor(found), self._threshold)]
+            scores = torch.tensor(found, dtype=torch.float32, device="cpu")
+            return [float(v) for v in decide_success(scores, self._threshold)]
 
         return verdicts
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from passk_guard.rollouts.row_faults import RowFaults, without_loop
 from passk_guard.rollouts.verified_again import shared_out
 from passk_guard.rollouts.verifier import checked_scores, copied, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
@@ -30,6 +31,8 @@ class ProbeRewards:
     Attributes:
         completions: of this process, as the functions got them last; ``None`` where no function
             did, or where they are scored by the environments that gave them.
+        rows: row id of each rollout of this process that is to be scored; one with which a function
+            raises gets no score. ``None``: every error is raised.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -37,6 +40,7 @@ class ProbeRewards:
         self._wrapped: dict[int, Callable[..., Any]] = {}
         self._error: Exception | None = None
         self.completions: list[Any] | None = None
+        self.rows: list[int] | None = None
 
     def before(self, func: Any) -> Any:
         """The function to call instead; a reward model is left as it is."""
@@ -60,38 +64,41 @@ class ProbeRewards:
 
     def _wrap(self, func: Callable[..., Any]) -> Callable[..., Any]:
         told, name = watched(func, self._timeout), verifier_name(func)
+        faults, waits = RowFaults(name), is_async(func)
 
-        def copies(arguments: dict[str, Any]) -> dict[str, Any]:
-            own: dict[str, Any] = copied(arguments)
-            kept = "completions" in own and "environments" not in own
-            self.completions = copied(own["completions"]) if kept else None
-            return own
+        async def scores(prompts: Any, **arguments: Any) -> list[float]:
+            whole, count = {"prompts": prompts, **arguments}, len(prompts)
 
-        def failed(error: Exception, prompts: Any) -> list[float]:
-            self.note(error)
-            return [0.0] * len(prompts)
+            async def score(which: Sequence[int]) -> list[float]:
+                found = told(**copied(_those(whole, which)))
+                return checked_scores(await found if waits else found, len(which), name)
 
-        if is_async(func):
-
-            @functools.wraps(func, updated=())
-            async def later(*, prompts: Any, **arguments: Any) -> list[float]:
-                try:
-                    found = await told(**copies({"prompts": prompts, **arguments}))
-                    return checked_scores(found, len(prompts), name)
-                except Exception as error:
-                    return failed(error, prompts)
-
-            return later
-
-        @functools.wraps(func, updated=())
-        def now(*, prompts: Any, **arguments: Any) -> list[float]:
+            kept = "completions" in whole and "environments" not in whole
+            self.completions = copied(whole["completions"]) if kept else None
             try:
-                found = told(**copies({"prompts": prompts, **arguments}))
-                return checked_scores(found, len(prompts), name)
+                if self.rows is None:
+                    return await score(range(count))
+                return await faults.scores(score, self.rows)
             except Exception as error:
-                return failed(error, prompts)
+                self.note(error)
+                return [0.0] * count
 
-        return now
+        def now(**arguments: Any) -> list[float]:
+            return without_loop(scores(**arguments))
+
+        async def later(**arguments: Any) -> list[float]:
+            return await scores(**arguments)
+
+        return functools.wraps(func, updated=())(later if waits else now)
+
+
+def _those(arguments: Mapping[str, Any], which: Sequence[int]) -> dict[str, Any]:
+    """Of some rollouts: whatever is a list of all of them is cut down."""
+    count = len(arguments["prompts"])
+    return {
+        key: [value[i] for i in which] if isinstance(value, list) and len(value) == count else value
+        for key, value in arguments.items()
+    }
 
 
 def scored_again(
