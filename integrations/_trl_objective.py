@@ -187,7 +187,7 @@ class TRLObjective:
             raise LookupError(
                 f"{type(self._trainer).__name__} computed {seen} for {len(own)} rollouts"
             )
-        per_function = tapped[-1]
+        per_function = tapped[-1].to(own)  # TRL keeps rewards in torch's default dtype
         if isinstance(self._objective, TrainerMix):
             assert self._index is not None
             success = decide_success(per_function[:, self._index].float(), self._threshold)

@@ -24,7 +24,7 @@ from passk_guard.integrations._trl_environments import ProbeEnvironments, withou
 from passk_guard.integrations._trl_kept import KeptTrainer
 from passk_guard.integrations._trl_rewards import ProbeRewards, scored_again
 from passk_guard.integrations._trl_rollouts import Rollout, grouped, unpadded
-from passk_guard.integrations._trl_sampling import sampling_plainly, without_room
+from passk_guard.integrations._trl_sampling import answer_ends, sampling_plainly, why_unfit
 from passk_guard.integrations._trl_vllm import (
     log_prob_mode,
     reachable_engine,
@@ -151,7 +151,7 @@ class TRLPolicy:
 
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """Of each row: why it cannot be sampled, if so; the trainer would fail on its batch."""
-        return without_room(self._trainer, rows)
+        return why_unfit(self._trainer, rows)
 
     def _in_chunks(
         self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int, temperature: float
@@ -168,6 +168,8 @@ class TRLPolicy:
             repeated = [without_stand_in(rows[i]) for i in chunk + filler for _ in range(n)]
             share = len(repeated) // world
             local = repeated[rank * share : (rank + 1) * share]
+            ids = [row_ids[i] for i in chunk + filler for _ in range(n)]
+            self._rewards.rows = ids[rank * share : (rank + 1) * share]
             groups += self._rollouts(local, [row_ids[i] for i in chunk], n, temperature)
         return groups
 
@@ -177,6 +179,7 @@ class TRLPolicy:
         from accelerate.utils import gather_object
 
         rollouts, rewards = self._sampled_for(local, temperature)
+        self._rewards.rows = None
         success = decide_success(rewards, self._threshold)
         rollouts = gather_object(rollouts)
         completions = gather_object(self._rewards.completions or [])
@@ -237,7 +240,8 @@ class TRLPolicy:
         ):
             output = (sample or trainer._generate_and_score_completions)(rows)
         self._rewards.raise_errors()
-        rollouts = unpadded(output, answers if told else None, calls)
+        engine = answers if told else None
+        rollouts = unpadded(output, engine, calls, *answer_ends(trainer))
         asked, scored = len(rows) * trainer.accelerator.num_processes, len(tapped and tapped[-1])
         why = fault(rollouts, len(rows), generated, self._rewards.completion_ids)
         if why is None and scored != asked:
@@ -262,7 +266,8 @@ class TRLPolicy:
         def verdicts(*rollouts: Sequence[Any]) -> list[float]:
             found = scored_again(self._trainer, func, *rollouts)
             self._rewards.raise_errors()
-            return [float(v) for v in decide_success(torch.tensor(found), self._threshold)]
+            scores = torch.tensor(found, dtype=torch.float32, device="cpu")
+            return [float(v) for v in decide_success(scores, self._threshold)]
 
         return verdicts
 

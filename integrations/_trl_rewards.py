@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from passk_guard.rollouts.row_faults import RowFaults, without_loop
 from passk_guard.rollouts.verified_again import shared_out
-from passk_guard.rollouts.verified_policy import finished
 from passk_guard.rollouts.verifier import checked_scores, copied, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
 from passk_guard.runtime.processes import everywhere
@@ -32,12 +32,15 @@ class ProbeRewards:
         completions: of this process, as the functions got them last; ``None`` where no function
             did, or where they are scored by the environments that gave them.
         completion_ids: their tokens; ``None`` where no function did.
+        rows: row id of each rollout of this process that is to be scored; one with which a function
+            raises gets no score. ``None``: every error is raised.
     """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._wrapped: dict[int, Callable[..., Any]] = {}
         self._error: Exception | None = None
+        self.rows: list[int] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -67,39 +70,42 @@ class ProbeRewards:
 
     def _wrap(self, func: Callable[..., Any]) -> Callable[..., Any]:
         told, name = watched(func, self._timeout), verifier_name(func)
+        faults, waits = RowFaults(name), is_async(func)
 
-        def copies(arguments: dict[str, Any]) -> dict[str, Any]:
-            own: dict[str, Any] = copied(arguments)
-            kept = "completions" in own and "environments" not in own
-            self.completions = copied(own["completions"]) if kept else None
-            self.completion_ids = copied(own["completion_ids"])
-            return own
+        async def scores(prompts: Any, **arguments: Any) -> list[float]:
+            whole, count = {"prompts": prompts, **arguments}, len(prompts)
 
-        def failed(error: Exception, prompts: Any) -> list[float]:
-            self.note(error)
-            return [0.0] * len(prompts)
+            async def score(which: Sequence[int]) -> list[float]:
+                found = told(**copied(_those(whole, which)))
+                return checked_scores(await found if waits else found, len(which), name)
 
-        if is_async(func):
-
-            @functools.wraps(func, updated=())
-            async def later(*, prompts: Any, **arguments: Any) -> list[float]:
-                try:
-                    found = await told(**copies({"prompts": prompts, **arguments}))
-                    return checked_scores(found, len(prompts), name)
-                except Exception as error:
-                    return failed(error, prompts)
-
-            return later
-
-        @functools.wraps(func, updated=())
-        def now(*, prompts: Any, **arguments: Any) -> list[float]:
+            kept = "completions" in whole and "environments" not in whole
+            self.completions = copied(whole["completions"]) if kept else None
+            self.completion_ids = copied(whole["completion_ids"])
             try:
-                found = told(**copies({"prompts": prompts, **arguments}))
-                return checked_scores(found, len(prompts), name)
+                if self.rows is None or len(self.rows) != count:  # a subclass may add rollouts
+                    return await score(range(count))
+                return await faults.scores(score, self.rows)
             except Exception as error:
-                return failed(error, prompts)
+                self.note(error)
+                return [0.0] * count
 
-        return now
+        def now(**arguments: Any) -> list[float]:
+            return without_loop(scores(**arguments))
+
+        async def later(**arguments: Any) -> list[float]:
+            return await scores(**arguments)
+
+        return functools.wraps(func, updated=())(later if waits else now)
+
+
+def _those(arguments: Mapping[str, Any], which: Sequence[int]) -> dict[str, Any]:
+    """Of some rollouts: whatever is a list of all of them is cut down."""
+    count = len(arguments["prompts"])
+    return {
+        key: [value[i] for i in which] if isinstance(value, list) and len(value) == count else value
+        for key, value in arguments.items()
+    }
 
 
 def scored_again(
@@ -135,10 +141,8 @@ def scored_again(
         )
         if not is_async(func):
             return list(found)
-        loop = getattr(trainer, "async_loop", None)  # where its own async functions run
-        if loop is None:
-            return list(finished(found))
-        return list(asyncio.run_coroutine_threadsafe(found, loop).result())
+        # The trainer's own loop, where it runs in training.
+        return list(asyncio.run_coroutine_threadsafe(found, trainer.async_loop).result())
 
     return shared_out(len(rows), scores)
 

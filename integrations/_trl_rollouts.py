@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ class Rollout(NamedTuple):
         sampled: which of them the policy sampled.
         advantage: that the trainer would give it.
         log_probs: of the completion, as whatever sampled it has them, where it told.
+        truncated: whether the length limit cut it.
     """
 
     prompt: list[int]
@@ -31,10 +32,15 @@ class Rollout(NamedTuple):
     sampled: list[int]
     advantage: float
     log_probs: list[float] | None
+    truncated: bool
 
 
 def unpadded(
-    output: Mapping[str, Tensor], answers: Sequence[Any] | None, calls: Sequence[Sampled] = ()
+    output: Mapping[str, Tensor],
+    answers: Sequence[Any] | None,
+    calls: Sequence[Sampled] = (),
+    ends: Collection[int] = (),
+    longest: int = 0,
 ) -> list[Rollout]:
     """Of this process.
 
@@ -43,6 +49,8 @@ def unpadded(
         answers: log-probs that an engine gave in each call; ``None`` where they are not of what a
             probe samples from.
         calls: of the model's own ``generate``; of several, which tools make, none is taken.
+        ends: tokens that end a completion.
+        longest: tokens that a completion may have.
     """
     output = {k: v.cpu() for k, v in output.items() if isinstance(v, Tensor)}
     sampled = output["completion_mask"]
@@ -67,6 +75,7 @@ def unpadded(
                 sampled[i][present].tolist(),
                 float(output["advantages"][i]),
                 log_probs,
+                len(completion) >= longest and completion[-1] not in ends,
             )
         )
     return rollouts
@@ -83,9 +92,15 @@ def grouped(
     row: int, rollouts: Sequence[Rollout], success: Tensor, rewards: Tensor
 ) -> RolloutGroup:
     """The rollouts of one row."""
-    prompts, completions, sampled, advantages, log_probs = zip(*rollouts, strict=True)
+    prompts, completions, sampled, advantages, log_probs, truncated = zip(*rollouts, strict=True)
     tokens = packed(prompts, completions, sampled)
     told = beside(tokens[0], prompts, log_probs)
     return RolloutGroup(
-        row, *tokens, success, torch.tensor(advantages), rewards, sampling_log_probs=told
+        row,
+        *tokens,
+        success,
+        torch.tensor(advantages, dtype=torch.float32, device="cpu"),
+        rewards,
+        sampling_log_probs=told,
+        truncated=torch.tensor(truncated, device="cpu"),
     )

@@ -10,7 +10,7 @@ from passk_guard.integrations._trl_vllm import engine_filters, plain_engine, rea
 from passk_guard.rollouts.plain_sampling import CARRIED, filters, plain_config, plain_sampling
 from passk_guard.runtime.isolation import kept_attributes
 
-__all__ = ["sampling_plainly", "training_filters", "without_room"]
+__all__ = ["answer_ends", "sampling_plainly", "training_filters", "why_unfit"]
 
 
 @contextmanager
@@ -68,30 +68,46 @@ def _image_tokens(trainer: Any) -> list[int] | None:
     return [token] if token is not None and token in suppressed else None
 
 
-def without_room(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """Of each row: why its prompt is too long for the trainer to answer; ``None`` where it is not.
+def why_unfit(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """Of each row: why the trainer cannot answer its prompt; ``None`` where it can.
 
-    With images or environments a prompt's length is known to the trainer alone.
+    With images or environments a prompt's tokens are known to the trainer alone.
     """
-    limit, answer = _limit(trainer)
     if (
-        limit is None
-        or {"image", "images"} & set(rows[0])
+        {"image", "images"} & set(rows[0])
+        or hasattr(trainer.processing_class, "image_processor")
         or getattr(trainer, "environments", None)
         or getattr(trainer, "environment_factories", None)
         or getattr(trainer, "rollout_func", None) is not None
     ):
         return [None] * len(rows)
-    found: list[str | None] = []
-    for row in rows:
-        length = _length(trainer, row["prompt"])
-        wanted = "an answer" if answer == 1 else f"max_completion_length={answer}"
-        found.append(
-            f"has {length} tokens, which leaves no room for {wanted} within {limit} positions"
-            if length + answer > limit
-            else None
-        )
-    return found
+    limit, answer = _limit(trainer)
+    wanted = "an answer" if answer == 1 else f"max_completion_length={answer}"
+
+    def why(prompt: Any) -> str | None:
+        try:
+            length = _length(trainer, prompt)
+        except Exception as error:
+            return f"is refused by the tokenizer: {type(error).__name__}: {error}"
+        if limit is None or length + answer <= limit:
+            return None
+        return f"has {length} tokens, which leaves no room for {wanted} within {limit} positions"
+
+    return [why(row["prompt"]) for row in rows]
+
+
+def answer_ends(trainer: Any) -> tuple[list[int], int]:
+    """Tokens that end an answer, and how many tokens it may have, as the trainer counts them.
+
+    vLLM's stop strings leave an answer shorter.
+    """
+    eos = getattr(trainer, "eos_token_ids", None) or [trainer.eos_token_id]
+    return eos, _longest(trainer)
+
+
+def _longest(trainer: Any) -> int:
+    own = getattr(getattr(trainer, "generation_config", None), "max_new_tokens", None)
+    return int(own or trainer.max_completion_length)
 
 
 def _limit(trainer: Any) -> tuple[int | None, int]:
@@ -109,8 +125,7 @@ def _limit(trainer: Any) -> tuple[int | None, int]:
             return int(llm.llm_engine.model_config.max_model_len), 1
         return getattr(trainer.args, "vllm_max_model_length", None) or positions, 1
     rotary = any(name.endswith("inv_freq") for name, _ in trainer.model.named_buffers())
-    longest = trainer.generation_config.max_new_tokens or trainer.max_completion_length
-    return None if rotary else positions, int(longest)
+    return None if rotary else positions, _longest(trainer)
 
 
 def _length(trainer: Any, prompt: Any) -> int:

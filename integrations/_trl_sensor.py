@@ -34,7 +34,9 @@ class TrainingRewards:
         """Take in the batch that the last step was trained on."""
         logged = getattr(self._trainer, "_logs", {}).get("rewards", {})
         rewards = torch.tensor(
-            [float("nan") if r is None else r for r in logged.get(self._name, [])]
+            [float("nan") if r is None else r for r in logged.get(self._name, [])],
+            dtype=torch.float32,
+            device="cpu",
         )
         success = decide_success(rewards, self._threshold)
         self._right += float(success.nansum())

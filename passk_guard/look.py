@@ -10,6 +10,7 @@ import numpy as np
 from passk_guard.detection.alarm import Alarm, AlarmKind
 from passk_guard.detection.cause import Cause
 from passk_guard.detection.verifier_drift import VerifierDrift
+from passk_guard.rollouts.group import Truncation
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
@@ -120,6 +121,7 @@ class Probe(Look):
         scored: ``(m,)`` rollouts that have a verdict.
         weights: ``(m,)`` prompt weights in force.
         rewards: lowest and highest score that the verifier gave, where they are seen.
+        truncation: how many rollouts the length limit cut, and at how many tokens, where known.
         gramian: ``(m, m)`` inner products of per-prompt gradients: the interference kernel.
         only_once: seconds that went into the reference, once per run.
     """
@@ -147,6 +149,7 @@ class Probe(Look):
     scored: tuple[int, ...] = field(repr=False)
     weights: np.ndarray = field(repr=False)
     rewards: tuple[float, float] | None = field(repr=False)
+    truncation: Truncation | None = field(default=None, repr=False)
     gramian: np.ndarray | None = field(repr=False)
     only_once: float = field(repr=False)
 

@@ -119,7 +119,7 @@ class Prober:
         k, seed = self._config.k, (self._config.seed, step)
         weigh = WeightsInForce(k, objective, self._config.watch, self._training)
         self._progress(_SAMPLING, 0, 0)
-        groups, drawn = self._sampler.batch()
+        groups, drawn, cut = self._sampler.batch()
         verifier, groups = self.verifier.look(step, groups), without_completions(groups)
         self._progress("scoring", 0, 0)
         batch, given = self.gradients.take(groups, seed)
@@ -144,7 +144,9 @@ class Prober:
             count = self._references(began - start, one_batch) - 1
             for i in range(count):
                 self._progress("reference batches", i, count)
-                more.append(without_completions(self._sampler.batch(self._config.reference_n)[0]))
+                more.append(
+                    without_completions(self._sampler.batch(self._config.reference_n).groups)
+                )
         self._progress("scoring", 0, 0)
         batches, scored = [*more, groups], None
         if is_first:
@@ -198,6 +200,7 @@ class Prober:
             scored=tuple(n),
             weights=evidence.weights,
             rewards=reward_range(groups),
+            truncation=cut,
             gramian=evidence.gramian,
             seconds=time.perf_counter() - start,
             only_once=only_once,

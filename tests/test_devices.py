@@ -4,17 +4,28 @@ What runs here on any machine finds mixed devices, and how often a GPU is waited
 find (kernels, precision, memory, time) is in tests/gpu.
 """
 
+import ast
+import re
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 from elsewhere import GPU, SEVERAL, elsewhere, gpu, on_gpu
+from places import ROOT
 from tiny import BanditPolicy, CausalLMPolicy, random_groups, tiny_torch_lm
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
+from passk_guard import (
+    HeldOutPool,
+    HFPolicy,
+    PassKGuard,
+    PassKGuardConfig,
+    PassKObjective,
+    probe_policy,
+)
 from passk_guard.gradients import ENGINES, EngineSettings
 from passk_guard.gradients.adam_metric import adam_scales
 from passk_guard.objectives.estimators import ESTIMATORS
@@ -99,13 +110,109 @@ class Leaving(BanditPolicy):
         ]
 
 
-def looked(policy):
+def make_guard(policy):
     config = PassKGuardConfig(k=4, prompts_per_probe=16, num_generations=8, every=1)
     pool = HeldOutPool([{"prompt": str(i)} for i in range(64)])
-    guard = PassKGuard(policy, pool, config, isolation=policy.isolated, say=lambda _: None)
+    return PassKGuard(policy, pool, config, isolation=policy.isolated, say=lambda _: None)
+
+
+def looked(policy):
+    guard = make_guard(policy)
     for step in (0, 1):
         guard.run(guard.due(step), step)
     return guard
+
+
+@contextmanager
+def defaults(kind):
+    """What a user may have left on: a dtype, or a device, which fails where one is not named."""
+    before = torch.get_default_dtype()
+    try:
+        if isinstance(kind, torch.dtype):
+            torch.set_default_dtype(kind)
+        with torch.device(kind) if isinstance(kind, str) else nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+DEFAULTS = [torch.bfloat16, torch.float16, torch.float64, "meta"]
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=str)
+def test_no_figure_depends_on_torchs_defaults(kind):
+    policies = [BanditPolicy(64), BanditPolicy(64)]
+    want = looked(policies[0])
+    with defaults(kind):
+        guard = looked(policies[1])
+        again = make_guard(policies[1])
+        again.load_state_dict(guard.state_dict())
+        assert again.probe(2) is not None
+    for one, other in zip(guard.history, want.history, strict=True):
+        assert (one.gramian == other.gramian).all()
+        assert (one.track, one.drift) == (other.track, other.drift)
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=str)
+@pytest.mark.parametrize("limit", [1e15, 0])
+@pytest.mark.parametrize("engine", ["backward", "hooks"])
+def test_no_gradient_depends_on_torchs_defaults(engine, limit, kind):
+    model, groups = tiny_torch_lm().eval(), random_groups(6, 6)
+    made = lambda: ENGINES.make(  # noqa: E731
+        engine, CausalLMPolicy(model), EngineSettings(None, None, limit, 6)
+    )
+    want = made().gramian(groups, (0,))
+    with defaults(kind):
+        assert torch.equal(made().gramian(groups, (0,)), want)
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize("kind", DEFAULTS, ids=str)
+def test_a_probe_of_a_checkpoint_under_torchs_defaults(tmp_path, kind):
+    import ambiguous_arithmetic as task
+
+    tokenizer = task.make_tokenizer()
+    policy = HFPolicy(task.make_model(tokenizer), tokenizer, max_completion_length=2)
+    verify = lambda completions, **_: [c[:1] in "02468" for c in completions]  # noqa: E731
+    rows = task.make_rows(8).to_list()
+    given = {"k": 2, "prompts_at_once": 4, "journal": tmp_path / "probe.jsonl"}
+    with defaults(kind):
+        for prompts in (4, 8):  # the second time from the journal
+            found = probe_policy(policy, rows, verify, num_prompts=prompts, **given).reading
+    other = probe_policy(policy, rows, verify, num_prompts=8, **given | {"journal": None}).reading
+    assert (found.gramian == other.gramian).all()
+
+
+@pytest.mark.long
+@pytest.mark.needs("lightning", "trl")
+@pytest.mark.parametrize("name", ["trl", "transformers", "lightning"])
+def test_runs_under_another_default_dtype_are_looked_at(tmp_path, name):
+    from hosts import HOSTS, settings
+
+    host = HOSTS[name]
+    with defaults(torch.bfloat16):
+        alone = host.run(tmp_path / "alone", steps=2)
+        found = host.run(tmp_path / "guarded", steps=2, guard=settings(host))
+        mixed = settings(host, floor=0.99, action="mix", **host.mix)
+        mixed = host.run(tmp_path / "mixed", steps=2, guard=mixed).guard
+    assert not found.guard.failures + mixed.failures
+    assert len(found.guard.history) == len(mixed.history) == 2
+    assert mixed.pass1_weight == 1
+    assert all(torch.equal(alone.weights[name], found.weights[name]) for name in alone.weights)
+
+
+def test_every_tensor_that_the_package_makes_names_its_device():
+    made = (
+        "arange|as_tensor|asarray|empty|eye|full|linspace|ones|rand|randint|randn|randperm|tensor"
+    )
+    made = re.compile(rf"torch\.({made}|scalar_tensor|zeros)")
+    for folder in ("passk_guard", "integrations"):
+        for path in (ROOT / folder).rglob("*.py"):
+            tree = ast.walk(ast.parse(path.read_text()))
+            for call in (node for node in tree if isinstance(node, ast.Call)):
+                named = {keyword.arg for keyword in call.keywords}
+                makes = made.fullmatch(ast.unparse(call.func)) is not None
+                assert not makes or "device" in named, f"{path}, line {call.lineno}"
 
 
 def test_rollouts_that_a_policy_leaves_on_a_gpu_are_kept_on_the_cpu(waits):

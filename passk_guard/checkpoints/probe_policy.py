@@ -28,7 +28,7 @@ from passk_guard.reporting.policy_record import policy_record
 from passk_guard.reporting.policy_sentences import policy_sentence
 from passk_guard.reporting.progress_bar import shown
 from passk_guard.rollouts.batching import PassSize
-from passk_guard.rollouts.group import RolloutGroup, counts, reward_range
+from passk_guard.rollouts.group import RolloutGroup, counts, reward_range, truncation
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import usable_groups
 from passk_guard.runtime.progress import Progress
@@ -273,6 +273,7 @@ def _look(
             row_ids=[group.row for group in usable],
             labels=run.labels(usable),
             rewards=reward_range(groups),
+            truncation=truncation(groups),
         )
         if reading.test is not None and reading.test.sure:
             break

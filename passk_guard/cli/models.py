@@ -42,6 +42,12 @@ def add_model_options(parser: argparse.ArgumentParser, *, needed: bool) -> None:
         "--chat", action="store_true", help="send text prompts as a user's message of a chat"
     )
     group.add_argument(
+        "--chat-template-kwargs",
+        type=_by_name,
+        metavar="JSON",
+        help="what the chat template takes, such as '{\"enable_thinking\": false}'",
+    )
+    group.add_argument(
         "--verifier",
         required=needed,
         metavar="NAME",
@@ -125,6 +131,7 @@ def load_policy(
         max_completion_length=given.max_completion_length,
         temperature=given.temperature,
         rollouts_at_once=given.rollouts_at_once,
+        chat_template_kwargs=given.chat_template_kwargs,
     )
 
 
@@ -164,6 +171,16 @@ def _renamed(path: Path, column: str) -> list[dict[str, Any]]:
         others = {k: v for k, v in row.items() if k not in (column, "prompt")}
         rows.append({"prompt": row[column], **others})
     return rows
+
+
+def _by_name(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no object such as {{"name": false}}')
+    return found
 
 
 def _as_chat(prompt: Any) -> Any:

@@ -124,7 +124,7 @@ _VERIFIER: dict[str, Any] = {"reward_funcs": _even, "max_completion_length": 2}
 
 
 def _examples() -> list[dict[str, torch.Tensor]]:
-    ids = torch.arange(64 * 4).view(64, 4) * 7 % 10 + 3
+    ids = torch.arange(64 * 4, device="cpu").view(64, 4) * 7 % 10 + 3
     return [{"input_ids": row, "labels": row} for row in ids]
 
 

@@ -51,7 +51,9 @@ class ExactGramian:
 
     def _of(self, name: str, numel: int, device: torch.device) -> Tensor:
         if name not in self._gradients:
-            self._gradients[name] = torch.zeros(self._rows, numel, device=device)
+            self._gradients[name] = torch.zeros(
+                self._rows, numel, dtype=torch.float32, device=device
+            )
         return self._gradients[name]
 
     def clear(self, rows: slice) -> None:
@@ -72,7 +74,7 @@ class ExactGramian:
         Args:
             sharded: processes hold parts of each gradient, whose inner products add up.
         """
-        total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
+        total = torch.zeros(self._rows, self._rows, dtype=torch.float64, device="cpu")
         for gradients in self._gradients.values():
             for part in gradients.split(_LONGEST_SUM, 1):
                 total += (part @ part.T).to("cpu", torch.float64)

@@ -131,16 +131,16 @@ def prompt_gramian(
             one = [groups[signal[row]]]
             add_gradient(accumulator, row, policy, one, parameters, size, scales)
         if together and len(mine) * processes < len(signal):  # the others are not done yet
-            group = replace(groups[signal[0]], success=torch.zeros(groups[signal[0]].n))
+            group = replace(groups[signal[0]], success=torch.zeros_like(groups[signal[0]].success))
             add_gradient(accumulator, 0, policy, [group], parameters, size, scales)
 
     check_same(everywhere(lambda: counts(groups)))  # or some would run more passes than others
     everywhere(my_share, together=together)
     if signal and not sharded:
         accumulator.merge(parameters)
-    gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+    gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64, device="cpu")
     if signal:
-        index = torch.tensor(signal)
+        index = torch.tensor(signal, device="cpu")
         gramian[index[:, None], index] = accumulator.gramian(sharded=sharded)
     if not bool(torch.isfinite(gramian).all()):
         raise FloatingPointError("a gradient of the policy is not finite")

@@ -166,7 +166,7 @@ class PolicyEngine:
             ProbeError: it has another shape.
             FloatingPointError: it is not finite.
         """
-        found = torch.as_tensor(self._policy.gramian(groups)).to("cpu", torch.float64)
+        found = torch.as_tensor(self._policy.gramian(groups), dtype=torch.float64, device="cpu")
         if found.shape != (len(groups), len(groups)):
             raise ProbeError(
                 f"the policy's gramian() gave shape {tuple(found.shape)} for {len(groups)} prompts"

@@ -69,7 +69,9 @@ class HookedPass:
             Unwatchable: checkpointing is re-entrant.
         """
         weights = torch.cat([group.centred_success() / group.n for group in groups]) * share
-        owners = torch.cat([torch.full((g.n,), first + i) for i, g in enumerate(groups)])
+        owners = torch.cat(
+            [torch.full((g.n,), first + i, device="cpu") for i, g in enumerate(groups)]
+        )
 
         def forward(tokens: Sequence[Tensor], which: slice) -> Tensor:
             def loss() -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ class HookEngine:
         groups = [group for batch in batches for group in batch]
         check_same(everywhere(lambda: counts(groups)))
         signal = [i for i, group in enumerate(groups) if group.has_signal]
-        gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+        gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64, device="cpu")
         scores: list[Tensor | None] = [None] * len(groups)
         if not signal:
             return Taken(gramian, scores)
@@ -103,7 +103,7 @@ class HookEngine:
             self._unknown = None
         if not bool(torch.isfinite(found).all()):
             raise FloatingPointError("a gradient of the policy is not finite")
-        index = torch.tensor(signal)
+        index = torch.tensor(signal, device="cpu")
         gramian[index[:, None], index] = found
         for i, log_probs in zip(signal, scored or [], strict=False):
             scores[i] = log_probs

@@ -84,7 +84,7 @@ class SketchedGramian:
 
     def sketches(self) -> Tensor:
         """``(rows, size)`` float32, on the CPU. Those of slices and of processes add up."""
-        total = torch.zeros(self._rows, self._size)
+        total = torch.zeros(self._rows, self._size, dtype=torch.float32, device="cpu")
         for buckets in self._buckets.values():
             total += buckets.sketches.cpu()
         return total
@@ -106,20 +106,21 @@ class _Buckets:
 
     def __init__(self, rows: int, size: int, seed: tuple[int, ...], device: torch.device) -> None:
         self._size, self._seed = size, seed
-        self.sketches = torch.zeros(rows, size, device=device)
+        self.sketches = torch.zeros(rows, size, dtype=torch.float32, device=device)
         self._chunk = _CHUNK_CPU if device.type == "cpu" else _CHUNK
         # The same in every chunk; each chunk's sum is shifted as a whole once more.
         halvings = (self._chunk // size).bit_length() - 1
         self._shifts = [self._draw("half", i)[0] % size for i in range(halvings)]
-        bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
-        self._signs_of_byte = (1.0 - 2.0 * bits).to(device)
+        byte = torch.arange(256, device=device)
+        bits = byte[:, None] >> torch.arange(8, device=device) & 1
+        self._signs_of_byte = (1 - 2 * bits).float()
         # Not every accelerator's generator gives all 64 bits.
         source = device if device.type == "cuda" else torch.device("cpu")
         self._generator = torch.Generator(source)
         # Made once: fresh memory for every chunk is costly.
         self._words = torch.empty(self._chunk // 64, dtype=torch.int64, device=source)
         self._bytes = torch.empty(self._chunk // 8, dtype=torch.int32, device=device)
-        self._signs = torch.empty(self._chunk // 8, 8, device=device)
+        self._signs = torch.empty(self._chunk // 8, 8, dtype=torch.float32, device=device)
 
     def add(self, row: int, name: str, flat: Tensor, offset: int) -> None:
         """Fold ``flat``, which begins at ``offset`` of the parameter, chunk by chunk."""

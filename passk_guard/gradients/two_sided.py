@@ -98,7 +98,7 @@ class TwoSidedGramian:
         flat, start = local_part(gradient)
         owner = torch.tensor([row], device=flat.device)
         if len(shape) == 1:
-            whole = torch.zeros(shape[0], device=flat.device)
+            whole = torch.zeros(shape[0], dtype=torch.float32, device=flat.device)
             whole[start : start + len(flat)] = flat
             self.vector(name, whole[None], owner)
         elif len(shape) == 2:
@@ -150,7 +150,7 @@ class TwoSidedGramian:
             found = (flat @ flat.transpose(1, 2)).to("cpu", torch.float64)
             parts += found.view_as(parts) * (self._scale(name) * splits)
         norms = parts.mean((0, 1)).diagonal().clamp(min=1e-300).sqrt()
-        off = ~torch.eye(self._rows, dtype=torch.bool)
+        off = ~torch.eye(self._rows, dtype=torch.bool, device="cpu")
         cosines = (parts / torch.outer(norms, norms))[:, :, off]
         straight, across = cosines[0, 0] - cosines[1, 1], cosines[0, 1] - cosines[1, 0]
         both = cosines[0, 0] + cosines[1, 1] - cosines[0, 1] - cosines[1, 0]
@@ -160,7 +160,9 @@ class TwoSidedGramian:
     def sketch(self, name: str) -> Tensor:
         """``(rows, numbers)`` of one parameter; zeros where nothing came."""
         found = self._sketches.get(name)
-        return torch.zeros(self._rows, 1) if found is None else found.flatten(1).cpu()
+        if found is None:
+            return torch.zeros(self._rows, 1, dtype=torch.float32, device="cpu")
+        return found.flatten(1).cpu()
 
     def _halved(self, name: str, side: int, sketch: Tensor) -> list[Tensor]:
         """What each half of a side's signs gave; the same twice where it stayed as it is."""
@@ -177,7 +179,7 @@ class TwoSidedGramian:
 
     def _of_rest(self) -> Tensor:
         if not self._has_rest:
-            return torch.zeros(self._rows, self._rows, dtype=torch.float64)
+            return torch.zeros(self._rows, self._rows, dtype=torch.float64, device="cpu")
         return self._rest.gramian()
 
     def _reduces(self, name: str) -> bool:

@@ -93,7 +93,9 @@ def unscaled(trainer_weight: float, training: TrainingGroups, correct: int, n: i
 
 def _marginal(advantages: Callable[[Tensor], Tensor], size: int, scaled: bool) -> np.ndarray:
     """The Bernstein coefficients of T, of degree ``size - 1``, or one less where centred."""
-    rewards = torch.ones(size + 1, size, dtype=torch.float64).tril(-1)  # row c: c right ones
+    rewards = torch.ones(size + 1, size, dtype=torch.float64, device="cpu").tril(
+        -1
+    )  # row c: c right ones
     values = advantages(rewards)
     right = (values * rewards).sum(-1) / rewards.sum(-1).clamp(min=1)
     wrong = (values * (1 - rewards)).sum(-1) / (1 - rewards).sum(-1).clamp(min=1)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from passk_guard.errors import reason_of
-
 __all__ = ["check_texts", "read_lines", "rows_from"]
 
-_MOST_TRIED = 2000  # chats that go through the template before training
 _KINDS = (
     "Pass a list of strings, chat messages or dict rows, a datasets.Dataset, a DataFrame, or the "
     "path of a .jsonl file."
@@ -92,8 +88,7 @@ def check_texts(
 
     Raises:
         ValueError: text and chats are mixed; text has no tokens; a message has no role or content;
-            there is no chat template, or it refuses a chat; there are tools or parts where
-            ``tools`` is not set.
+            there is no chat template; there are tools or parts where ``tools`` is not set.
     """
     if not tools and (extra := {"tools", "environment"} & set(rows[0])):
         raise ValueError(
@@ -121,7 +116,6 @@ def check_texts(
             f"{name} holds chats, but the tokenizer has no chat template. Use an instruction-tuned "
             "model's tokenizer, set tokenizer.chat_template, or pass the prompts as text."
         )
-    _try_template(rows, tokenizer, name, chat_template)
 
 
 def _table_rows(prompts: Any) -> Any:
@@ -253,29 +247,6 @@ def _check_chat(prompt: list[Any], where: str, tools: bool) -> None:
                 "text, one answer per prompt. Use passk_guard.integrations.trl, which generates "
                 "through the trainer, or a policy of your own: policy=."
             )
-
-
-def _try_template(
-    rows: Sequence[Mapping[str, Any]], tokenizer: Any, name: str, chat_template: str | None
-) -> None:
-    """Templates have rules of their own, such as whose turn it is."""
-    if hasattr(tokenizer, "image_processor"):
-        return  # it takes messages of several parts, which its trainer makes
-    for i, row in enumerate(islice(rows, _MOST_TRIED)):
-        if not all(isinstance(message.get("content"), str) for message in row["prompt"]):
-            continue
-        try:
-            tokenizer.apply_chat_template(
-                row["prompt"],
-                chat_template=chat_template,
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-        except Exception as error:
-            raise ValueError(
-                f"the tokenizer's chat template refuses {name}[{i}]: {reason_of(error)}. Fix or "
-                "drop that row."
-            ) from error
 
 
 def _short(value: Any) -> str:

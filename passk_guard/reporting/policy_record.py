@@ -36,6 +36,7 @@ def policy_record(
         "prompts": found.prompts,
         "rollouts": found.rollouts,
         "no_signal": found.no_signal,
+        "truncated": None if found.truncation is None else found.truncation.share,
         "weighted": found.weighted,
         "test": None if found.test is None else _test(found.test),
         "needed": found.needed,

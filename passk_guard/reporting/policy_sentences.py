@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from passk_guard.reporting.digits import apart
+from passk_guard.reporting.sentences import truncation_sentence
 from passk_guard.statistics.policy_reading import LEAST_SIGNAL, PolicyReading, Verdict
 
 __all__ = ["policy_sentence"]
@@ -84,4 +85,7 @@ def _no_signal(found: PolicyReading) -> str:
         "always": "harder prompts",
         "either": "prompts that are solved sometimes, or more rollouts each",
     }[kind]
-    return f"No signal: {said}, so there is no gradient to compare.{rewards} What helps: {helps}."
+    return (
+        f"No signal: {said}, so there is no gradient to compare.{rewards} What helps: {helps}."
+        f"{truncation_sentence(found.truncation)}"
+    )

@@ -48,6 +48,7 @@ passk_guard/top1_mass             probability of a prompt's likeliest sampled ro
 passk_guard/k                     k that the objective uses
 passk_guard/pass1_weight          λ, the share of pass@1 that the objective uses
 passk_guard/no_signal             share of prompts whose rollouts are all right or all wrong
+passk_guard/truncated             share of its rollouts that were cut at the length limit
 passk_guard/exploration_gap       pass@k less pass@1
 passk_guard/lost_prompts          prompts whose pass@1 has surely fallen since they were first drawn
 passk_guard/won_prompts           prompts whose pass@1 has surely risen
@@ -146,6 +147,7 @@ def _of_a_probe(probe: Probe) -> dict[str, float | None]:
         "k": float(probe.k),
         "pass1_weight": probe.pass1_weight,
         "no_signal": probe.no_signal,
+        "truncated": None if probe.truncation is None else probe.truncation.share,
         "exploration_gap": probe.exploration_gap,
         "lost_prompts": None if turnover is None else float(len(turnover.lost)),
         "won_prompts": None if turnover is None else float(len(turnover.won)),

@@ -9,6 +9,7 @@ from passk_guard.detection.named_states import NamedState
 from passk_guard.look import Failure, Probe
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.reporting.digits import apart
+from passk_guard.rollouts.group import Truncation
 from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
 from passk_guard.statistics.inference_mismatch import InferenceMismatch
@@ -25,6 +26,7 @@ __all__ = [
     "start_message",
     "state_message",
     "stop_message",
+    "truncation_sentence",
     "waits_message",
     "where_message",
 ]
@@ -79,6 +81,7 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float, gap: flo
             f"{'has' if signal < 2 else 'have'} both right and wrong ones (pass@1 "
             f"{probe.pass_at_1:.3f}). Only such prompts give pass@1 and pass@k a gradient. This is "
             "no conflict. What helps: prompts of middling difficulty, or a warm start."
+            f"{truncation_sentence(probe.truncation)}"
         )
     if state is NamedState.VERIFIER_DRIFT and probe.verifier is not None:
         drift = probe.verifier
@@ -182,8 +185,23 @@ def plan_message(
     return f"{said} The smallest loss of pass@1 that it can be sure of: {points}."
 
 
+def truncation_sentence(found: Truncation | None) -> str:
+    """What to do where most rollouts were cut, with a space before it; else nothing."""
+    if found is None or found.share <= 0.5:
+        return ""
+    return (
+        f" {found.share:.0%} of the rollouts were cut at the length limit, {found.tokens} tokens, "
+        "before they ended. Raise max_completion_length first, or switch a thinking model's "
+        "thinking off (chat_template_kwargs)."
+    )
+
+
 def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:
     """Nothing could be compared for a while: what was seen, and what helps."""
+    return _blind(probe, looks, threshold) + truncation_sentence(probe.truncation)
+
+
+def _blind(probe: Probe, looks: int, threshold: float | None) -> str:
     head = (
         f"step {probe.step}: no signal in {looks} look{'s' * (looks > 1)} in a row: of "
         f"{probe.prompts} held-out prompts x {probe.rollouts // probe.prompts} rollouts hardly any "

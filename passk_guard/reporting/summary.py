@@ -101,8 +101,11 @@ def _verdict(run: Run) -> tuple[str, str]:
         said = f"There was a conflict ({at}); it has cleared. {_change(last)}{_remedy(run)}"
         return "cleared", said
     if NamedState.VANISHING_SIGNAL in states:
-        share = run.probes[-1]["no_signal"]
-        return "no signal", f"No signal: {share:.0%} of the prompts are solved never or always."
+        share, cut = (run.probes[-1].get(key) or 0.0 for key in ("no_signal", "truncated"))
+        said = f"No signal: {share:.0%} of the prompts are solved never or always."
+        if cut > 0.5:
+            said += f" {cut:.0%} of the rollouts were cut at the length limit."
+        return "no signal", said
     if last["change_high"] < -run.start.get("config", {}).get("pass1_tolerance", 0.0):
         return "falling", f"No alarm yet, but pass@1 has probably fallen. {_change(last)}"
     count = f"{len(run.looks)} look{'s' if len(run.looks) > 1 else ''}"

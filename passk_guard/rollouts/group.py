@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
     "RolloutGroup",
+    "Truncation",
     "beside",
     "counts",
     "enough_signal",
@@ -21,6 +22,7 @@ __all__ = [
     "packed",
     "reward_range",
     "stacked",
+    "truncation",
 ]
 
 
@@ -43,6 +45,8 @@ class RolloutGroup:
         sampling_log_probs: ``(n, L)`` of the sampled tokens, as whatever sampled them has it (the
             model with a cache, or another program), at the temperature of the sampling; NaN where
             it told none, anything elsewhere.
+        truncated: ``(n,)`` whether the length limit cut a rollout that had not ended; ``None``
+            where that is not known.
     """
 
     row: int
@@ -54,6 +58,7 @@ class RolloutGroup:
     rewards: Tensor | None = None
     completions: tuple[Any, ...] | None = None
     sampling_log_probs: Tensor | None = None
+    truncated: Tensor | None = None
 
     @property
     def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,14 +108,14 @@ class RolloutGroup:
     def _kept_completions(self, keep: Tensor | slice) -> tuple[Any, ...] | None:
         if self.completions is None:
             return None
-        which = torch.arange(self.n)[keep if isinstance(keep, slice) else keep.cpu()]
+        which = torch.arange(self.n, device="cpu")[keep if isinstance(keep, slice) else keep.cpu()]
         return tuple(self.completions[i] for i in which.tolist())
 
     def those(self, keep: Tensor | slice) -> RolloutGroup:
         """Some of the rollouts: a mask, indices or a slice."""
         optional: dict[str, Any] = {
             name: None if getattr(self, name) is None else getattr(self, name)[keep]
-            for name in ("advantages", "rewards", "sampling_log_probs")
+            for name in ("advantages", "rewards", "sampling_log_probs", "truncated")
         }
         return replace(
             self,
@@ -140,11 +145,15 @@ def packed(
         completions: token ids.
         sampled: of each completion, 1 where the policy sampled the token.
     """
-    tokens = [torch.tensor(p + c) for p, c in zip(prompts, completions, strict=True)]
-    masks = [torch.tensor([0] * len(p) + m) for p, m in zip(prompts, sampled, strict=True)]
+    tokens = [_whole_numbers(p + c) for p, c in zip(prompts, completions, strict=True)]
+    masks = [_whole_numbers([0] * len(p) + m) for p, m in zip(prompts, sampled, strict=True)]
     present = [torch.ones_like(t) for t in tokens]
     ids, attention, mask = (pad_sequence(t, batch_first=True) for t in (tokens, present, masks))
     return ids, attention, mask
+
+
+def _whole_numbers(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
 def beside(
@@ -160,9 +169,11 @@ def beside(
     known = [values for values in told if values is not None]
     if len(known) < len(told):
         return None
-    laid = torch.zeros(ids.shape)
+    laid = torch.zeros(ids.shape, dtype=torch.float32, device="cpu")
     for i, (prompt, values) in enumerate(zip(prompts, known, strict=True)):
-        laid[i, len(prompt) : len(prompt) + len(values)] = torch.tensor(values)
+        laid[i, len(prompt) : len(prompt) + len(values)] = torch.tensor(
+            values, dtype=torch.float32, device="cpu"
+        )
     return laid
 
 
@@ -207,9 +218,32 @@ def one_width(tensors: Sequence[Tensor]) -> Tensor:
 def reward_range(groups: Sequence[RolloutGroup]) -> tuple[float, float] | None:
     """The lowest and the highest score that a verifier gave; ``None`` where none is known."""
     seen = [group.rewards for group in groups if group.rewards is not None]
-    scores = torch.cat(seen) if seen else torch.tensor([])
+    if not seen:
+        return None
+    scores = torch.cat(seen)
     scores = scores[~scores.isnan()]
     return (float(scores.min()), float(scores.max())) if len(scores) else None
+
+
+class Truncation(NamedTuple):
+    """What the length limit cut.
+
+    Attributes:
+        share: of the rollouts.
+        tokens: sampled in the longest of those that were cut; 0 where none was.
+    """
+
+    share: float
+    tokens: int
+
+
+def truncation(groups: Sequence[RolloutGroup]) -> Truncation | None:
+    """How many rollouts had not ended when they were cut; ``None`` where that is not known."""
+    known = [(g.truncated, g.completion_mask.sum(-1)) for g in groups if g.truncated is not None]
+    if not known:
+        return None
+    cut, lengths = (torch.cat(parts) for parts in zip(*known, strict=True))
+    return Truncation(float(cut.double().mean()), int((lengths * cut).max()))
 
 
 def counts(groups: Sequence[RolloutGroup]) -> tuple[list[int], list[int]]:

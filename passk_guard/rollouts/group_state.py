@@ -22,6 +22,7 @@ def group_state(group: RolloutGroup) -> dict[str, Any]:
         "advantages": group.advantages,
         "rewards": group.rewards,
         "sampling_log_probs": group.told,
+        "truncated": group.truncated,
     }
 
 
@@ -32,7 +33,7 @@ def load_group(state: Mapping[str, Any]) -> RolloutGroup:
         Unfit: a tensor is of another shape, or not finite.
     """
     n, _ = shape = state["input_ids"].shape
-    told, rewards = state["sampling_log_probs"], state["rewards"]
+    told, rewards, cut = (state[k] for k in ("sampling_log_probs", "rewards", "truncated"))
     return RolloutGroup(
         row=state["row"],
         input_ids=state["input_ids"],
@@ -45,4 +46,5 @@ def load_group(state: Mapping[str, Any]) -> RolloutGroup:
         else tensor(state, "advantages", n, finite=False),
         rewards=None if rewards is None else tensor(state, "rewards", n, finite=False),
         sampling_log_probs=None if told is None else tensor(state, "sampling_log_probs", *shape),
+        truncated=None if cut is None else tensor(state, "truncated", n),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from math import inf
+from types import NoneType
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from passk_guard.errors import ProbeError
 from passk_guard.rollouts.group import RolloutGroup, beside, packed
 from passk_guard.rollouts.plain_sampling import plain_config, plain_sampling
 from passk_guard.rollouts.recorded_sampling import recorded_sampling
+from passk_guard.rollouts.stop_strings import StopStrings
 from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import checkpointing_without_dropout, kept_modes
 from passk_guard.runtime.sharding import generating, named_parameters, runs_together
@@ -31,17 +34,21 @@ class HFPolicy:
     Prompts are strings, tokenised as they stand, or chat messages, through the tokenizer's chat
     template with a generation prompt, as TRL does. Sampling is from the plain softmax at
     ``temperature``: every filter and penalty of the model's generation config is off, transformers'
-    hidden ``top_k=50`` too, or scores would not belong to the sampling distribution. One answer per
-    prompt: conversations may have any number of turns, but tools, environments and images need
-    TRL's own generation and are refused.
+    hidden ``top_k=50`` too, or scores would not belong to the sampling distribution. What ends an
+    answer there ends it here: ``eos_token_id`` (and the tokenizer's), ``stop_strings``,
+    ``max_new_tokens``, ``max_length``. Not ``max_time``, which is of the machine, and nothing that
+    forces or forbids an end. One answer per prompt: conversations may have any number of turns, but
+    tools, environments and images need TRL's own generation and are refused.
 
     Args:
         model: called like ``AutoModelForCausalLM``; has ``generate`` and ``generation_config``.
         tokenizer: with ``eos_token_id``, ``decode``, and a chat template where prompts are chats.
-        max_completion_length: tokens; by default the model's ``max_new_tokens``, else 256. Capped
-            by the model's positions.
+        max_completion_length: tokens; by default the model's ``max_new_tokens``, else 256 within
+            its ``max_length``. Capped by the model's positions.
         temperature: of the sampling.
         rollouts_at_once: batch of one ``generate`` call.
+        chat_template_kwargs: what the chat template takes, such as ``{"enable_thinking": False}``.
+            A row's column of this name goes before it.
 
     Attributes:
         model: the model.
@@ -59,6 +66,7 @@ class HFPolicy:
         max_completion_length: int | None = None,
         temperature: float = 1.0,
         rollouts_at_once: int = 64,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         if not hasattr(model, "generate") or not hasattr(model, "generation_config"):
             raise ValueError(
@@ -80,16 +88,37 @@ class HFPolicy:
             raise ValueError(
                 f"max_completion_length must be at least 1, got {max_completion_length!r}."
             )
+        if not isinstance(chat_template_kwargs, (Mapping, NoneType)):
+            raise ValueError(
+                "chat_template_kwargs must hold values by name, such as "
+                f"{{'enable_thinking': False}}, got {chat_template_kwargs!r}."
+            )
         check_whole("rollouts_at_once", rollouts_at_once, 1)
+        self._template_kwargs = dict(chat_template_kwargs or {})
         self.model, self.tokenizer = model, tokenizer
         self._temperature, self._at_once = temperature, rollouts_at_once
-        own = getattr(model.generation_config, "max_new_tokens", None)
-        self._longest = max_completion_length or own or _DEFAULT_LENGTH
+        own = model.generation_config
+        longest = max_completion_length or getattr(own, "max_new_tokens", None)
+        whole = getattr(own, "max_length", None)  # of prompt and answer; yields to the others
+        if longest is not None or whole == getattr(type(own)(), "max_length", None):
+            whole = None  # transformers 4 has a default
+        self._longest, self._whole = longest or _DEFAULT_LENGTH, whole
+        stops = getattr(own, "stop_strings", None) or ()
+        self._stops = [stops] if isinstance(stops, str) else list(stops)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What its rollouts depend on beside the weights, as plain values."""
-        return {"temperature": self._temperature, "max_completion_length": self._longest}
+        more = {
+            "max_length": self._whole,
+            "stop_strings": self._stops,
+            "chat_template_kwargs": self._template_kwargs,
+        }
+        return {
+            "temperature": self._temperature,
+            "max_completion_length": self._longest,
+            **{name: value for name, value in more.items() if value},
+        }
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
         """The model's named parameters."""
@@ -121,6 +150,7 @@ class HFPolicy:
         prompts = [self._prompt_ids(row, i) for row, i in zip(rows, row_ids, strict=True)]
         repeated = [prompt for prompt in prompts for _ in range(n)]
         sampled: list[list[int]] = [[] for _ in repeated]
+        cut = [False] * len(repeated)
         told: list[list[float] | None] = [None] * len(repeated)
         temperature = self._temperature if temperature is None else temperature
         with self._neutral(temperature) as config:
@@ -129,8 +159,8 @@ class HFPolicy:
                 with recorded_sampling(self.model, temperature) as calls:
                     found = self._sample([repeated[j] for j in batch], config)
                 for i, j in enumerate(batch):
-                    sampled[j] = found[i]
-                    told[j] = calls[0].of(i, found[i]) if len(calls) == 1 else None
+                    sampled[j], cut[j] = found[i]
+                    told[j] = calls[0].of(i, sampled[j]) if len(calls) == 1 else None
         groups = []
         for i, (row, row_id) in enumerate(zip(rows, row_ids, strict=True)):
             which = slice(i * n, (i + 1) * n)
@@ -140,7 +170,8 @@ class HFPolicy:
                 RolloutGroup(
                     row_id,
                     *tokens,
-                    success=torch.full((n,), torch.nan),
+                    success=torch.full((n,), torch.nan, dtype=torch.float32, device="cpu"),
+                    truncated=torch.tensor(cut[which], device="cpu"),
                     completions=self._completions(mine, chat=not isinstance(row["prompt"], str)),
                     sampling_log_probs=beside(tokens[0], prompt, told[which]),
                 )
@@ -154,10 +185,11 @@ class HFPolicy:
 
     @property
     def _eos(self) -> list[int]:
+        """The model's and the tokenizer's, as TRL and vLLM have it."""
         eos = getattr(self.model.generation_config, "eos_token_id", None)
-        if eos is None:
-            eos = self.tokenizer.eos_token_id
-        return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        found = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        own = self.tokenizer.eos_token_id
+        return found if own is None or own in found else [*found, own]
 
     def unfit(self, rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
         """Of each row: why it cannot be sampled, if so. It has tools or images, or is too long."""
@@ -172,36 +204,45 @@ class HFPolicy:
                 "passk_guard.integrations.trl, which generates through the trainer, or a policy of "
                 "your own"
             )
-        length = len(self._tokens(row["prompt"]))
+        try:
+            length = len(self._tokens(row))
+        except Exception as error:
+            return f"is refused by the tokenizer: {type(error).__name__}: {error}"
         if not length:
             return "has no tokens"
         if length + 1 > self._positions:
-            return (
-                f"has {length} tokens, which leaves no room for an answer within the model's "
-                f"{self._positions} positions"
-            )
+            limit = f"the model's {self._positions} positions"
+            if self._positions == self._whole:
+                limit = f"max_length={self._whole} of its generation config"
+            return f"has {length} tokens, which leaves no room for an answer within {limit}"
         return None
 
     def _prompt_ids(self, row: Mapping[str, Any], row_id: int) -> list[int]:
         why = self._why_unfit(row)
         if why is not None:
             raise ProbeError(f"row {row_id} of prompts {why}")
-        return self._tokens(row["prompt"])
+        return self._tokens(row)
 
-    def _tokens(self, prompt: Any) -> list[int]:
+    def _tokens(self, row: Mapping[str, Any]) -> list[int]:
+        prompt = row["prompt"]
         if isinstance(prompt, str):
             encoded = self.tokenizer(prompt)["input_ids"]
         else:
             encoded = self.tokenizer.apply_chat_template(
-                prompt, add_generation_prompt=True, tokenize=True, return_dict=True
+                prompt,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                **{**self._template_kwargs, **(row.get("chat_template_kwargs") or {})},
             )["input_ids"]
         return [int(token) for token in encoded]
 
     @property
     def _positions(self) -> float:
+        """Tokens that prompt and answer may have together."""
         config = self.model.config
         config = config.get_text_config() if hasattr(config, "get_text_config") else config
-        return getattr(config, "max_position_embeddings", None) or float("inf")
+        return min(getattr(config, "max_position_embeddings", None) or inf, self._whole or inf)
 
     def _batches(self, lengths: list[int]) -> Iterator[tuple[list[int], int]]:
         """Prompts to sample at once, by index, and the tokens that their answers may have.
@@ -231,22 +272,26 @@ class HFPolicy:
         with plain_sampling(self.model, config):
             yield config
 
-    def _sample(self, prompts: Sequence[list[int]], config: Any) -> list[list[int]]:
-        """Completions, cut after the first end-of-sequence token."""
+    def _sample(self, prompts: Sequence[list[int]], config: Any) -> list[tuple[list[int], bool]]:
+        """Completions up to their end, and of each whether the limit cut it instead."""
         width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), config.pad_token_id)
+        ids = torch.full((len(prompts), width), config.pad_token_id, device="cpu")
         mask = torch.zeros_like(ids)
         for i, prompt in enumerate(prompts):
-            ids[i, width - len(prompt) :] = torch.tensor(prompt)
+            ids[i, width - len(prompt) :] = torch.tensor(prompt, device="cpu")
             mask[i, width - len(prompt) :] = 1
+        stops = [StopStrings(self._stops, self.tokenizer.decode, width)] if self._stops else []
         with kept_modes(self.model), generating(self.model):
             output = self.model.generate(
                 input_ids=ids.to(self._device),
                 attention_mask=mask.to(self._device),
                 generation_config=config,
                 synced_gpus=runs_together(self.model.parameters()),
+                **({"stopping_criteria": stops} if stops else {}),
             )
-        return [_until_end(row, set(self._eos)) for row in output[:, width:].tolist()]
+        ends, eos = stops[0].lengths if stops else [None] * len(prompts), set(self._eos)
+        rows = output[:, width:].tolist()
+        return [_until_end(row, eos, end) for row, end in zip(rows, ends, strict=True)]
 
     def _completions(self, sampled: list[list[int]], *, chat: bool) -> tuple[Any, ...]:
         text = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled]
@@ -255,9 +300,11 @@ class HFPolicy:
         return tuple(text)
 
 
-def _until_end(tokens: list[int], eos: set[int]) -> list[int]:
-    end = next((i for i, token in enumerate(tokens) if token in eos), len(tokens) - 1)
-    return tokens[: end + 1]
+def _until_end(tokens: list[int], eos: set[int], end: int | None) -> tuple[list[int], bool]:
+    """The answer, and whether it has neither an end-of-sequence token nor another ``end``."""
+    first = next((i + 1 for i, token in enumerate(tokens) if token in eos), None)
+    ends = [length for length in (first, end) if length is not None]
+    return (tokens[: min(ends)], False) if ends else (tokens, True)
 
 
 def _has_tools_or_images(prompt: Any) -> bool:

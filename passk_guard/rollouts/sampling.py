@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from passk_guard.errors import ProbeError, warn
 from passk_guard.prompts.pool import HeldOutPool
-from passk_guard.rollouts.group import RolloutGroup
+from passk_guard.rollouts.group import RolloutGroup, Truncation, truncation
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import world
 
@@ -67,8 +68,22 @@ class FitRows:
         warn(
             f"{len(found)} of {len(self._pool)} rows of {self._name} cannot be sampled and are "
             f"left out: row {named}{f' and {more} more' if more > 0 else ''}. Row {row} {why}. "
-            "Shorten or remove them, or give the model more room."
+            "Fix, shorten or remove them."
         )
+
+
+class Batch(NamedTuple):
+    """What was drawn.
+
+    Attributes:
+        groups: without what cannot be scored.
+        drawn: rollouts, those included.
+        truncation: of all of them.
+    """
+
+    groups: list[RolloutGroup]
+    drawn: int
+    truncation: Truncation | None
 
 
 class Sampler:
@@ -90,8 +105,8 @@ class Sampler:
         self._n, self._k = n, k
         self._fit = FitRows(policy, pool, prompts, "prompts")
 
-    def batch(self, n: int | None = None) -> tuple[list[RolloutGroup], int]:
-        """A fresh batch, without what cannot be scored, and how many rollouts were drawn.
+    def batch(self, n: int | None = None) -> Batch:
+        """A fresh batch.
 
         Args:
             n: rollouts per prompt, if not as usual: of so many more prompts that the batch holds as
@@ -102,7 +117,8 @@ class Sampler:
         if not ids:
             raise ProbeError("none of this batch's prompts can be sampled")
         groups = self._generate(ids, n, None)
-        return usable_groups(groups, self._k), sum(group.n for group in groups)
+        drawn = sum(group.n for group in groups)
+        return Batch(usable_groups(groups, self._k), drawn, truncation(groups))
 
     def served(self, row_ids: list[int], temperature: float) -> float:
         """Pass@1 of the same rows at the temperature that production serves.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -14,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from passk_guard.errors import ProbeError
+from passk_guard.rollouts.event_loop import finished
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.row_faults import RowFaults, without_loop
 from passk_guard.rollouts.verified_again import completion_ids, shared_out
 from passk_guard.rollouts.verifier import checked_scores, copied, decide_success, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
@@ -24,7 +24,7 @@ from passk_guard.runtime.lockstep import all_or_none
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.sharding import reshard, runs_together
 
-__all__ = ["VerifiedPolicy", "finished"]
+__all__ = ["VerifiedPolicy"]
 
 
 class VerifiedPolicy:
@@ -60,6 +60,7 @@ class VerifiedPolicy:
         self._policy, self._threshold, self._autocast = policy, threshold, autocast
         self._name = "" if verifier is None else verifier_name(verifier)
         self._verifier = None if verifier is None else watched(verifier, timeout)
+        self._faults = RowFaults(self._name)
         self._trainer_state, self._module = trainer_state, module
 
     def parameters(self) -> Iterable[tuple[str, Parameter]]:
@@ -156,6 +157,7 @@ class VerifiedPolicy:
             [row for row, group in zip(rows, groups, strict=True) for _ in range(group.n)],
             [completion for group in groups for completion in group.completions or ()],
             [ids for group in groups for ids in completion_ids(group)],
+            [group.row for group in groups for _ in range(group.n)],
         ).split([group.n for group in groups])
         return [
             replace(group, success=decide_success(own, self._threshold), rewards=own)
@@ -194,41 +196,47 @@ class VerifiedPolicy:
         return shared_out(len(rows), verdicts)
 
     def _scores(
-        self, each: list[Mapping[str, Any]], completions: list[Any], tokens: list[list[int]]
+        self,
+        each: list[Mapping[str, Any]],
+        completions: list[Any],
+        tokens: list[list[int]],
+        row_ids: list[int] | None = None,
     ) -> Tensor:
-        """One score per rollout, NaN where there is none."""
-        assert self._verifier is not None
-        columns = {name: [row[name] for row in each] for name in each[0] if name != "prompt"}
-        arguments = {
-            **copied(columns),  # the verifier's to change: neither the pool nor a rollout's twin
-            "prompts": copied([row["prompt"] for row in each]),
-            "completions": copied(completions),
-            "completion_ids": copied(tokens),
-            "trainer_state": self._trainer_state,
-            "log_extra": _nothing,  # the probe leaves no trace in the trainer's tables
-            "log_metric": _nothing,
-        }
+        """One score per rollout, NaN where there is none.
+
+        With ``row_ids``, a row with which the verifier raises has none; else it is raised.
+        """
+        verifier = self._verifier
+        assert verifier is not None
+
+        async def score(which: Sequence[int]) -> list[float]:
+            rows = [each[i] for i in which]
+            columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+            found = verifier(
+                **copied(columns),  # its own to change: neither the pool nor a rollout's twin
+                prompts=copied([row["prompt"] for row in rows]),
+                completions=copied([completions[i] for i in which]),
+                completion_ids=copied([tokens[i] for i in which]),
+                trainer_state=self._trainer_state,
+                log_extra=_nothing,  # the probe leaves no trace in the trainer's tables
+                log_metric=_nothing,
+            )
+            found = await found if is_async(verifier) else found
+            return checked_scores(found, len(which), self._name)
+
+        if row_ids is None:
+            scored = score(range(len(each)))
+        else:
+            scored = self._faults.scores(score, row_ids)
         try:
-            found = self._verifier(**arguments)
-            if is_async(self._verifier):
-                found = finished(found)
+            found = finished(scored) if is_async(verifier) else without_loop(scored)
         except ProbeError:
             raise
         except Exception as error:
             error.add_note(f"The verifier {self._name!r} raised this.")
             raise
-        return torch.tensor(checked_scores(found, len(each), self._name))
+        return torch.tensor(found, dtype=torch.float32, device="cpu")
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """Stands in for the trainer's loggers."""
-
-
-def finished(coroutine: Any) -> Any:
-    """Run a coroutine to its end, whether or not an event loop is running here (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result()

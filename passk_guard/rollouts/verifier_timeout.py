@@ -34,9 +34,13 @@ def watched(verifier: Callable[..., Any], seconds: float) -> Callable[..., Any]:
 
         @functools.wraps(verifier, updated=())
         async def interrupted(*args: Any, **kwargs: Any) -> Any:
+            limit = asyncio.timeout(seconds)
             try:
-                return await asyncio.wait_for(verifier(*args, **kwargs), seconds)
+                async with limit:
+                    return await verifier(*args, **kwargs)
             except TimeoutError as error:
+                if not limit.expired():  # the verifier's own
+                    raise
                 raise ProbeError(
                     f"the verifier {name!r} gave no answer within verifier_timeout={seconds:g} s "
                     "and was interrupted"

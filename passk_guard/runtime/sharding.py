@@ -136,5 +136,5 @@ def my_rollouts(n: int) -> tuple[Tensor, Tensor]:
         over them, or 0 where the share was filled up.
     """
     rank, size = world()
-    index = rank + size * torch.arange(-(-n // size))
+    index = rank + size * torch.arange(-(-n // size), device="cpu")
     return index.clamp(max=n - 1), size * (index < n).float()

@@ -140,7 +140,7 @@ def alignment_evidence(
         weigh: gives the weights in force.
     """
     if batch is None:
-        counted = kept_batch(torch.zeros(len(groups), len(groups)), groups)
+        counted = kept_batch(torch.zeros(len(groups), len(groups), device="cpu"), groups)
         return AlignmentEvidence([], None, None, weigh(counted), None)
     weights = weigh(batch)
     if not enough_signal(groups):

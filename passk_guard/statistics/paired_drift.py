@@ -102,9 +102,9 @@ def paired_change(
         k: of ``per_prompt_at_k``; lower where a prompt has fewer rollouts.
     """
     m = len(groups)
-    values = torch.zeros(2, 2, m, dtype=torch.float64)  # exact or first order; pass@1 or pass@k
-    noise = torch.zeros(2, m, dtype=torch.float64)
-    baseline, seen = torch.zeros(m, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
+    zeros = torch.zeros(2, 2, m, dtype=torch.float64, device="cpu")
+    values, noise = zeros.clone(), zeros[0].clone()  # exact or first order; pass@1 or pass@k
+    baseline, seen = zeros[0, 0].clone(), zeros[0, 0] + 1
     pairs = list(zip(groups, before, after, strict=True))
     scored = {i: (g, a, b) for i, (g, a, b) in enumerate(pairs) if a is not None and b is not None}
     if not scored:
@@ -112,13 +112,13 @@ def paired_change(
         return PairedChange(0.0, 0.0, one, at_k, baseline, seen, 1.0, True, 1.0, 0.0, usable=False)
     moved = _moved(list(scored.values()))
     for n, told, at, which in _alike([g for g, _, _ in scored.values()], moved.log_w):
-        prompts = torch.tensor(list(scored))[at]
+        prompts = torch.tensor(list(scored), device="cpu")[at]
         success = torch.stack([groups[i].success.double().cpu() for i in prompts.tolist()])
         others = success.sum(1, keepdim=True) - success
         b = _baseline(others, n - 1, told)
         baseline[prompts] = b.mean(1)
         # k C(N-c, k-1) / C(N, k-1), of N = n - 1 others of which c are right.
-        weight = torch.as_tensor(unbiased_prompt_weight(others + 1, n + 1, min(k, n - 1)))
+        weight = unbiased_prompt_weight(others + 1, n + 1, min(k, n - 1))
         whole = moved.log_ratio[which].expm1()
         if told:
             whole = moved.log_w[which].exp() * whole
@@ -134,7 +134,7 @@ def paired_change(
     one, at_k = values[0 if use_exact else 1]
     spread = float(one.var())
     within = float(noise[0 if use_exact else 1].mean()) / spread if spread > 0 else 1.0
-    share_extreme = float(moved.extreme.sum() / moved.tokens.sum().clamp(min=1))
+    share_extreme = int(moved.extreme.sum()) / max(int(moved.tokens.sum()), 1)
     return PairedChange(
         change=float(one.mean()),
         se=float(one.std() / math.sqrt(m)),
@@ -196,7 +196,7 @@ def _alike(
     Yields:
         ``n``, told, ``(b,)`` places of the prompts, ``(b, n)`` places of their rollouts.
     """
-    sizes = torch.tensor([group.n for group in groups])
+    sizes = torch.tensor([group.n for group in groups], device="cpu")
     first = sizes.cumsum(0) - sizes
     known = torch.stack([part.isfinite().all() for part in log_w.split(sizes.tolist())])
     of_known = log_w[known.repeat_interleave(sizes)]
@@ -206,7 +206,7 @@ def _alike(
         for told in (False, True):
             at = ((sizes == n) & (known == told)).nonzero()[:, 0]
             if len(at):
-                yield n, told, at, first[at, None] + torch.arange(n)
+                yield n, told, at, first[at, None] + torch.arange(n, device="cpu")
 
 
 def _effective(log_ratios: Tensor) -> float:

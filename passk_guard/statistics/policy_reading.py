@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
+from passk_guard.rollouts.group import Truncation
 from passk_guard.statistics.alignment import Alignment, alignment_curve
 from passk_guard.statistics.cosine import Cosine, gradient_parts, profile_cosine
 from passk_guard.statistics.interval import interval
@@ -93,6 +94,7 @@ class PolicyReading:
         correct: ``(m,)`` right rollouts.
         n: ``(m,)`` rollouts with a verdict.
         rewards: lowest and highest score that the verifier gave, where they are seen.
+        truncation: how many rollouts the length limit cut, where known.
         gramian: ``(m, m)`` inner products of per-prompt gradients; ``None`` where not taken.
         weights: ``(m,)`` of the pass@k gradient.
     """
@@ -111,6 +113,7 @@ class PolicyReading:
     correct: np.ndarray = field(repr=False)
     n: np.ndarray = field(repr=False)
     rewards: tuple[float, float] | None
+    truncation: Truncation | None
     gramian: np.ndarray | None = field(repr=False)
     weights: np.ndarray = field(repr=False)
 
@@ -160,6 +163,7 @@ def read_policy(
     row_ids: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     rewards: tuple[float, float] | None = None,
+    truncation: Truncation | None = None,
 ) -> PolicyReading:
     """Put together what counts and gradients tell.
 
@@ -172,6 +176,7 @@ def read_policy(
         row_ids: of the prompts; by default 0 to m-1.
         labels: ``m`` groups.
         rewards: lowest and highest score.
+        truncation: what the length limit cut.
 
     Raises:
         ValueError: fewer than 4 prompts, or a prompt with no more than k rollouts.
@@ -210,6 +215,7 @@ def read_policy(
         correct=c,
         n=total,
         rewards=rewards,
+        truncation=truncation,
         gramian=gramian,
         weights=weights,
     )

@@ -108,7 +108,7 @@ class ProbeGradients:
         taken = _taken(self._first, batches, seed)
         assert taken.gramian is not None, "a Euclidean metric is always there"
         once = {group.row: i for i, group in enumerate(groups)}
-        index = torch.tensor(list(once.values()))
+        index = torch.tensor(list(once.values()), device="cpu")
         kept = kept_batch(taken.gramian[index[:, None], index], [groups[i] for i in once.values()])
         if taken.scores is None:
             return kept, None

@@ -104,7 +104,7 @@ class RolloutStore(Stored):
         for batch in self._batches:
             batch.latest = False
         for groups, log_probs in batches:
-            zeros = torch.zeros(len(groups), dtype=torch.float64)
+            zeros = torch.zeros(len(groups), dtype=torch.float64, device="cpu")
             self._batches.append(
                 StoredBatch(list(groups), list(log_probs), zeros, zeros, {}, reference)
             )

@@ -146,7 +146,10 @@ def test_chats_and_other_columns(probe, place, tmp_path):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place / "model")
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %} ="
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if not enable_thinking %} ={% endif %}"
+    )
     chat = tmp_path / "chat"
     from transformers import AutoModelForCausalLM
 
@@ -166,7 +169,13 @@ def test_chats_and_other_columns(probe, place, tmp_path):
     }
     status, out, err = probe("--json", "--chat", model=str(chat), **options)
     assert status == 0, err
-    assert 0 < json.loads(out)["pass_at"][0]["value"] < 1
+    quick = json.loads(out)["pass_at"][0]["value"]
+    assert 0 < quick < 1
+    options |= {"--chat-template-kwargs": '{"enable_thinking": true}'}
+    options["--journal"] = str(tmp_path / "other.jsonl")
+    found = json.loads(probe("--json", "--chat", model=str(chat), **options)[1])
+    assert found["pass_at"][0]["value"] != quick
+    assert found["settings"]["chat_template_kwargs"] == {"enable_thinking": True}
     assert probe("--chat", **options)[0] == 3  # this tokenizer has no chat template
 
 
@@ -195,6 +204,8 @@ def test_chats_and_other_columns(probe, place, tmp_path):
         ({"--device": "nowhere"}, "--device nowhere cannot be used"),
         ({"--device": "meta:x"}, "--device meta:x cannot be used"),
         ({"--prompts": "my_verifier.py"}, "'my_verifier.py' cannot be read: a file of prompts"),
+        ({"--chat-template-kwargs": "no"}, "'no' is not JSON"),
+        ({"--chat-template-kwargs": "[1]"}, "'[1]' is no object such as"),
         ({"--rollouts-at-once": "0"}, "rollouts_at_once must be a whole number, at least 1"),
         ({"--temperature": "inf"}, "temperature must be above 0"),
     ],
@@ -224,13 +235,23 @@ def test_the_prompt_column_replaces_another_prompt_and_names_bad_lines(place, tm
 def test_rows_that_cannot_be_sampled_are_said_without_code(probe, place, tmp_path):
     rows = [json.loads(line) for line in (place / "held_out.jsonl").read_text().splitlines()]
     rows[5]["prompt"] = "1 2 " * 40  # the model has 16 positions
+    rows[7]["prompt"] = "1 \ud83d 2 ="  # half an emoji
+    rows[9]["answer"] = None
     (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = {"--prompts": str(tmp_path / "long.jsonl"), "--num-prompts": "128"}
     status, out, err = probe("--json", **options)
     assert status == 0, err
-    assert json.loads(out)["prompts"] == 127
-    assert "1 of 128 rows of prompts cannot be sampled and are left out: row 5." in err
+    assert json.loads(out)["prompts"] == 125
+    assert "2 of 128 rows of prompts cannot be sampled and are left out: row 5, 7." in err
+    assert "the verifier 'verify' raises with row 9 of the prompts (AttributeError: " in err
     assert "warn(" not in err
+    for row in rows:
+        row["prompt"] = "\ud83d"
+    (tmp_path / "none.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    status, _, err = probe(**{"--prompts": str(tmp_path / "none.jsonl")})
+    assert status == 3
+    assert "can be sampled. Row 0 is refused by the tokenizer: " in err
+    assert "Traceback" not in err
 
 
 def test_a_model_that_is_not_there_is_said(probe, tmp_path):

@@ -57,11 +57,11 @@ class BanditPolicy(nn.Module):
             draws = torch.multinomial(scores.exp(), n * self.tokens, replacement=True)
             actions = draws.view(n, self.tokens)
             # The context is the prompt: the first token.
-            tokens = torch.cat([torch.full((n, 1), i), actions], 1)
+            tokens = torch.cat([torch.full_like(actions[:, :1], i), actions], 1)
             ones = torch.ones_like(tokens)
-            sampled = torch.cat([torch.zeros(n, 1, dtype=torch.long), ones[:, 1:]], 1)
+            sampled = torch.cat([0 * ones[:, :1], ones[:, 1:]], 1)
             success = (actions == self.right[i]).all(1).float()
-            told = torch.cat([torch.zeros(n, 1), scores[actions]], 1)
+            told = torch.cat([torch.zeros_like(scores[actions[:, :1]]), scores[actions]], 1)
             groups.append(RolloutGroup(i, tokens, ones, sampled, success, sampling_log_probs=told))
             self.generated += n
         return groups

@@ -4,6 +4,7 @@ from extras import needs
 
 needs("trl", "lightning")
 
+import asyncio
 import inspect
 import logging
 import pkgutil
@@ -14,7 +15,7 @@ import own_loss
 import pytest
 from clockless import clockless
 from hosts import HOSTS, SAVE, lightning_trainer, model, settings
-from trl_runs import held_out, make_trainer, same_weights
+from trl_runs import TAKES_ASYNC, held_out, make_trainer, near_answer, same_weights
 
 import passk_guard.integrations
 from passk_guard import PassKGuardWarning
@@ -218,6 +219,37 @@ def two_guards(host, out):
         trainer = own_loss.make_trainer(model(), str(out), steps=1)
     trainer.add_callback(host.callback(trainer, **settings(host)))
     host.callback(trainer, **settings(host))
+
+
+def test_an_async_verifier_whose_module_holds_a_semaphore(tmp_path, host):
+    if host is HOSTS["trl"] and not TAKES_ASYNC:
+        pytest.skip("this release of TRL has no async reward functions")
+    slot = asyncio.Semaphore(2)
+
+    async def judged(completions, answer, **_):
+        async def one(*pair):
+            async with slot:
+                await asyncio.sleep(0)
+                return near_answer(*([value] for value in pair))[0]
+
+        return await asyncio.gather(*map(one, completions, answer))
+
+    guard = host.run(tmp_path, steps=2, guard=settings(host), verify=judged).guard
+    assert not guard.failures
+    assert [p.step for p in guard.history] == [0, 2]
+
+
+def test_cut_answers_are_counted_and_said_where_nothing_is_right(tmp_path, host):
+    said = r"\d+% of the rollouts were cut at the length limit, 2 tokens, before they ended"
+    with pytest.warns(PassKGuardWarning, match=f"nothing was right.*{said}"):
+        guard = host.run(tmp_path, steps=4, guard=settings(host), verify=never_right).guard
+    shares = [look["truncated"] for look in read_run(tmp_path).looks]
+    assert shares == [probe.truncation.share for probe in guard.history]
+    assert all(0.8 < share < 1 for share in shares)  # a random one in 32 tokens ends an answer
+
+
+def never_right(completions, **_):
+    return [0.0] * len(completions)
 
 
 def test_held_out_prompts_as_strings_with_a_verifier_of_their_own(tmp_path, host):

@@ -94,3 +94,18 @@ def test_the_trainers_own_evaluation_is_left_alone(tmp_path, objective):
         found.append(losses(trainer))
     assert found[0] == found[1]
     assert "eval_reward" in found[0][-1]
+
+
+def test_a_probe_s_answers_end_where_training_s_do(tmp_path):
+    """And are cut where the trainer says so."""
+    trainer = make_trainer(tmp_path, max_completion_length=6)
+    trainer.model.generation_config.eos_token_id = [4, 5]
+    trainer = make_trainer(tmp_path, max_completion_length=6, model=trainer.model)
+    ends = set(getattr(trainer, "eos_token_ids", [trainer.processing_class.eos_token_id]))
+    policy = PassKGuardCallback(trainer, prompts=held_out(), **GUARD).guard.policy
+    with policy.isolated(0):
+        (group,) = policy.generate([held_out()[0]], [0], 64)
+    answers = [ids[mask.bool()].tolist() for ids, mask in zip(*group.tokens[::2], strict=True)]
+    assert {answer[-1] for answer in answers} > ends
+    assert [answer[-1] not in ends for answer in answers] == group.truncated.tolist()
+    assert all(len(answer) == 6 or answer[-1] in ends for answer in answers)

@@ -15,6 +15,7 @@ from hosts import HOSTS, own_loss, settings
 from hosts import model as tiny_model
 from trl_runs import GUARD, chat_rows, held_out, make_trainer
 
+from passk_guard import PassKGuardWarning
 from passk_guard.integrations import transformers as for_transformers
 from passk_guard.integrations import trl as for_trl
 
@@ -180,24 +181,34 @@ def test_prompts_that_cannot_be_used_are_named(tmp_path, host, case):
     refused(host, tmp_path, message, prompts=make())
 
 
-def test_a_chat_that_the_template_refuses_is_named(tmp_path):
+def test_a_chat_that_the_template_refuses_costs_itself_and_is_named(tmp_path):
     tokenizer = own_loss.task.make_tokenizer()
     tokenizer.chat_template = (
         "{% if messages[0]['role'] != 'user' %}{{ raise_exception('user first') }}{% endif %}"
         "{% for message in messages %}{{ message['content'] }} {% endfor %}"
     )
-    pool = chats()
-    message = r"chat template refuses prompts\[5\]: user first"
-    pool[5] = {**pool[5], "prompt": [{"role": "assistant", "content": "1"}]}
-    trainer = make_trainer(tmp_path, tokenizer=tokenizer, rows=chat_rows(held_out(64)))
-    with pytest.raises(ValueError, match=message):
-        for_trl.PassKGuardCallback(trainer, prompts=pool, **GUARD)
-    trainer = own_loss.make_trainer(tiny_model(), str(tmp_path), steps=1)
-    trainer.processing_class = tokenizer
-    with pytest.raises(ValueError, match=message):
-        for_transformers.PassKGuardCallback(
-            trainer, **settings(HOSTS["transformers"], prompts=pool)
-        )
+    refused = [{"role": "assistant", "content": "1"}]
+    pool = [{**row, "prompt": refused} if i == 5 else row for i, row in enumerate(chats())]
+    nothing = [{**row, "prompt": refused} for row in pool]
+    why = "Row {} is refused by the tokenizer: TemplateError: user first"
+    rows = chat_rows(held_out(64))
+    trainers = [
+        make_trainer(tmp_path, tokenizer=tokenizer, rows=rows, reward_funcs=even),
+        own_loss.make_trainer(tiny_model(), str(tmp_path), steps=1),
+    ]
+    trainers[1].processing_class = tokenizer
+    for trainer, of in zip(trainers, (for_trl, for_transformers), strict=True):
+        keywords = {**GUARD, "reward_funcs": even}
+        with pytest.raises(ValueError, match=why.format(0)):
+            of.PassKGuardCallback(trainer, **{**keywords, "prompts": nothing})
+        guard = of.PassKGuardCallback(trainer, **{**keywords, "prompts": pool}).guard
+        with pytest.warns(PassKGuardWarning, match=f"left out: row 5. {why.format(5)}"):
+            found = [guard.probe(step) for step in range(4)]
+        assert {row for probe in found for row in probe.row_ids}.isdisjoint({5})
+
+
+def even(completions, **_):
+    return [chat[-1]["content"][:1] in ("0", "2", "4", "6", "8") for chat in completions]
 
 
 @pytest.mark.parametrize(

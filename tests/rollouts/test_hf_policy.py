@@ -4,12 +4,14 @@ from extras import needs
 
 needs("transformers")
 
+import re
+
 import ambiguous_arithmetic as task
 import pytest
 import torch
 from tiny import tiny_llama
 
-from passk_guard import HFPolicy, ProbeError
+from passk_guard import HFPolicy, ProbeError, probe_policy
 from passk_guard.runtime.isolation import isolated
 
 CHAT = (
@@ -122,6 +124,59 @@ def test_completions_end_with_their_first_end_of_sequence_token():
     assert {1, 8} <= lengths  # an empty answer, and a cut one
 
 
+@pytest.mark.parametrize("pad", ["<pad>", "<eos>"])
+@pytest.mark.parametrize("eos", ["<eos>", None])
+def test_an_answer_ends_with_the_token_that_completes_a_stop_string(eos, pad):
+    """And scores cover what was sampled up to there, whatever generate fills the batch with."""
+    model, tokenizer = make(stop_strings=["5", "1 2"])
+    tokenizer.eos_token, tokenizer.pad_token = eos, pad
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    policy = HFPolicy(model, tokenizer, max_completion_length=6)
+    with isolated(model, seed=0):
+        (group,) = policy.generate([{"prompt": "1 2 ="}], [0], 200)
+    ended = {"5": 0, "1 2": 0, "<eos>": 0, "": 0}
+    for ids, mask, cut in zip(*group.tokens[::2], group.truncated.tolist(), strict=True):
+        answer = ids[mask.bool()].tolist()
+        ends = [end for end in ended if end and end in tokenizer.decode(answer)]
+        before = tokenizer.decode(answer[:-1])
+        assert not any(end in before for end in ended if end and (eos or end != "<eos>"))
+        assert cut == (not ends or (ends == ["<eos>"] and not eos))
+        assert not cut or len(answer) == 6
+        ended[ends[0] if ends else ""] += 1
+    assert min(ended.values()) > 0
+    with torch.no_grad():
+        scores = policy.log_probs(*group.tokens)
+    assert torch.allclose(scores, group.told, atol=1e-5)
+    assert policy.settings["stop_strings"] == ["5", "1 2"]
+
+
+def test_the_tokenizers_own_end_of_sequence_counts_beside_the_models():
+    model, tokenizer = make(eos_token_id=[4, 5])
+    policy = HFPolicy(model, tokenizer, max_completion_length=6)
+    with isolated(model, seed=0):
+        (group,) = policy.generate([{"prompt": "1 2 ="}], [0], 100)
+    last = [ids[mask.bool()][-1].item() for ids, mask in zip(*group.tokens[::2], strict=True)]
+    ends = {4, 5, tokenizer.eos_token_id}
+    assert ends <= set(last)
+    assert [token not in ends for token in last] == group.truncated.tolist()
+
+
+def test_max_length_counts_prompt_and_answer_unless_new_tokens_are_given():
+    model, tokenizer = make(max_length=6)
+    policy = HFPolicy(model, tokenizer)
+    with isolated(model, seed=0):
+        (group,) = policy.generate([{"prompt": "1 2 ="}], [0], 20)
+        (longer,) = HFPolicy(model, tokenizer, max_completion_length=9).generate(
+            [{"prompt": "1 2 ="}], [0], 20
+        )
+    assert group.input_ids.shape[1] == 6
+    assert longer.input_ids.shape[1] == 12
+    assert policy.unfit([{"prompt": "1 2 3 4 5 6"}]) == [
+        "has 6 tokens, which leaves no room for an answer within max_length=6 of its generation "
+        "config"
+    ]
+
+
 def test_chat_messages_go_through_the_template_with_one_bos_only():
     model, tokenizer = make()
     tokenizer.chat_template = CHAT
@@ -137,6 +192,31 @@ def test_chat_messages_go_through_the_template_with_one_bos_only():
     assert words == ["<0>", "1", "2", "3", "4", "5", "="]
     assert groups[0].completions[0][0]["role"] == "assistant"
     assert isinstance(groups[0].completions[0][0]["content"], str)
+
+
+def test_a_chat_template_gets_what_it_takes_as_argument_or_column():
+    model, tokenizer = make()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+        "{% if enable_thinking is not defined or enable_thinking %}<17>{% else %}={% endif %}"
+    )
+    chat = [{"role": "user", "content": "1 2"}]
+    columns = ({}, {"chat_template_kwargs": None}, {"chat_template_kwargs": {"enable_thinking": 1}})
+    rows = [{"prompt": chat, **column} for column in columns]
+
+    def prompts(**given):
+        policy = HFPolicy(model, tokenizer, max_completion_length=1, **given)
+        with isolated(model, seed=0):
+            groups = policy.generate(rows, range(3), 2)
+        return [tokenizer.decode(group.input_ids[0, :3]) for group in groups], policy.settings
+
+    assert prompts()[0] == ["1 2 <17>"] * 3
+    quick = {"enable_thinking": False}
+    found, settings = prompts(chat_template_kwargs=quick)
+    assert found == ["1 2 =", "1 2 =", "1 2 <17>"]
+    assert settings["chat_template_kwargs"] == quick  # a journal of others is another probe's
+    with pytest.raises(ValueError, match="chat_template_kwargs must hold values by name"):
+        prompts(chat_template_kwargs=["enable_thinking"])
 
 
 @pytest.mark.parametrize(
@@ -198,3 +278,20 @@ def test_bad_arguments():
         HFPolicy(tiny_llama(), None)
     with pytest.raises(ValueError, match="temperature must be above 0"):
         HFPolicy(model, tokenizer, temperature=0)
+
+
+def test_where_nothing_is_right_cut_answers_are_said(tmp_path):
+    model, tokenizer = make()
+    policy = HFPolicy(model, tokenizer, max_completion_length=2)
+    rows = task.make_rows(8).to_list()
+    given = {"k": 2, "prompts_at_once": 4, "journal": tmp_path / "probe.jsonl"}
+    for prompts in (4, 8):  # the second time from the journal
+        verify = lambda completions, **_: [0.0] * len(completions)  # noqa: E731
+        found = probe_policy(policy, rows, verify, num_prompts=prompts, **given)
+        assert re.search(
+            r"No signal: nothing was right.*\. \d+% of the rollouts were cut at the length limit, "
+            r"2 tokens, before they ended\. Raise max_completion_length first",
+            found.sentence,
+        )
+    assert 0.5 < found.record()["truncated"] < 1
+    assert found.reading.truncation.share == found.record()["truncated"]

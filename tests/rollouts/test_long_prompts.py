@@ -1,4 +1,4 @@
-"""A prompt without room for an answer costs itself, not the probe, and is said once."""
+"""A row that cannot be sampled or verified costs itself, not the probe, and is said once."""
 
 from extras import needs
 
@@ -60,6 +60,24 @@ def test_in_a_hosted_run(tmp_path, name):
         found = host.run(tmp_path, steps=4, guard=settings(host, prompts=with_long_ones()))
     assert sum("cannot be sampled" in str(w.message) for w in told) == 1
     looked(found.guard, {3, 17}, of=30)
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_rows_that_tokenizer_and_verifier_refuse(tmp_path, name):
+    rows = held_out(32).to_list()
+    rows[3]["prompt"] = "1 \ud83d ="  # half an emoji
+    rows[17]["answer"] = None
+    with pytest.warns(PassKGuardWarning) as told:
+        found = HOSTS[name].run(tmp_path, steps=4, guard=settings(HOSTS[name], prompts=rows))
+    looked(found.guard, {3, 17}, of=30)
+    texts = [str(w.message) for w in told if w.category is PassKGuardWarning]
+    for said in (
+        "1 of 32 rows of prompts cannot be sampled and are left out: row 3. Row 3 is refused by "
+        "the tokenizer: ",
+        "the verifier 'near_answer' raises with row 17 of the prompts (TypeError: 'NoneType' "
+        "object is not subscriptable). Its rollouts count as unscorable",
+    ):
+        assert sum(said in text for text in texts) == 1
 
 
 def test_in_a_trl_run_where_positions_run_out(tmp_path):

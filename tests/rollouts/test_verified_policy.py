@@ -1,6 +1,11 @@
 """Verifiers are called as TRL calls them; what they get wrong is named; a hanging one is told."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -71,11 +76,69 @@ def test_plain_async_and_callable_objects_verify_alike(verifier):
     assert success(verifier) == [[1, 0, 1, 0], [0, 1, 0, 1]]
 
 
-def test_inside_a_running_event_loop_as_in_a_notebook():
+SLOT = asyncio.Semaphore(1)  # of a module, which belongs to the loop that it is first used in
+
+
+async def verify_in_turn(prompts, completions, answer, **_):
+    async def one(completion, right):
+        async with SLOT:
+            await asyncio.sleep(0)
+            return completion == right
+
+    return await asyncio.gather(*map(one, completions, answer))
+
+
+def test_what_an_async_verifiers_module_holds_is_used_in_one_loop():
+    """In several runs, after an error, and where a loop runs already, as in a notebook."""
+    with pytest.raises(ProbeError, match="gave no answer within"):
+        success(verify_in_turn, timeout=1e-9)
+    for _ in range(2):
+        assert success(verify_in_turn) == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
     async def notebook():
-        return success(verify_later)
+        return success(verify_in_turn)
 
     assert asyncio.run(notebook()) == [[1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+def test_ctrl_c_cancels_an_async_verifier_at_work():
+    ended = threading.Event()
+
+    async def waits(**_):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        success(waits)
+    assert ended.wait(5)
+
+
+@pytest.mark.long
+def test_a_forked_process_has_a_loop_of_its_own_and_ends_as_others_do():
+    """In processes of their own: this one has threads, which a fork would leave locked."""
+    code = """
+import asyncio, os
+from passk_guard.rollouts.event_loop import finished
+async def worker():
+    await asyncio.sleep(3600)
+async def verify():
+    tasks.append(asyncio.create_task(worker()))
+    return os.getpid()
+tasks = []
+assert finished(verify()) == os.getpid()
+if (child := os.fork()) == 0:
+    os._exit(finished(verify()) != os.getpid())
+assert os.waitpid(child, 0)[1] == 0
+assert finished(verify()) == os.getpid()
+print("done")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("done\n", "", 0)
 
 
 def test_none_is_unscorable_and_the_threshold_decides():
@@ -101,6 +164,53 @@ def test_wrong_answers_are_named(answer, message):
         success(wrong)
 
 
+MANY = [{"prompt": "a", "answer": "1"}] * 16
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("faulty", [set(), {3}, {3, 12}, {0, 1, 3}, set(range(16))])
+def test_single_rows_with_which_a_verifier_raises_have_no_score(kind, faulty):
+    rows = [{**row, "answer": None} if i in faulty else row for i, row in enumerate(MANY)]
+
+    def strict(prompts, completions, answer, **_):
+        assert None not in answer, "no answer"
+        return verify(prompts, completions, answer)
+
+    async def later(**arguments):
+        return strict(**arguments)
+
+    policy = VerifiedPolicy(Talker(), strict if kind == "plain" else later)
+
+    def unscored():
+        found = policy.generate(rows, range(100, 116), 4)
+        return {group.row - 100 for group in found if group.success.isnan().all()}
+
+    if len(faulty) > 2:  # no matter of single rows
+        with pytest.raises(AssertionError, match="no answer"):
+            unscored()
+    elif faulty:
+        with pytest.warns(PassKGuardWarning) as told:
+            assert unscored() == unscored() == faulty
+        named = [str(w.message).split(" of the")[0].split()[-1] for w in told]
+        assert named == [str(100 + i) for i in sorted(faulty)]  # each once
+    else:
+        assert not unscored()
+
+
+def test_an_error_that_no_row_is_to_blame_for_is_raised():
+    calls = []
+
+    def once(completions, **_):
+        calls.append(len(completions))
+        if len(calls) == 1:
+            raise RuntimeError("the sandbox is down")
+        return [1.0] * len(completions)
+
+    with pytest.raises(RuntimeError, match="the sandbox is down"):
+        VerifiedPolicy(Talker(), once).generate(MANY, range(16), 4)
+    assert calls == [64, 32, 32]
+
+
 def test_a_policy_that_verifies_by_itself_is_left_alone():
     policy = CoinPolicy(4, tokens=3)
     rows = [{"prompt": str(i)} for i in range(4)]
@@ -118,6 +228,14 @@ def test_a_hanging_async_verifier_is_interrupted():
     with pytest.raises(ProbeError, match=r"'hangs' gave no answer within verifier_timeout=0.1 s"):
         success(hangs, timeout=0.1)
     assert time.perf_counter() - began < 5
+
+
+def test_a_timeout_of_the_verifiers_own_is_told_in_its_own_words():
+    async def gives_up(**_):
+        raise TimeoutError("the judge is busy")
+
+    with pytest.raises(TimeoutError, match="the judge is busy"):
+        success(gives_up)
 
 
 def test_a_hanging_plain_verifier_is_reported_and_its_late_answer_counts():
