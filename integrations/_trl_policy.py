@@ -224,7 +224,8 @@ class TRLPolicy:
         trainer = self._trainer
         self._rewards.forget()
         told = self._told(temperature)
-        everywhere(lambda: self._environments.make(rows))
+        if self._environments:
+            everywhere(lambda: self._environments.make(rows))
         # After continuous batching TRL puts the model into train mode.
         with (
             all_or_none(trainer.accelerator.num_processes > 1),  # TRL gathers within
@@ -235,7 +236,7 @@ class TRLPolicy:
             recorded_sampling(trainer.model, temperature) as calls,
             kept_modes(trainer.model),
         ):
-            output = (sample or trainer._generate_and_score_completions)(rows)
+            output = (sample or trainer._generate_and_score_completions)([*map(dict, rows)])
         self._rewards.raise_errors()
         rollouts = unpadded(output, answers if told else None, calls)
         asked, scored = len(rows) * trainer.accelerator.num_processes, len(tapped and tapped[-1])

@@ -72,7 +72,7 @@ class ProbeRewards:
             own: dict[str, Any] = copied(arguments)
             kept = "completions" in own and "environments" not in own
             self.completions = copied(own["completions"]) if kept else None
-            self.completion_ids = copied(own["completion_ids"])
+            self.completion_ids = copied(own.get("completion_ids"))
             return own
 
         def failed(error: Exception, prompts: Any) -> list[float]:
