@@ -47,12 +47,18 @@ def tapped_generation(trainer: Any) -> Iterator[list[Pairs]]:
 
             def generate(*args: Any, **kwargs: Any) -> Any:
                 found = original(*args, **kwargs)
-                pairs = zip(found[0], found[1], strict=True)
-                calls.append([(list(prompt), list(completion)) for prompt, completion in pairs])
+                if isinstance(found, tuple):
+                    pairs = zip(found[0], found[1], strict=True)
+                    calls.append([(_plain(prompt), _plain(answer)) for prompt, answer in pairs])
                 return found
 
             stack.enter_context(instead(trainer, "_generate", generate))
         yield calls
+
+
+def _plain(tokens: Any) -> list[int]:
+    plain: list[int] = torch.as_tensor(tokens).tolist()
+    return plain
 
 
 def fault(

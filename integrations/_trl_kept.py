@@ -91,16 +91,12 @@ class KeptTrainer:
                 )
 
     def _say_costs(self, snapshot: Snapshot, seconds: float) -> None:
-        name, copied = type(self._trainer).__name__, f"{snapshot.copied / 2**20:.0f} MiB"
-        if snapshot.too_large and self._is_new("large"):
+        if (snapshot.too_large or seconds > _LONG) and self._is_new("costs"):
+            rest = ", and larger tensors are only watched" if snapshot.too_large else ""
             self._say(
-                f"passk-guard: {name} keeps so much that a probe copies {copied} of it, and only "
-                "watches the larger tensors beyond that, which are rarely changed in place."
-            )
-        elif seconds > _LONG and self._is_new("slow"):
-            self._say(
-                f"passk-guard: {name} keeps so much that each probe takes {seconds:.1f} s and "
-                f"{copied} to note it all, so that it can be put back."
+                f"passk-guard: {type(self._trainer).__name__} keeps so much that each probe takes "
+                f"{seconds:.1f} s and {snapshot.copied / 2**20:.0f} MiB to note it, so that it can "
+                f"be put back{rest}."
             )
 
     def _is_new(self, what: str) -> bool:

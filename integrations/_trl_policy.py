@@ -227,7 +227,8 @@ class TRLPolicy:
         trainer = self._trainer
         self._rewards.forget()
         told = self._told(temperature)
-        everywhere(lambda: self._environments.make(rows))
+        if self._environments:
+            everywhere(lambda: self._environments.make(rows))
         # After continuous batching TRL puts the model into train mode.
         with (
             all_or_none(trainer.accelerator.num_processes > 1),  # TRL gathers within
@@ -238,7 +239,7 @@ class TRLPolicy:
             recorded_sampling(trainer.model, temperature) as calls,
             kept_modes(trainer.model),
         ):
-            output = (sample or trainer._generate_and_score_completions)(rows)
+            output = (sample or trainer._generate_and_score_completions)([*map(dict, rows)])
         self._rewards.raise_errors()
         engine = answers if told else None
         rollouts = unpadded(output, engine, calls, *answer_ends(trainer))

@@ -81,7 +81,7 @@ class ProbeRewards:
 
             kept = "completions" in whole and "environments" not in whole
             self.completions = copied(whole["completions"]) if kept else None
-            self.completion_ids = copied(whole["completion_ids"])
+            self.completion_ids = copied(whole.get("completion_ids"))
             try:
                 if self.rows is None or len(self.rows) != count:  # a subclass may add rollouts
                     return await score(range(count))

@@ -18,7 +18,9 @@ import torch
 from trl import GRPOTrainer
 from trl_runs import GUARD, losses, make_trainer, same_weights, train, weights
 
+from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
+from passk_guard.runtime import snapshot
 
 
 class Keeping(GRPOTrainer):
@@ -280,3 +282,12 @@ def test_what_cannot_be_put_back_is_named_once(tmp_path, caplog):
     assert len(named) == 1
     assert "WithHandles holds what a probe cannot put back: stream (generator), trace (" in named[0]
     assert named[0].count("(") == 2
+
+
+def test_what_is_too_much_to_copy_is_said_and_watched(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(snapshot, "MOST_COPIED", 64)
+    caplog.set_level("INFO", "passk_guard")
+    with pytest.warns(PassKGuardWarning, match=r"keeps in a tensor of shape \(2,\)") as caught:
+        run(tmp_path, InATensor, guarded=True)
+    assert len(caught) == 1
+    assert caplog.text.count("larger tensors are only watched") == 1
