@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
 import torch
 
 from passk_guard.runtime.sharding import runs_together
@@ -29,8 +30,8 @@ def weights_fingerprint(policy: Any) -> str | None:
     digest = hashlib.sha256()
     for name, parameter in named:
         values = parameter.detach().flatten()
-        at = torch.linspace(0, max(len(values) - 1, 0), min(_OF_EACH, len(values))).long()
-        some = values[at.to(values.device)].to("cpu", torch.float32)
+        at = np.linspace(0, len(values) - 1, min(_OF_EACH, len(values)), dtype=np.int64)
+        some = values[torch.from_numpy(at).to(values.device)].to("cpu", torch.float32)
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
         digest.update(some.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

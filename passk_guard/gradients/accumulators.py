@@ -15,6 +15,7 @@ from passk_guard.runtime.sharding import local_part, whole_numel
 __all__ = ["DEFAULT_MEMORY_LIMIT", "ExactGramian", "GradientAccumulator", "exact_bytes"]
 
 DEFAULT_MEMORY_LIMIT = 4 * 2**30
+_LONGEST_SUM = 2**18  # of products, in float32: over 10^8 of them it loses a thousandth
 
 
 class GradientAccumulator(Protocol):
@@ -64,7 +65,8 @@ class ExactGramian:
         """
         total = torch.zeros(self._rows, self._rows, dtype=torch.float64)
         for gradients in self._gradients.values():
-            total += (gradients @ gradients.T).to("cpu", torch.float64)
+            for part in gradients.split(_LONGEST_SUM, 1):
+                total += (part @ part.T).to("cpu", torch.float64)
         return torch.stack(everywhere(lambda: total)).sum(0) if sharded else total
 
 

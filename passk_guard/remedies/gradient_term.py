@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from passk_guard.remedies.anchors import norm
+from passk_guard.remedies.anchors import norm, squared
 from passk_guard.runtime.processes import everywhere, world
-from passk_guard.runtime.sharding import is_sharded, local_part
+from passk_guard.runtime.sharding import is_sharded
 
 __all__ = ["HostNorm", "add_to_gradients", "averaged"]
 
@@ -72,7 +72,7 @@ class HostNorm:
         def note(name: str) -> Callable[[Tensor], None]:
             def hook(parameter: Tensor) -> None:
                 if parameter.grad is not None:  # the last micro-batch's call sees the sum of all
-                    self._norms[name] = local_part(parameter.grad)[0].norm()
+                    self._norms[name] = squared(parameter.grad).sqrt()
 
             return hook
 

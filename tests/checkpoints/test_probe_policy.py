@@ -10,6 +10,7 @@ from torch import nn
 
 from passk_guard import RolloutGroup, estimate_alignment, pass_at_k
 from passk_guard.checkpoints.probe_policy import probe_policy
+from passk_guard.checkpoints.weights import weights_fingerprint
 from passk_guard.errors import ProbeError
 from passk_guard.gradients.backward import BackwardEngine
 from passk_guard.gradients.engine import EngineSettings
@@ -42,6 +43,16 @@ class Interrupted(BanditPolicy):
             raise KeyboardInterrupt
         self.batches -= 1
         return super().generate(rows, row_ids, n)
+
+
+def test_the_fingerprint_reads_matrices_of_real_size_to_their_end():
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.zeros(32_000, 2_048, dtype=torch.bfloat16))
+    module.parameters = module.named_parameters
+    zeros = weights_fingerprint(module)
+    with torch.no_grad():
+        module.weight[-1, -1] = 1.0
+    assert weights_fingerprint(module) != zeros
 
 
 # What it finds ----------------------------------------------------------------------------------

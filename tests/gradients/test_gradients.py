@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import CausalLMPolicy, random_groups
 
+from passk_guard.gradients.accumulators import ExactGramian
 from passk_guard.gradients.backward import prompt_gramian
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.rollouts.batching import micro_batches
@@ -123,6 +124,12 @@ def test_parameter_subsets_add_up(tiny_lm):
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="selects no trainable parameter"):
         select_parameters(model.named_parameters(), "no_such_layer")
+
+
+def test_inner_products_of_long_gradients_do_not_lose_their_end():
+    kept = ExactGramian(1)
+    kept.add(0, "weight", torch.full((32_000 * 768,), 0.01))
+    assert float(kept.gramian()) == pytest.approx(0.01**2 * 32_000 * 768, rel=3e-5)
 
 
 def test_frozen_parameters_are_left_out(tiny_lm):

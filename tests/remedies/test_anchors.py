@@ -60,6 +60,17 @@ def test_host_norm_sees_the_sum_over_micro_batches_and_nothing_after():
     assert watch.read()[0] == 0.0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_of_more_numbers_than_float32_can_count(dtype):
+    weight = torch.nn.Parameter(torch.zeros(32_000, 768, dtype=dtype))
+    watch = HostNorm()
+    watch.watch({"weight": weight}, 0.0)
+    torch.autograd.backward(weight, torch.full_like(weight, 0.01))
+    wanted = float(weight.grad[0, 0]) * weight.numel() ** 0.5
+    assert norm([weight.grad]) == pytest.approx(wanted, rel=1e-5)
+    assert watch.read()[0] == pytest.approx(wanted, rel=1e-5)
+
+
 def test_the_factor_is_the_odds_of_lambda_and_stays_finite():
     mix = AnchorMix(8)
     mix.scale = 3.0
