@@ -189,11 +189,6 @@ def squared(gradient: Tensor) -> Tensor:
     return local_part(gradient)[0].float().square().sum()
 
 
-def squared(gradient: Tensor) -> Tensor:
-    """Sum of squares, of this process's part. ``torch.norm`` is off by a twentieth at 10^8."""
-    return local_part(gradient)[0].float().square().sum()
-
-
 def norm(gradients: Iterable[Tensor]) -> float:
     """Euclidean norm over several tensors; the whole one where they are sharded."""
     gradients = list(gradients)

@@ -13,7 +13,6 @@ import real_model
 
 from passk_guard.cli.main import main
 
-
 CHAT = "Example: 3 + 4 = 7. Example: 6 + 8 = 14. Now what is {} + {}?"
 HOW = {
     "text": (real_model.ASK, ["--max-completion-length", "4"]),
