@@ -285,9 +285,9 @@ def test_what_cannot_be_put_back_is_named_once(tmp_path, caplog):
 
 
 def test_what_is_too_much_to_copy_is_said_and_watched(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(snapshot, "MOST_COPIED", 64)
+    monkeypatch.setattr(snapshot, "MOST_COPIED", 4)
     caplog.set_level("INFO", "passk_guard")
     with pytest.warns(PassKGuardWarning, match=r"keeps in a tensor of shape \(2,\)") as caught:
         run(tmp_path, InATensor, guarded=True)
-    assert len(caught) == 1
+    assert len([w for w in caught if "could not put it back" in str(w.message)]) == 1
     assert caplog.text.count("larger tensors are only watched") == 1
