@@ -9,6 +9,7 @@ from passk_guard.detection.alarm import AlarmKind
 from passk_guard.detection.cause import Cause, find_cause
 from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings, LookEvidence
 from passk_guard.statistics.cosine import Cosine
+from passk_guard.statistics.interval import Z95
 
 __all__ = ["DEFAULT_DETECTORS", "ConflictDetector"]
 
@@ -18,9 +19,10 @@ DEFAULT_DETECTORS = ("alignment", "level")
 class ConflictDetector:
     """All detectors, and the episodes: each kind of alarm is raised once, then it is quiet until
     the whole conflict has cleared. A level alarm after a leading one is news: the loss is real. A
-    leading one after the level's is none, and none opens where pass@1 surely rises at present, or
-    where neither its pace nor the update's inner product is below 0: at large learning rates pass@1
-    swings by more than either knows, and such an alarm would be contradicted by its own figures.
+    leading one after the level's is none. None opens that its own figures would contradict, for at
+    large learning rates pass@1 swings by more than they know: where pass@1 surely rises at present,
+    where neither its pace nor the update's inner product is below 0, or where pass@1 is surely
+    above its reference and the update does not surely oppose it.
 
     Args:
         false_alarms: chance per look, all alarms together; detectors get equal shares.
@@ -128,6 +130,9 @@ def _contradicted(evidence: LookEvidence, cosine: Cosine | None) -> bool:
     if first is not None and first.opposed:
         return False
     if pace is not None and pace.low > 0:
+        return True
+    track, opposed = evidence.track, cosine is not None and cosine.z < -Z95
+    if track.change > Z95 * track.change_se and not opposed:
         return True
     known = [pace.change] if pace is not None else []
     known += [cosine.z] if cosine is not None else []

@@ -177,24 +177,27 @@ def test_a_sure_loss_escalates_an_open_leading_alarm_once():
 
 
 @pytest.mark.parametrize(
-    ("pace", "z", "fires"),
+    ("pace", "z", "change", "fires"),
     [
-        ((0.42, 0.1, 0.7), -0.8, False),  # pass@1 surely rises
-        ((0.02, -0.1, 0.1), 0.8, False),  # nothing that is shown speaks for it
-        ((0.02, -0.1, 0.1), -0.8, True),
-        ((-0.02, -0.1, 0.1), 0.8, True),
-        (None, 0.8, False),
-        (None, None, True),
+        ((0.42, 0.1, 0.7), -0.8, 0.0, False),  # pass@1 surely rises
+        ((0.42, 0.1, 0.7), -3.0, 0.0, False),
+        ((0.02, -0.1, 0.1), 0.8, 0.0, False),  # nothing that is shown speaks for it
+        ((0.02, -0.1, 0.1), -0.8, 0.0, True),
+        ((-0.02, -0.1, 0.1), 0.8, 0.0, True),
+        ((-0.02, -0.1, 0.1), -0.8, 0.1, False),  # pass@1 has surely risen
+        ((-0.02, -0.1, 0.1), -3.0, 0.1, True),  # but the update surely opposes it
+        (None, 0.8, 0.0, False),
+        (None, None, 0.0, True),
     ],
 )
-def test_what_leads_waits_while_its_own_figures_contradict_it(pace, z, fires):
+def test_what_leads_waits_while_its_own_figures_contradict_it(pace, z, change, fires):
     detector, shown = ConflictDetector(1e-3, 0.01), None if z is None else cosine(z)
     for _ in range(3):
-        look = replace(opposing(quiet(0.1)), pace=None if pace is None else Pace(*pace))
+        look = replace(opposing(quiet(change)), pace=None if pace is None else Pace(*pace))
         fired = detector.update(look, shown)[0]
     assert ("alignment" in detector.active) == fires
     for _ in range(3):
-        fired += detector.update(opposing(quiet(0.1)))[0]
+        fired += detector.update(opposing(quiet()))[0]
     assert fired == (() if fires else ("alignment",))  # once nothing speaks against it
 
 
