@@ -57,8 +57,7 @@ def tapped_generation(trainer: Any) -> Iterator[list[Pairs]]:
 
 
 def _plain(tokens: Any) -> list[int]:
-    plain: list[int] = torch.as_tensor(tokens).tolist()
-    return plain
+    return [int(token) for token in tokens]
 
 
 def fault(

@@ -248,7 +248,8 @@ class TRLPolicy:
         if why is None and scored != asked:
             why = f"computes {scored} rewards for {asked} rollouts"
         why = next(filter(None, everywhere(lambda: why)), None)
-        rewards = tapped[-1][:, self._index].float().cpu() if tapped else torch.empty(0)
+        nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+        rewards = tapped[-1][:, self._index].float().cpu() if tapped else nothing
         return rollouts, rewards, why
 
     @property

@@ -159,7 +159,7 @@ def test_no_figure_depends_on_torchs_defaults(kind):
 def test_no_gradient_depends_on_torchs_defaults(engine, limit, kind):
     model, groups = tiny_torch_lm().eval(), random_groups(6, 6)
     made = lambda: ENGINES.make(  # noqa: E731
-        engine, CausalLMPolicy(model), EngineSettings(None, None, limit, 6)
+        engine, CausalLMPolicy(model), EngineSettings(memory_limit=limit, prompts=6)
     )
     want = made().gramian(groups, (0,))
     with defaults(kind):
