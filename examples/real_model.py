@@ -54,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", help="name or folder of another model")
-    parser.add_argument("--prompts", type=int, default=32, help="held out (default: 32)")
+    parser.add_argument("--prompts", type=int, default=24, help="held out (default: 24)")
     parser.add_argument("--steps", type=int, default=10, help="of training (default: 10)")
     parser.add_argument("--out", default="runs/real_model", help="folder of the run")
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
             output_dir=options.out,
             max_steps=options.steps,
             learning_rate=5e-6,
-            per_device_train_batch_size=4 * ROLLOUTS,
+            per_device_train_batch_size=2 * ROLLOUTS,
             num_generations=ROLLOUTS,
             max_completion_length=TOKENS,
             bf16=False,

@@ -28,7 +28,7 @@ GUARD = {"k": 2, "prompts_per_probe": 4, "reference_batches": 1, "prompts": HELD
 # Pass@1 is surely below the floor: an alarm at the first look, so that λ is above 0 at once.
 ACTIONS = {
     "warn": {"every": 2, "memory_limit": 2**28},
-    "mix": {"every": 1, "action": "mix", "floor": 0.99},
+    "mix": {"every": 1, "action": "mix", "floor": 0.99, "false_alarms": 0.4},
 }
 
 
@@ -62,7 +62,8 @@ def with_trl(folder, out, action, resume):
     )
     callback = None
     if action != "none":
-        callback = trl.PassKGuardCallback(trainer, **GUARD, **ACTIONS[action])
+        objective = {"objective": "pkpo"} if action == "mix" else {}
+        callback = trl.PassKGuardCallback(trainer, **GUARD, **ACTIONS[action], **objective)
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=f"{out}/checkpoint-1" if resume else None)
     return model, callback
