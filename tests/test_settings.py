@@ -35,6 +35,7 @@ WRONG = {
     "memory_limit": ["4GB", 0, -1, True, None, NAN, [4]],
     "verifier_timeout": [0, -1, NAN, INF, True, "300", None],
     "log_prompts": ["yes", 1, None],
+    "journal": ["yes", 1],
     "on_error": ["ignore", 3, True],
     "seed": [-1, 0.5, NAN, True, "0", None],
 }

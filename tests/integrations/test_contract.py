@@ -80,7 +80,7 @@ TRACE = [
     "probes of # held-out prompts x # rollouts, every # steps, # probes in all, false-alarm "
     "chance # % per run. Pool: # prompts, action: ['warn', 'mix'].",
     "every look is written to passk_guard.jsonl",
-    "WARNING step #: pass@# is at risk, and whether the update opposes it is not known yet",
+    "WARNING step #: pass@# is at risk",
     "step #: mixing pass@# back in, λ = #.",
     "a probe costs # training steps (the first look, with all reference prompts, #); about one "
     "probe per # steps, # probes in all, false-alarm chance # % per run. Gradients: watched "

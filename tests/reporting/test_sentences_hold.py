@@ -182,7 +182,6 @@ def test_an_alarm_and_the_verdict_on_a_run(looks, action):
         tuple(records),
         (),
         None,
-        0,
     )
     found, last = summary(run), records[-1]
     sentence = checked(found["sentence"])
@@ -236,7 +235,7 @@ def test_what_a_run_will_see(config, probes, times, cost, visible, total):
         RemedyChange,
         st.sampled_from(["mix", "adjust_k"]),
         st.just(True),
-        st.floats(1e-6, 1),
+        st.floats(1e-3, 1),
         st.floats(1, 7.99),
     )
 )
@@ -270,6 +269,7 @@ def test_a_state_without_signal(m, n, low, high, threshold, data):
     counts[0] = data.draw(st.integers(0, n))
     mixed = sum(0 < c < n for c in counts)
     probe = SimpleNamespace(
+        truncation=None,
         step=3,
         prompts=m,
         rollouts=m * n,

@@ -96,7 +96,7 @@ def test_a_guard_loses_no_look_and_says_so():
 
 def test_what_memory_allows_is_told_of_one_policy_and_of_two():
     rows = [{"prompt": str(i)} for i in range(64)]
-    with Cramped(BanditPolicy(64, dim=3, seed=5), 40) as policy:
+    with Cramped(BanditPolicy(64, dim=3, seed=5), 12) as policy:
         found = probe_policy(policy, rows, k=4, progress=silent)
         other = compare(policy, policy, prompts=rows, num_generations=8, progress=silent)
     assert "Gradients were taken, up to " in str(found.remarks)

@@ -67,9 +67,6 @@ def test_gradients_by_other_parameters_are_not_pooled():
     resumed = KeptBatches()
     resumed.load_state_dict(before.state_dict())
     assert [len(resumed.by(names)) for names in (["head"], ["body"])] == [1, 0]
-    of_old = {"batches": before.state_dict()["batches"]}
-    resumed.load_state_dict(of_old)
-    assert len(resumed.by(["body"])) == 1  # which they are by was not noted
 
 
 def test_what_stands_beside_the_trainer_is_seen_only_with_its_advantages():

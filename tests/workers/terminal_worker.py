@@ -46,7 +46,7 @@ def lightning(out, bar, *, guarded=True, shown=True):
     from lightning_runs import Automatic, fit, guard
 
     module = Automatic()
-    parts = [guard(**ALARM)] if guarded else []
+    parts = [guard(journal=True, **ALARM)] if guarded else []
     parts += [getattr(callbacks, bar)()] if shown else []
     fit(out, module, *parts, enable_progress_bar=shown)
     return module_weights(module)
