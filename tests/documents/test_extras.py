@@ -80,8 +80,9 @@ def test_a_file_is_left_out_only_for_what_it_uses(name):
     [("no_such_package", "1 skipped"), ("", "no_such_package: not installed"), ("torch", "here")],
 )
 def test_what_is_missing_is_an_error_where_the_lane_does_not_name_it(without, said, tmp_path):
-    for name in ("conftest.py", "extras.py", "gpu_lane.py", "tiny.py", "torch_lm.py"):
+    for name in ("extras.py", "gpu_lane.py", "tiny.py", "torch_lm.py"):
         (tmp_path / name).write_text(LOCAL[Path(name).stem].read_text())
+    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
     code = 'from extras import needs\nneeds("no_such_package")\nimport no_such_package\n'
     (tmp_path / "test_it.py").write_text(code)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]

@@ -93,8 +93,9 @@ def test_what_the_functions_take(name, words):
 
 
 OPTIONS = {  # of the commands, beside --help
-    "probe": """prompts prompt-column chat chat-template-kwargs verifier success-threshold group-by
-        adapter device dtype trust-remote-code temperature max-completion-length rollouts-at-once seed num-generations
+    "probe": """prompts prompt-column chat chat-template-kwargs verifier success-threshold
+        group-by adapter device dtype trust-remote-code temperature max-completion-length
+        rollouts-at-once seed num-generations
         num-prompts prompts-at-once micro-batch early-stop journal out json log-prompts""",
     "compare": """tolerance margin false-discovery format metric filter threshold prompts
         prompt-column chat chat-template-kwargs verifier success-threshold group-by device dtype

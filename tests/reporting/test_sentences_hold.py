@@ -179,9 +179,11 @@ def test_an_alarm_and_the_verdict_on_a_run(looks, action):
         Path("runs/a/b.jsonl"),
         {"config": {"k": 8, "pass1_tolerance": 0.01}},
         (),
+        records[-1]["step"],
         tuple(records),
         (),
         None,
+        0,
     )
     found, last = summary(run), records[-1]
     sentence = checked(found["sentence"])
