@@ -18,30 +18,32 @@ from passk_guard.cli.main import main
 ROOM = 1.1
 
 
+@pytest.fixture(scope="class")
+def out(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp(request.cls.host)
+    yield out
+    shutil.rmtree(out)  # gigabytes
+
+
+@pytest.fixture(scope="class")
+def left(request, folder, out):
+    """What a run left behind, by what the guard did."""
+    found = {}
+
+    def of(action, resume=False):
+        name = action + "-resumed" * resume
+        if name not in found:
+            arguments = (request.cls.host, folder, out, action, "resume" if resume else "")
+            ((code, output),) = run("real_worker.py", *arguments, timeout=900)
+            assert code == 0, output[-3000:]
+            found[name] = json.loads(output[output.rindex('{"weights"') :])
+        return found[name]
+
+    return of
+
+
 class Runs:
     host = ""
-
-    @pytest.fixture(scope="class")
-    def out(self, tmp_path_factory):
-        out = tmp_path_factory.mktemp(self.host)
-        yield out
-        shutil.rmtree(out)  # gigabytes
-
-    @pytest.fixture(scope="class")
-    def left(self, folder, out):
-        """What a run left behind, by what the guard did."""
-        found = {}
-
-        def of(action, resume=False):
-            name = action + "-resumed" * resume
-            if name not in found:
-                arguments = (self.host, folder, out, action, "resume" if resume else "")
-                ((code, output),) = run("real_worker.py", *arguments, timeout=900)
-                assert code == 0, output[-3000:]
-                found[name] = json.loads(output[output.rindex('{"weights"') :])
-            return found[name]
-
-        return of
 
     def test_watched_it_is_bit_identical(self, left):
         assert left("warn")["weights"] == left("none")["weights"]
