@@ -11,8 +11,6 @@ from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert
 from passk_guard.reporting.report import Report
 
-__all__ = ["LightningLoggers"]
-
 
 class LightningLoggers:
     """Sends a report to the trainer's loggers.

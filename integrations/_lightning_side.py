@@ -17,8 +17,6 @@ from passk_guard.runtime.processes import world
 from passk_guard.runtime.progress import Progress
 from passk_guard.session.host import Host
 
-__all__ = ["LightningSide", "module_host"]
-
 
 class LightningSide:
     """See :class:`~passk_guard.session.session.TrainerSide`.

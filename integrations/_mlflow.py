@@ -6,8 +6,6 @@ import re
 import zlib
 from collections.abc import Mapping
 
-__all__ = ["mlflow_keys"]
-
 _LONGEST = 200  # MLflow itself stops at 250
 
 

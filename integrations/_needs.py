@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["Need", "check_needs"]
-
 
 @dataclass(frozen=True)
 class Need:

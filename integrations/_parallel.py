@@ -9,8 +9,6 @@ from packaging.version import Version
 
 from passk_guard.config import PassKGuardConfig
 
-__all__ = ["check_deepspeed", "check_trainer_parallelism", "no_anchors", "why_no_anchors"]
-
 # Before it, DeepSpeed's hooks on gradients cannot be set aside while a probe takes its own.
 _DEEPSPEED = Version("0.16.9")
 _SPLITS = {"tp": "tensor", "cp": "context", "sp": "sequence"}

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["resumed_folder", "running_trainer"]
-
 
 def running_trainer() -> Any:
     """The ``Trainer`` whose ``__init__`` or ``train`` is being run, found on the stack.

@@ -7,8 +7,6 @@ from typing import Any
 from passk_guard.reporting.report import Report
 from passk_guard.reporting.scalars import chart_layout
 
-__all__ = ["write_to_tensorboard"]
-
 
 def write_to_tensorboard(writer: Any, report: Report, layout: str | None) -> None:
     """Write texts, figures and, once, the layout of the *custom scalars* tab.

@@ -20,8 +20,6 @@ from passk_guard.runtime.sharding import refuse_splits
 from passk_guard.session.session import Session
 from passk_guard.session.state_file import FILE_NAME, read_state, write_state
 
-__all__ = ["GuardCallback"]
-
 NEEDS = (
     Need("_get_output_dir", 1, "write beside the trainer's own checkpoints"),
     Need("callback_handler.callbacks", None, "find reporters and other guards"),

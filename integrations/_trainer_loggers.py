@@ -13,8 +13,6 @@ from passk_guard.integrations._tensorboard import write_to_tensorboard
 from passk_guard.integrations._wandb import raise_alert, wandb_images
 from passk_guard.reporting.report import Report
 
-__all__ = ["TrainerLoggers"]
-
 
 class TrainerLoggers:
     """Sends a report to whatever ``report_to`` names: texts and images to TensorBoard, images and

@@ -10,8 +10,6 @@ from passk_guard.reporting.report import Report
 from passk_guard.runtime.progress import Progress
 from passk_guard.session.host import Host
 
-__all__ = ["TransformersSide", "samples_per_step", "trainer_host"]
-
 
 class TransformersSide:
     """See :class:`~passk_guard.session.session.TrainerSide`.

@@ -23,8 +23,6 @@ from passk_guard.session.guard_for_host import hosted_guard
 from passk_guard.session.held_out import held_out_rows
 from passk_guard.session.session import Session
 
-__all__ = ["advantages_guard", "monitoring_guard"]
-
 
 def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[str, Any]:
     """For a ``GRPOTrainer`` or ``RLOOTrainer``: what the session attaches.

@@ -21,8 +21,6 @@ from passk_guard.objectives.mixes import TrainerMix
 from passk_guard.objectives.passk_objective import PassKObjective
 from passk_guard.rollouts.verifier import decide_success
 
-__all__ = ["TRLObjective"]
-
 # Extra columns of a generation batch. TRL shuffles and splits them like its own, so that λ stays
 # live while a batch is used for several optimizer steps.
 _PASS1, _PASSK, _REST = "passk_guard_pass1", "passk_guard_passk", "passk_guard_rest"

@@ -47,8 +47,6 @@ from passk_guard.runtime.lockstep import all_or_none
 from passk_guard.runtime.processes import everywhere
 from passk_guard.runtime.sharding import named_parameters
 
-__all__ = ["TRLPolicy", "override_method", "probing", "restore_method", "tapped_rewards"]
-
 _PROBING = "_passk_guard_probing"
 
 

@@ -15,8 +15,6 @@ from passk_guard.rollouts.verifier import checked_scores, copied, verifier_name
 from passk_guard.rollouts.verifier_timeout import is_async, watched
 from passk_guard.runtime.processes import everywhere
 
-__all__ = ["ProbeRewards", "scored_again"]
-
 
 class ProbeRewards:
     """Stands before a TRL trainer's reward functions while the guard probes.

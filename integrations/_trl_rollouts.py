@@ -12,8 +12,6 @@ from torch import Tensor
 from passk_guard.rollouts.group import RolloutGroup, beside, packed
 from passk_guard.rollouts.recorded_sampling import Sampled
 
-__all__ = ["Rollout", "grouped", "unpadded"]
-
 
 class Rollout(NamedTuple):
     """One rollout without padding, for the other processes.

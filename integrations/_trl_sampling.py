@@ -10,8 +10,6 @@ from passk_guard.integrations._trl_vllm import engine_filters, plain_engine, rea
 from passk_guard.rollouts.plain_sampling import CARRIED, filters, plain_config, plain_sampling
 from passk_guard.runtime.isolation import kept_attributes
 
-__all__ = ["answer_ends", "sampling_plainly", "training_filters", "why_unfit"]
-
 
 @contextmanager
 def sampling_plainly(

@@ -8,8 +8,6 @@ import torch
 
 from passk_guard.rollouts.verifier import decide_success
 
-__all__ = ["TrainingRewards"]
-
 
 class TrainingRewards:
     """Counts right rollouts in training batches. A second, never deciding, sensor of the level.

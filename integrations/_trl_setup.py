@@ -14,8 +14,6 @@ from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 from passk_guard.rollouts.verifier_timeout import is_async
 from passk_guard.runtime.processes import everywhere
 
-__all__ = ["check_trainer", "pick_verifier", "training_groups"]
-
 _NEEDS = (
     Need("_generate_and_score_completions", 1, "sample as the trainer does, and mix advantages"),
     Need("_prepare_inputs", 1, "mix advantages while a batch is used"),

@@ -14,17 +14,6 @@ from passk_guard.integrations._trl_vllm_adapters import unrounded
 from passk_guard.integrations._trl_vllm_server import server_in_a_probe
 from passk_guard.runtime.isolation import instead, kept_attributes
 
-__all__ = [
-    "check_engine",
-    "engine_filters",
-    "log_prob_mode",
-    "plain_engine",
-    "reachable_engine",
-    "rollouts_at_once",
-    "tapped_engine",
-    "tells_log_probs",
-]
-
 # TRL's attributes of its engine that say how it samples, and what leaves the softmax as it is.
 _PLAIN = {
     **{"repetition_penalty": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0},

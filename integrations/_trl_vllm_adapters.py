@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["merges_adapters", "unrounded"]
-
 
 def merges_adapters(model: Any) -> bool:
     """Whether weights for an engine are made by merging adapters in place."""

@@ -10,8 +10,6 @@ from typing import Any
 from passk_guard.runtime.isolation import instead, kept_attributes
 from passk_guard.runtime.processes import world
 
-__all__ = ["server_in_a_probe"]
-
 # Seconds that a server may take for one call. Of the largest, a million tokens, it needs 600 a
 # second.
 _PATIENCE = 1800.0

@@ -12,8 +12,6 @@ from passk_guard.reporting.report import Report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["raise_alert", "wandb_images"]
-
 _TITLE = "pass@1 is at risk"  # W&B takes 64 characters
 
 

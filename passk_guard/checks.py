@@ -10,19 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "check_between",
-    "check_bytes",
-    "check_call",
-    "check_column",
-    "check_filter",
-    "check_flag",
-    "check_one_of",
-    "check_sampling",
-    "check_threshold",
-    "check_whole",
-]
-
 
 def check_whole(name: str, value: Any, least: int) -> int:
     """A whole number. NumPy integers count; bools do not.

@@ -27,8 +27,6 @@ from passk_guard.objectives import ESTIMATORS
 from passk_guard.remedies import ACTIONS, CONTROLLERS
 from passk_guard.remedies.remedy import REMEDIES
 
-__all__ = ["Action", "Actions", "Names", "PassKGuardConfig"]
-
 Action = str | Callable[..., Any]
 # The list first: jsonargparse (LightningCLI) takes the first that fits, and would save a list as
 # the import path of a callable.

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["HalfDone", "PassKGuardWarning", "ProbeError", "reason_of", "survived", "warn"]
-
 
 class PassKGuardWarning(UserWarning):
     """A conflict between what is trained and pass@1, or a guard that cannot do its work."""

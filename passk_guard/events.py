@@ -11,24 +11,6 @@ from passk_guard.runtime.pieces import TakenUp
 from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
 
-__all__ = [
-    "Blind",
-    "Cleared",
-    "Event",
-    "FewProbes",
-    "Foreseen",
-    "Lost",
-    "Planned",
-    "Raised",
-    "RanOut",
-    "RemedyChanged",
-    "Resumed",
-    "ShortRun",
-    "Sketched",
-    "StateBegan",
-    "Waits",
-]
-
 
 @dataclass(frozen=True)
 class Raised:

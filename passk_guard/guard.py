@@ -44,8 +44,6 @@ from passk_guard.runtime.progress import Progress, harmless, silent
 from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule, Task
 
-__all__ = ["PassKGuard"]
-
 logger = logging.getLogger("passk_guard")
 
 

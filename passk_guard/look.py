@@ -22,8 +22,6 @@ from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 from passk_guard.statistics.turnover import Turnover
 
-__all__ = ["Failure", "Look", "Probe", "Rescore"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Look:

@@ -11,8 +11,6 @@ from passk_guard.runtime.processes import decided_by_first
 from passk_guard.runtime.schedule import Schedule
 from passk_guard.runtime.short_run import plan_first_look
 
-__all__ = ["Outlook"]
-
 _FEW_PROBES = 10
 _BLIND_LOOKS = 3
 

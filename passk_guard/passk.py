@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["pass_at_k", "prompt_weight", "unbiased_prompt_weight", "weight_threshold"]
-
 
 def pass_at_k(correct: Any, n: Any, k: int) -> Any:
     """Unbiased estimate of pass@k from ``correct`` right rollouts out of ``n``, per prompt.

@@ -40,8 +40,6 @@ from passk_guard.statistics.levels import Levels, Reading
 from passk_guard.statistics.probe_gradients import ProbeGradients
 from passk_guard.statistics.rollout_store import Drift
 
-__all__ = ["Prober"]
-
 _SAMPLING = "sampling and verifying"
 
 

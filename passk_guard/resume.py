@@ -24,8 +24,6 @@ from passk_guard.runtime.pieces import Piece, TakenUp, nothing_taken_up, save_pi
 from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule
 
-__all__ = ["SCHEMA", "guard_pieces", "guard_state", "load_guard_state", "run_settings"]
-
 SCHEMA = 1
 
 

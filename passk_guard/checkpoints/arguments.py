@@ -10,16 +10,6 @@ from passk_guard.rollouts.hf_policy import HFPolicy
 from passk_guard.rollouts.policy import lacking
 from passk_guard.rollouts.verifier import check_verifier, choose_verifier
 
-__all__ = [
-    "FEWEST",
-    "check_policy",
-    "check_probe",
-    "check_run",
-    "check_sampled",
-    "checked_verifier",
-    "policy_name",
-]
-
 FEWEST = 4
 """Prompts: the variance of what pairs of them say needs as many."""
 

@@ -12,15 +12,13 @@ import numpy as np
 from passk_guard.checkpoints.arguments import check_run, check_sampled
 from passk_guard.checkpoints.comparison import Comparison, compare_counts
 from passk_guard.checkpoints.probe_policy import PolicyProbe
-from passk_guard.checkpoints.sampled_counts import LazyPolicy, Sampler, is_policy
+from passk_guard.checkpoints.sampled_counts import Sampler, is_policy
 from passk_guard.checkpoints.verdict import decision_code, in_points
 from passk_guard.counts import Counts, PromptCount, gather, read_counts
 from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.progress_bar import shown
 from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.common_rollouts import CommonRollouts
-
-__all__ = ["LazyPolicy", "compare"]
 
 
 def compare(

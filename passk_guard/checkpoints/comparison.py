@@ -16,8 +16,6 @@ from passk_guard.statistics.common_rollouts import CommonRollouts
 from passk_guard.statistics.lost_prompts import changed_prompts
 from passk_guard.statistics.paired_counts import PassChange, default_ks, paired_changes
 
-__all__ = ["ChangedPrompt", "Comparison", "GroupChange", "compare_counts"]
-
 
 @dataclass(frozen=True)
 class GroupChange:

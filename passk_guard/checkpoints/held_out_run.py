@@ -29,8 +29,6 @@ from passk_guard.runtime.isolation import isolated, kept_modes
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress
 
-__all__ = ["HeldOutRun"]
-
 SAMPLING = "sampling and verifying"
 
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from passk_guard.counts.counts import Counts
 
-__all__ = ["Pairs", "pair"]
-
 _FEW_PROMPTS = 200
 _SURELY_THERE = 4  # of a kind, on average: one sample in 50 has none then
 

@@ -32,8 +32,6 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.group_state import group_state
 from passk_guard.version import __version__
 
-__all__ = ["KIND", "ProbeJournal"]
-
 KIND = "probe"
 
 

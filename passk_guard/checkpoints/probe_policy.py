@@ -35,8 +35,6 @@ from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.policy_reading import PolicyReading, has_signal, read_policy
 from passk_guard.statistics.sign_test import chance_of_look, look_sizes
 
-__all__ = ["PolicyProbe", "probe_policy"]
-
 
 @dataclass(frozen=True)
 class PolicyProbe:

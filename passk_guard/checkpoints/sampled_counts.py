@@ -21,8 +21,6 @@ from passk_guard.rollouts.scores import score_all
 from passk_guard.rollouts.verifier import verifier_name
 from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
 
-__all__ = ["LazyPolicy", "Sampled", "Sampler", "is_policy"]
-
 _SAMPLING = ("temperature", "max_completion_length")
 _READ_OTHERWISE = (
     "The two differ in vocabulary, chat template or length of answers, so that neither can score "

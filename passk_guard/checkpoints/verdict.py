@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from passk_guard.statistics.paired_counts import PassChange
 
-__all__ = ["Decision", "decide", "decision_code", "in_points"]
-
 
 @dataclass(frozen=True)
 class Decision:

@@ -10,8 +10,6 @@ import torch
 
 from passk_guard.runtime.sharding import runs_together
 
-__all__ = ["weights_fingerprint"]
-
 _OF_EACH = 64  # values of a parameter
 
 

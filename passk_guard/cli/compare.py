@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from passk_guard.checkpoints.compare import LazyPolicy, compare
+from passk_guard.checkpoints.compare import compare
 from passk_guard.checkpoints.comparison import Comparison
+from passk_guard.checkpoints.sampled_counts import LazyPolicy
 from passk_guard.cli.models import add_model_options, held_out, is_model, load_policy, short_name
 from passk_guard.cli.pages import check_page
 from passk_guard.cli.tables import print_table, print_text
@@ -19,8 +20,6 @@ from passk_guard.cli.verifiers import named_verifier
 from passk_guard.counts import FORMATS, Counts, read_counts
 from passk_guard.reporting.visible import visible
 from passk_guard.statistics.paired_counts import PassChange
-
-__all__ = ["add"]
 
 _MOST_NAMED = 10
 

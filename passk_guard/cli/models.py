@@ -14,8 +14,6 @@ from passk_guard.errors import reason_of
 from passk_guard.prompts.rows import check_texts, read_lines, rows_from
 from passk_guard.rollouts.hf_policy import HFPolicy
 
-__all__ = ["add_model_options", "held_out", "is_model", "load_policy", "short_name"]
-
 # Names on the hub have dots as well: Qwen2.5-0.5B.
 _OF_FILES = (".jsonl", ".json", ".csv", ".eval", ".parquet", ".gz", ".zst", ".txt", ".html")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-__all__ = ["check_page"]
-
 
 def check_page(path: Path | None) -> None:
     """Whether a page could be written there.

@@ -15,8 +15,6 @@ from passk_guard.cli.tables import print_table, print_text
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.statistics.policy_reading import PolicyReading
 
-__all__ = ["add"]
-
 _MOST_KS = 8  # lines of the table
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from passk_guard.reporting.read_run import Run, read_run
 from passk_guard.reporting.summary import summary
 
-__all__ = ["add"]
-
 
 def add(commands: Any) -> None:
     """Add the command's parser."""

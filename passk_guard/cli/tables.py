@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from passk_guard.reporting.visible import visible
 
-__all__ = ["print_table", "print_text"]
-
 
 def print_text(*paragraphs: str) -> None:
     """Print paragraphs; names of files stay whole, and what a terminal would obey is spelt out."""

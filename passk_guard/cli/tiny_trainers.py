@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["STEPS", "make_lightning", "make_transformers", "make_trl"]
-
 STEPS = 6
 _WORDS = ["<pad>", "<eos>", "<unk>", *"0123456789"]
 _ROWS = [{"prompt": f"{a} {b}"} for a in range(8) for b in range(8)]

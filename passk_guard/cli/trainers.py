@@ -14,8 +14,6 @@ from passk_guard.cli.tiny_trainers import make_lightning, make_transformers, mak
 from passk_guard.errors import reason_of
 from passk_guard.identity import NotIdenticalError, NotRepeatableError, assert_bit_identical
 
-__all__ = ["HOSTS", "Finding", "Host", "examine", "missing"]
-
 
 @dataclass(frozen=True)
 class Host:

@@ -12,8 +12,6 @@ from typing import Any
 
 from passk_guard.errors import reason_of
 
-__all__ = ["named_verifier"]
-
 Verifier = Callable[..., Any]
 _FORMS = "math, my_module:verify or path/to/file.py:verify"
 

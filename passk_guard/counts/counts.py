@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Counts", "PromptCount", "gather"]
-
 
 @dataclass(frozen=True)
 class PromptCount:

@@ -9,8 +9,6 @@ from passk_guard.counts.counts import Counts
 from passk_guard.counts.source import Source
 from passk_guard.runtime.registry import Registry
 
-__all__ = ["FORMATS", "Choices", "Format", "register_format"]
-
 
 @dataclass(frozen=True)
 class Choices:

@@ -17,8 +17,6 @@ from passk_guard.counts.lines import listed, short
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, right_of
 
-__all__ = ["LIGHTEVAL"]
-
 _PARQUET = b"PAR1"
 _COLUMNS = ("doc", "metric", "model_response")
 _ROWS = 256  # read at once: rows hold whole responses

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["at", "listed", "read_lines", "short"]
-
 
 def read_lines(path: Path, remarks: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of a JSONL file with the numbers of their lines, from 1; blank lines are passed over.

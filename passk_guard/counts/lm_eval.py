@@ -15,8 +15,6 @@ from passk_guard.counts.lines import at, read_lines, short
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of, right_of
 
-__all__ = ["LM_EVAL"]
-
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl$")
 _NO_METRIC = ("bypass",)  # of a run that only predicts
 

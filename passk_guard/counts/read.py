@@ -16,8 +16,6 @@ from passk_guard.counts.plain import PLAIN, PROBE
 from passk_guard.counts.source import Source
 from passk_guard.counts.verl import VERL
 
-__all__ = ["format_of", "read_counts"]
-
 register_format("counts", PLAIN)
 register_format("probe", PROBE)
 register_format("lm_eval", LM_EVAL)

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Source"]
-
 _HEAD = 1 << 16  # bytes that tell a format
 
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from passk_guard.counts.lines import short
 
-__all__ = ["Verdicts", "chosen", "meant_for", "passes_of", "right_of"]
-
 T = TypeVar("T")
 _LARGE = 2**53
 _WHOLE = 1e-6  # a share times responses is a whole number, but for rounding

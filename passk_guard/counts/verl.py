@@ -13,8 +13,6 @@ from passk_guard.counts.lines import at, listed, read_lines, short
 from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts
 
-__all__ = ["VERL"]
-
 _KEYS = frozenset({"input", "output", "score"})
 # Its older trainer writes what JSON does not know, such as NumPy's booleans, as text.
 _WORDS = {"true": 1.0, "false": 0.0, "none": float("nan")}

@@ -10,8 +10,6 @@ from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.track import Track
 
-__all__ = ["Alarm", "AlarmKind"]
-
 
 class AlarmKind(str):
     """Which alarm it is. A string, such as ``"level"`` or ``"level of maths"``, with its parts.

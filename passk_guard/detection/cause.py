@@ -7,8 +7,6 @@ from enum import StrEnum
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["Cause", "find_cause"]
-
 _ONE_SIDED = 1.64
 
 

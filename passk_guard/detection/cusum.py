@@ -19,8 +19,6 @@ from passk_guard.detection.detector import DetectorSettings, LookEvidence, regis
 from passk_guard.detection.drift_scale import DriftScale
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["AlignmentDetector", "FusedCusum", "cusum_threshold"]
-
 _CLIP, _CLIP_INNER = 6.0, 4.0
 _ALLOWANCE = 0.5
 _WHILE_OPEN = 2.0  # most that S is while the alarm is open: about four looks from clearing

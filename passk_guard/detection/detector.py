@@ -13,15 +13,6 @@ from passk_guard.statistics.pace import Pace
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
-__all__ = [
-    "DETECTORS",
-    "Detector",
-    "DetectorFactory",
-    "DetectorSettings",
-    "LookEvidence",
-    "register_detector",
-]
-
 
 @dataclass(frozen=True)
 class DetectorSettings:

@@ -7,8 +7,6 @@ import math
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.rollout_store import Drift
 
-__all__ = ["DriftScale"]
-
 # Variance per ten steps of a healthy run's true change, at least; what is shown to be more is more.
 _WANDER = 0.002**2
 _BACK = 4.0  # tens of steps beyond which it grows no more: a healthy run comes back

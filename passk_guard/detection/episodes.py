@@ -11,8 +11,6 @@ from passk_guard.detection.detector import DETECTORS, Detector, DetectorSettings
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["DEFAULT_DETECTORS", "ConflictDetector"]
-
 DEFAULT_DETECTORS = ("alignment", "level")
 
 

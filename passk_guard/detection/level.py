@@ -9,8 +9,6 @@ from typing import Any
 from passk_guard.detection.detector import DetectorSettings, LookEvidence, register_detector
 from passk_guard.statistics.track import Track
 
-__all__ = ["LevelDetector", "level_threshold"]
-
 
 def level_threshold(false_alarms: float) -> float:
     """Standard errors that a loss must exceed, beyond the tolerance.

@@ -10,8 +10,6 @@ from passk_guard.detection.verifier_drift import VerifierDrift
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.diagnostics import Diagnostics
 
-__all__ = ["NamedState", "StateWatch"]
-
 
 class NamedState(StrEnum):
     """A state of a run that is worth a word, and no conflict."""

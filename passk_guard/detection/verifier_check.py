@@ -12,8 +12,6 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.verified_again import FixedRollout, fixed_rollouts
 from passk_guard.runtime.processes import world
 
-__all__ = ["VerifierCheck"]
-
 _MOST = 128
 _SHARE = 8
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CHANCE", "Recheck", "VerifierDrift", "verifier_drift"]
-
 CHANCE = 0.01  # of naming a steady verifier, per run, however many looks it has
 _MORE = np.array([0.02, 0.05, 0.1, 0.2, 0.4])  # disagreement beyond the baseline that is looked for
 

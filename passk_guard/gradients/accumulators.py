@@ -12,8 +12,6 @@ from torch.nn import Parameter
 from passk_guard.runtime.processes import add_up, everywhere, world
 from passk_guard.runtime.sharding import local_part, whole_numel
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "ExactGramian", "GradientAccumulator", "exact_bytes"]
-
 DEFAULT_MEMORY_LIMIT = 4 * 2**30
 _LONGEST_SUM = 2**18  # of products, in float32: over 10^8 of them it loses a thousandth
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["adam_scales", "check_adam"]
-
 _FAMILY = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam)
 
 

@@ -14,8 +14,6 @@ from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import everywhere
 
-__all__ = ["AutoEngine"]
-
 _MOST_UNKNOWN = 0.25  # of the parameters; beyond it little is saved
 
 

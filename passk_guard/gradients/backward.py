@@ -32,8 +32,6 @@ from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress, silent
 from passk_guard.runtime.sharding import is_sharded, my_rollouts, runs_together
 
-__all__ = ["BackwardEngine", "add_gradient", "prompt_gramian"]
-
 
 class BackwardEngine:
     """One backward per prompt that has a signal; sketched where memory asks for it.

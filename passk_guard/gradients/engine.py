@@ -19,19 +19,6 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.progress import Progress, silent
 from passk_guard.runtime.registry import Registry
 
-__all__ = [
-    "ENGINES",
-    "EngineFactory",
-    "EngineSettings",
-    "GramianEngine",
-    "Metric",
-    "PolicyEngine",
-    "Taken",
-    "check_same",
-    "make_engine",
-    "register_engine",
-]
-
 Named = Sequence[tuple[str, Parameter]]
 Metric = Callable[[Named], Mapping[str, Tensor]]
 """``P^(1/2)`` by parameter name; empty while there is no metric yet."""

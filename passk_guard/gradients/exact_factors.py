@@ -11,8 +11,6 @@ from torch.nn import Parameter
 from passk_guard.gradients.accumulators import ExactGramian
 from passk_guard.runtime.processes import add_up, world
 
-__all__ = ["ExactFactors"]
-
 
 class ExactFactors(ExactGramian):
     """A :class:`~passk_guard.gradients.layers.Sink` that loses nothing.

@@ -17,8 +17,6 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import scored
 
-__all__ = ["HookedPass", "Unwatchable"]
-
 
 class Unwatchable(ProbeError):
     """The policy's layers cannot be watched; the backward engine can take the gradients.

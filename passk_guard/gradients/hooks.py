@@ -29,8 +29,6 @@ from passk_guard.runtime.fsdp1 import is_flat
 from passk_guard.runtime.processes import everywhere, shared, world
 from passk_guard.runtime.sharding import runs_together, whole_numel, whole_shape
 
-__all__ = ["HookEngine"]
-
 _SIZE, _ALWAYS, _LARGEST = 24, 64, 256  # at first, whatever memory allows, at most
 _DIFFER = 0.02  # two seeds, in the cosines of a batch
 

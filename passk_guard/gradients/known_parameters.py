@@ -19,8 +19,6 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score
 from passk_guard.runtime.sharding import is_sharded, runs_together, whole_shape
 
-__all__ = ["unknown_parameters"]
-
 _SIZE = 16
 _SLACK, _HALF_SLACK = 0.01, 0.05  # for rounding: autograd's may be TF32's, or bfloat16's
 

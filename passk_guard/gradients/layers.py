@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from passk_guard.runtime.sharding import whole_shape
 
-__all__ = ["Feed", "Names", "Rule", "Sink", "rule_of"]
-
 Names = Mapping[str, str]
 """From a parameter's name in its layer to its name in the policy; those to differentiate by."""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 
 from torch.nn import Parameter
 
-__all__ = ["NothingTrainable", "ParameterFilter", "select_parameters"]
-
 ParameterFilter = str | Callable[[str, Parameter], bool] | None
 
 

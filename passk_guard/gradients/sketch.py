@@ -26,8 +26,6 @@ from torch.nn import Parameter
 from passk_guard.runtime.processes import add_up, everywhere, world
 from passk_guard.runtime.sharding import local_part
 
-__all__ = ["DEFAULT_SIZE", "SketchedGramian"]
-
 DEFAULT_SIZE = 2**14
 # Entries reduced at a time: into a processor's cache, or enough to keep an accelerator busy.
 _CHUNK_CPU, _CHUNK = 2**17, 2**22

@@ -28,8 +28,6 @@ from passk_guard.gradients.sketch import SketchedGramian
 from passk_guard.runtime.processes import add_up, everywhere, world
 from passk_guard.runtime.sharding import local_part
 
-__all__ = ["TwoSidedGramian"]
-
 _SHORT_VECTOR = 2**10  # signs would cost more than they save
 _WORDS = 2**16  # drawn signs, 63 in each, that are taken apart at once
 _LONG_VECTOR = 2**15  # biases over a vocabulary: their signs would take more room than they do

@@ -19,8 +19,6 @@ from torch.nn import Parameter
 from passk_guard.gradients.layers import Feed, Names, Rule, Sink, rule_of
 from passk_guard.rollouts.token_rows import rows_of_tokens
 
-__all__ = ["Layers", "Watch", "known_layers"]
-
 Layers = Mapping[nn.Module, tuple[Rule, Names]]
 
 

@@ -13,14 +13,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = [
-    "analytic_advantages",
-    "best_minus_second_advantages",
-    "leave_one_out_advantages",
-    "maxrl_advantages",
-    "pkpo_advantages",
-]
-
 
 def leave_one_out_advantages(rewards: Tensor) -> Tensor:
     """``A_1 = r_j - r̄_{-j}``: each reward less the mean of the others in its group.

@@ -16,8 +16,6 @@ from passk_guard.objectives.advantages import (
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.runtime.registry import Registry
 
-__all__ = ["ESTIMATORS", "Estimator", "register_estimator"]
-
 
 @dataclass(frozen=True)
 class Estimator:

@@ -7,8 +7,6 @@ from typing import Any, Protocol
 
 from passk_guard.objectives.training_weight import TrainingGroups
 
-__all__ = ["LiveObjective"]
-
 
 class LiveObjective(Protocol):
     """An objective whose k and λ may be set at any time.

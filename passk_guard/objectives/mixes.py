@@ -9,8 +9,6 @@ from passk_guard.objectives.training_weight import (
 from passk_guard.passk import unbiased_prompt_weight
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["AnchorMix", "TrainerMix"]
-
 
 class _Scaled(Stored):
     """λ and a scale, live."""

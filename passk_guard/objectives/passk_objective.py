@@ -17,8 +17,6 @@ from passk_guard.objectives.training_weight import (
 )
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["PassKObjective"]
-
 
 class PassKObjective(Stored):
     """``(1-λ) A_k + λ A_1`` on the same rollouts, with ``k`` and ``pass1_weight = λ`` live.

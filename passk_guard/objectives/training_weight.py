@@ -33,8 +33,6 @@ from torch import Tensor
 
 from passk_guard.objectives.advantages import leave_one_out_advantages
 
-__all__ = ["TrainingGroups", "trainer_prompt_weight", "training_prompt_weight", "unscaled"]
-
 _EPSILON = 1e-4  # that trainers add to a group's standard deviation
 
 

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["prompt_ids", "prompt_text", "row_text"]
-
 
 def prompt_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of each row, 16 hexadecimal digits of a hash of all its columns.

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["fingerprint", "prompts_in", "trained_on"]
-
 _MOST_READ = 200_000
 
 

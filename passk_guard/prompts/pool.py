@@ -13,8 +13,6 @@ import numpy as np
 from passk_guard.prompts.identity import row_text
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["HeldOutPool", "row_labels"]
-
 _MOST_GROUPS = 20
 _MOST_HASHED = 4096
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
-__all__ = ["check_texts", "read_lines", "rows_from"]
-
 _KINDS = (
     "Pass a list of strings, chat messages or dict rows, a datasets.Dataset, a DataFrame, or the "
     "path of a .jsonl file."

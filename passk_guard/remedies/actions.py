@@ -14,8 +14,6 @@ from passk_guard.remedies.remedy import REMEDIES
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.registry import Registry
 
-__all__ = ["ACTIONS", "ActingGuard", "Action", "Request", "register_action", "run_actions"]
-
 
 class Request(StrEnum):
     """What an action asks of the trainer."""

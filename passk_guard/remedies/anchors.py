@@ -23,8 +23,6 @@ from passk_guard.rollouts.sampling import FitRows
 from passk_guard.runtime.processes import decided_by_first, everywhere, world
 from passk_guard.runtime.sharding import is_sharded, local_part
 
-__all__ = ["AnchorLoss", "AnchorTerm", "norm", "squared"]
-
 
 class AnchorLoss:
     """``L_1 = -mean_x 1/n Σ_j (r_j - r̄_{-j}) Σ_t log π(y_jt | x)`` on freshly sampled rollouts.

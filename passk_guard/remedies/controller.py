@@ -12,15 +12,6 @@ from passk_guard.runtime.registry import Registry
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
-__all__ = [
-    "CONTROLLERS",
-    "ControlReading",
-    "Controller",
-    "ControllerFactory",
-    "register_controller",
-]
-
-
 _NONE_YET = Effort(0.0)
 
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["DriftModel"]
-
 _WANDER = 0.0015**2  # variance per ten steps: of the drift itself, and of what a and b change by
 
 

@@ -12,8 +12,6 @@ from passk_guard.remedies.anchors import norm, squared
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.sharding import is_sharded
 
-__all__ = ["HostNorm", "add_to_gradients", "averaged"]
-
 
 @torch.no_grad()
 def add_to_gradients(

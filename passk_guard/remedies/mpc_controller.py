@@ -12,8 +12,6 @@ from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.rollout_store import Drift
 from passk_guard.statistics.track import Track
 
-__all__ = ["PredictiveController"]
-
 _RELEASE = 0.15  # most that λ falls by, per ten steps
 _LEAST_TYPICAL = 0.005  # drift per ten steps
 _AIM = 0.8  # of the tolerance, below the floor

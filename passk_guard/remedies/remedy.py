@@ -13,8 +13,6 @@ from passk_guard.remedies.share_of_k import Counts, ShareOfK
 from passk_guard.runtime.effort import EffortMeter
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["REMEDIES", "Remedy", "RemedyChange", "Steering"]
-
 
 @dataclass(frozen=True)
 class Steering:

@@ -10,8 +10,6 @@ import numpy as np
 
 from passk_guard.objectives.live import LiveObjective
 
-__all__ = ["Counts", "ShareOfK"]
-
 Counts = Sequence[tuple[int, int]]
 """Right rollouts and all rollouts of each prompt."""
 

@@ -12,8 +12,6 @@ from passk_guard.look import Probe
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
-__all__ = ["alarm_message", "cause_in_words", "foreseen_message"]
-
 
 def alarm_message(
     alarm: Alarm, config: PassKGuardConfig, rows: Sequence[Mapping[str, Any]] = ()

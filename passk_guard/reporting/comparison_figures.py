@@ -13,8 +13,6 @@ from passk_guard.reporting.figures import BAD, BASE, GOOD, MUTED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["change_over_k", "comparison_figure", "levels_over_k"]
-
 Record = Mapping[str, Any]
 """What :meth:`passk_guard.Comparison.record` gives."""
 

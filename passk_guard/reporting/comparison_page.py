@@ -10,8 +10,6 @@ from passk_guard.reporting.rendering import render
 from passk_guard.reporting.svg import picture
 from passk_guard.version import __version__
 
-__all__ = ["comparison_page"]
-
 _MOST = 200  # prompts of a table; JSON has them all
 
 

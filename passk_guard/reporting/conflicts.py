@@ -37,8 +37,6 @@ import numpy as np
 
 from passk_guard.reporting.pictured import Pictured
 
-__all__ = ["WINDOW", "Conflicts", "PairConflict", "PromptConflict", "find_conflicts"]
-
 WINDOW = 5
 """Probes that are looked at together."""
 

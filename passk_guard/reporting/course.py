@@ -13,14 +13,6 @@ from passk_guard.reporting.figures import BAD, BASE, GOOD, MUTED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "change_figure",
-    "comparison_figure",
-    "cosine_figure",
-    "levels_figure",
-    "remedy_figure",
-]
-
 Look = Mapping[str, Any]
 """A probe or re-scoring, see :mod:`passk_guard.reporting.record`."""
 

@@ -13,8 +13,6 @@ from passk_guard.statistics.interval import Z95
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["agreement_figure", "alignment_curve_figure", "interference_figure"]
-
 GOOD, BAD, MUTED, BASE = "#1b7837", "#b2182b", "#666666", "#2166ac"
 """Raises pass@1, lowers it, what is neither, the guard's own."""
 

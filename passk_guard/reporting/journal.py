@@ -10,8 +10,6 @@ from typing import Any
 
 from passk_guard.errors import reason_of, warn
 
-__all__ = ["FILE_NAME", "Journal"]
-
 FILE_NAME = "passk_guard.jsonl"
 
 

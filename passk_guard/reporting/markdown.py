@@ -10,8 +10,6 @@ from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConfl
 from passk_guard.reporting.visible import LONGEST, visible
 from passk_guard.statistics.turnover import Turnover
 
-__all__ = ["alarm_card", "conflict_table", "escaped", "turnover_text"]
-
 _MOST_ROWS = 20
 
 

@@ -11,8 +11,6 @@ from passk_guard.detection.alarm import Alarm
 from passk_guard.errors import warn
 from passk_guard.reporting import alarm_sentences, sentences
 
-__all__ = ["Narrator"]
-
 
 class Narrator:
     """Renders events.

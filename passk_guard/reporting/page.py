@@ -16,8 +16,6 @@ from passk_guard.reporting.svg import Picture, picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["page"]
-
 _LONGEST = 400  # characters of a prompt
 
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from passk_guard.statistics.alignment import Alignment
 
-__all__ = ["Pictured"]
-
 
 class Pictured(Protocol):
     """A :class:`~passk_guard.look.Probe` or a reading of a checkpoint, of ``m`` prompts."""

@@ -14,8 +14,6 @@ from passk_guard.statistics.interval import Z95
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["pass_at_figure", "policy_figure"]
-
 Record = Mapping[str, Any]
 """See :func:`passk_guard.reporting.policy_record.policy_record`."""
 

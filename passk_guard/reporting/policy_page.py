@@ -12,8 +12,6 @@ from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.svg import picture
 from passk_guard.version import __version__
 
-__all__ = ["policy_page"]
-
 
 def policy_page(record: Mapping[str, Any]) -> str:
     """The page.

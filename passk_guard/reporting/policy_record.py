@@ -15,8 +15,6 @@ from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.statistics.policy_reading import PolicyReading
 from passk_guard.statistics.sign_test import SignTest
 
-__all__ = ["policy_record"]
-
 _MOST_PICTURED = 160  # prompts of a heat map: more are narrower than a pixel is
 
 

@@ -8,8 +8,6 @@ from passk_guard.reporting.digits import apart
 from passk_guard.reporting.sentences import truncation_sentence
 from passk_guard.statistics.policy_reading import LEAST_SIGNAL, PolicyReading, Verdict
 
-__all__ = ["policy_sentence"]
-
 _NOTHING = {
     "never": "nothing was right in {rollouts} rollouts",
     "always": "all of {rollouts} rollouts were right",

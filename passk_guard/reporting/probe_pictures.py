@@ -11,8 +11,6 @@ from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.svg import Picture, picture
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["probe_pictures"]
-
 
 def probe_pictures(shown: Snapshot) -> dict[str, Picture]:
     """By name: ``interference``, ``agreement``, ``curve``."""

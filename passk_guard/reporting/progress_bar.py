@@ -12,8 +12,6 @@ from passk_guard.reporting.terminal_progress import is_terminal
 from passk_guard.runtime.processes import world
 from passk_guard.runtime.progress import Progress, harmless, silent
 
-__all__ = ["ProgressBar", "shown"]
-
 
 class ProgressBar:
     """A bar of tqdm for each stage of the work.

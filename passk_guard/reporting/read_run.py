@@ -11,8 +11,6 @@ from passk_guard.reporting.journal import FILE_NAME
 from passk_guard.reporting.record import Record
 from passk_guard.reporting.snapshot import Snapshot
 
-__all__ = ["Run", "read_run"]
-
 
 @dataclass(frozen=True)
 class Run:

@@ -28,8 +28,6 @@ from passk_guard.runtime.run_identity import now
 from passk_guard.statistics.turnover import Turnover
 from passk_guard.version import __version__
 
-__all__ = ["conflict_record", "end_record", "look_record", "lost_record", "start_record"]
-
 Record = dict[str, Any]
 
 _QUOTED = 10  # of the lost, and of the won

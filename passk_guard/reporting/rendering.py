@@ -19,8 +19,6 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from passk_guard.reporting.visible import visible
 
-__all__ = ["quoted", "render"]
-
 _LONGEST = 400  # characters of a prompt
 
 

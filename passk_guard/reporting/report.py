@@ -25,8 +25,6 @@ from passk_guard.reporting.watched import Watched
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "all_scalars", "begin_run", "end_run", "publish", "report_of"]
-
 _FIGURES_EVERY = 5  # probes
 _TABLE_EVERY = 3
 

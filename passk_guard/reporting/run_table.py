@@ -11,8 +11,6 @@ from passk_guard.look import Look, Probe, Rescore
 from passk_guard.reporting.table import cells, history_table, selected
 from passk_guard.reporting.terminal_progress import import_rich, is_terminal
 
-__all__ = ["coloured_table", "run_summary"]
-
 
 def run_summary(
     history: Sequence[Probe], rescores: Sequence[Rescore], journal: Path | None = None

@@ -65,8 +65,6 @@ from __future__ import annotations
 from passk_guard.look import Look, Probe
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["chart_layout", "scalars"]
-
 
 def scalars(found: Look) -> dict[str, float]:
     """The scalars of a probe or re-scoring, by key; see the module's table."""

@@ -14,23 +14,6 @@ from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
 from passk_guard.statistics.inference_mismatch import InferenceMismatch
 
-__all__ = [
-    "blind_message",
-    "cleared_message",
-    "few_probes_message",
-    "lost_message",
-    "plan_message",
-    "remedy_message",
-    "short_run_message",
-    "sketch_message",
-    "start_message",
-    "state_message",
-    "stop_message",
-    "truncation_sentence",
-    "waits_message",
-    "where_message",
-]
-
 
 def cleared_message(step: int) -> str:
     """A conflict has ended."""

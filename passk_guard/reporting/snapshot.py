@@ -10,8 +10,6 @@ import numpy as np
 
 from passk_guard.reporting.pictured import Pictured
 
-__all__ = ["Snapshot"]
-
 _DIGITS = 3  # of what is written; a picture shows less
 
 

@@ -12,8 +12,6 @@ from passk_guard.reporting.digits import apart
 from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import Record
 
-__all__ = ["summary"]
-
 
 def summary(run: Run) -> dict[str, Any]:
     """The run in figures, fit for JSON.

@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 
 from passk_guard.reporting.figures import BAD, BASE, GOOD, MUTED
 
-__all__ = ["Picture", "picture"]
-
 _INK = "#010203"  # of text and axes; no figure uses it for anything else
 _STYLE: Any = {  # releases differ in the type of a key
     "text.color": _INK,

@@ -10,8 +10,6 @@ from passk_guard.detection.cause import Cause
 from passk_guard.look import Look, Probe, Rescore
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["cells", "history_table", "selected"]
-
 _MOST = 20  # rows of a selection
 
 

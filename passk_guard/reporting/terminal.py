@@ -11,8 +11,6 @@ from passk_guard.reporting.run_table import run_summary
 from passk_guard.reporting.terminal_progress import TerminalProgress
 from passk_guard.reporting.watched import Watched
 
-__all__ = ["Terminal"]
-
 logger = logging.getLogger("passk_guard")
 
 

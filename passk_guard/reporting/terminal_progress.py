@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["TerminalProgress", "import_rich", "is_terminal"]
-
 _SECONDS = 0.25  # between two drawings
 
 

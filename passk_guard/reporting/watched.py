@@ -9,8 +9,6 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.look import Failure, Probe, Rescore
 from passk_guard.prompts.pool import HeldOutPool
 
-__all__ = ["Watched"]
-
 
 class Watched(Protocol):
     """A run under guard; a :class:`~passk_guard.PassKGuard` has all of it."""

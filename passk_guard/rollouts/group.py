@@ -11,20 +11,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = [
-    "RolloutGroup",
-    "Truncation",
-    "beside",
-    "counts",
-    "enough_signal",
-    "joined",
-    "one_width",
-    "packed",
-    "reward_range",
-    "stacked",
-    "truncation",
-]
-
 
 @dataclass(frozen=True)
 class RolloutGroup:

@@ -8,8 +8,6 @@ from typing import Any
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.stored import tensor
 
-__all__ = ["group_state", "load_group"]
-
 
 def group_state(group: RolloutGroup) -> dict[str, Any]:
     """A verified group for ``torch.save``; completions serve the verifier alone."""

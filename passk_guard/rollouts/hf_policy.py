@@ -23,8 +23,6 @@ from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.runtime.isolation import checkpointing_without_dropout, kept_modes
 from passk_guard.runtime.sharding import generating, named_parameters, runs_together
 
-__all__ = ["HFPolicy"]
-
 _DEFAULT_LENGTH = 256
 
 

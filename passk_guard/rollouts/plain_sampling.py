@@ -8,8 +8,6 @@ from typing import Any
 
 from passk_guard.runtime.isolation import kept_attributes
 
-__all__ = ["CARRIED", "filters", "plain_config", "plain_sampling"]
-
 # What a run's own config decides in a probe, too. None of it changes which token follows.
 CARRIED = (
     # How long an answer may be, and what ends it. Each token before the end is sampled as scored.

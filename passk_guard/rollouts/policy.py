@@ -10,8 +10,6 @@ from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
 
-__all__ = ["Policy", "lacking"]
-
 
 class Policy(Protocol):
     """What the guard needs of a policy: rollouts, log-probs, parameters.

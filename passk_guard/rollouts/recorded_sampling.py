@@ -17,8 +17,6 @@ from torch import Tensor
 
 from passk_guard.runtime.isolation import instead
 
-__all__ = ["Sampled", "recorded_sampling"]
-
 
 class Sampled(NamedTuple):
     """Of one ``generate`` call.

@@ -13,8 +13,6 @@ from passk_guard.rollouts.group import RolloutGroup, Truncation, truncation
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import world
 
-__all__ = ["FitRows", "Sampler", "usable_groups"]
-
 _SERVED_ROLLOUTS = 4
 _MOST_NAMED = 10
 

@@ -13,8 +13,6 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import shared
 from passk_guard.runtime.sharding import runs_together
 
-__all__ = ["packs", "score", "score_all", "scored"]
-
 
 @torch.no_grad()
 def score(

@@ -13,8 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from passk_guard.rollouts.token_rows import tokens_of
 from passk_guard.runtime.sharding import runs_together
 
-__all__ = ["LOGITS_AT_ONCE", "token_log_probs"]
-
 # 128 MiB in float32. Much smaller pieces would spend their time on reading the head's weight.
 LOGITS_AT_ONCE = 2**25
 

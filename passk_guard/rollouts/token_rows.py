@@ -8,8 +8,6 @@ from contextvars import ContextVar
 
 from torch import Tensor
 
-__all__ = ["rows_of_tokens", "tokens_of"]
-
 _rows: ContextVar[Tensor | None] = ContextVar("rows of tokens", default=None)
 
 

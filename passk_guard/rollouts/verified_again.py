@@ -9,14 +9,6 @@ from typing import Any
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.processes import everywhere, world
 
-__all__ = [
-    "FixedRollout",
-    "completion_ids",
-    "fixed_rollouts",
-    "shared_out",
-    "without_completions",
-]
-
 
 @dataclass(frozen=True)
 class FixedRollout:

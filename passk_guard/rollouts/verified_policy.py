@@ -24,8 +24,6 @@ from passk_guard.runtime.lockstep import all_or_none
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.sharding import reshard, runs_together
 
-__all__ = ["VerifiedPolicy"]
-
 
 class VerifiedPolicy:
     """Adds to a policy what it need not know of: the verifier, other processes, autocast.

@@ -12,15 +12,6 @@ from torch import Tensor
 
 from passk_guard.errors import ProbeError
 
-__all__ = [
-    "check_verifier",
-    "checked_scores",
-    "choose_verifier",
-    "copied",
-    "decide_success",
-    "verifier_name",
-]
-
 # Rewards for the form of an answer: never proposed as what decides.
 _ABOUT_FORM = re.compile(
     r"format|length|\blen|_len|penalty|\btag|_tag|xml|style|short|brevity|overlong|repetition|language",

@@ -13,8 +13,6 @@ from typing import Any
 from passk_guard.errors import ProbeError, warn
 from passk_guard.rollouts.verifier import verifier_name
 
-__all__ = ["is_async", "watched"]
-
 
 def is_async(func: Any) -> bool:
     """Whether calling it gives a coroutine."""

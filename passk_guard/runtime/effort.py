@@ -9,8 +9,6 @@ from typing import Any
 
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["Effort", "EffortMeter"]
-
 
 @dataclass(frozen=True)
 class Effort:

@@ -15,8 +15,6 @@ from torch.nn import Parameter
 
 from passk_guard.runtime.processes import world
 
-__all__ = ["flat_gradients", "flat_parameters", "is_flat"]
-
 _MARK = "_is_flat_param"  # torch's own, of a FlatParameter
 
 

@@ -6,8 +6,6 @@ import time
 
 import torch
 
-__all__ = ["wait_for_gpu"]
-
 
 def wait_for_gpu() -> float:
     """Wait until all that was queued is done.

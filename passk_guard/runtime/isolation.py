@@ -14,15 +14,6 @@ from torch import nn
 
 from passk_guard.runtime.sharding import reshard
 
-__all__ = [
-    "checkpointing_without_dropout",
-    "instead",
-    "isolated",
-    "kept_attributes",
-    "kept_modes",
-    "kept_rng",
-]
-
 
 @contextmanager
 def isolated(*modules: nn.Module, seed: int) -> Iterator[None]:

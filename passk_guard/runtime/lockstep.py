@@ -13,8 +13,6 @@ from torch import distributed
 
 from passk_guard.errors import HalfDone, reason_of
 
-__all__ = ["all_or_none"]
-
 _PATIENCE = 60.0  # seconds, for the others to fail as well
 
 _failed = 0  # errors on this process so far

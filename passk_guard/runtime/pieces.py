@@ -10,8 +10,6 @@ from typing import Any
 from passk_guard.errors import reason_of
 from passk_guard.runtime.stored import Unfit, check_finite
 
-__all__ = ["Piece", "State", "TakenUp", "nothing_taken_up", "save_pieces", "take_up_pieces"]
-
 State = dict[str, Any]
 
 _LONGEST_REASON = 160

@@ -10,8 +10,6 @@ from torch import Tensor, distributed
 from passk_guard.errors import ProbeError, reason_of
 from passk_guard.runtime.lockstep import all_or_none
 
-__all__ = ["add_up", "decided_by_first", "everywhere", "shared", "world"]
-
 A = TypeVar("A")
 T = TypeVar("T")
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from passk_guard.errors import reason_of, survived
 
-__all__ = ["Progress", "harmless", "silent"]
-
 logger = logging.getLogger("passk_guard")
 
 Progress = Callable[[str, int, int], None]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Registry"]
-
 T = TypeVar("T")
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["RunIdentity", "now"]
-
 
 class RunIdentity(Stored):
     """Made as a run begins, and kept over its resumes.

@@ -8,8 +8,6 @@ from typing import Literal
 
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["Forecast", "Schedule", "Task"]
-
 Task = Literal["probe", "rescore"]
 
 _CLOSEST = 10  # steps between self-spaced probes, at least

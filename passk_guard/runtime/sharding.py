@@ -20,19 +20,6 @@ from torch.nn import Parameter
 from passk_guard.runtime.fsdp1 import flat_parameters, is_flat
 from passk_guard.runtime.processes import world
 
-__all__ = [
-    "generating",
-    "is_sharded",
-    "local_part",
-    "my_rollouts",
-    "named_parameters",
-    "refuse_splits",
-    "reshard",
-    "runs_together",
-    "whole_numel",
-    "whole_shape",
-]
-
 _ZERO3 = "ds_shape"  # DeepSpeed's, of a parameter that it has split
 _FLAT = "_unpadded_unsharded_size"  # torch's, of FSDP1's
 _TENSOR_PARALLEL = {"tp", "ep"}  # dimensions of processes, by the names that transformers gives

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FirstLook", "plan_first_look"]
-
 _MOST = 3.0  # times the budget, without a word
 
 

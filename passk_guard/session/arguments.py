@@ -7,8 +7,6 @@ from typing import Any
 
 from passk_guard.checks import check_sampling, check_threshold, check_whole
 
-__all__ = ["Arguments"]
-
 
 @dataclass(frozen=True)
 class Arguments:

@@ -28,8 +28,6 @@ from passk_guard.session.arguments import Arguments
 from passk_guard.session.held_out import anchor_rows, held_out_rows
 from passk_guard.session.host import Host
 
-__all__ = ["hosted_guard"]
-
 
 def hosted_guard(
     host: Host, given: Arguments, config: PassKGuardConfig

@@ -9,8 +9,6 @@ from typing import Any
 from passk_guard.config import PassKGuardConfig
 from passk_guard.errors import reason_of, survived, warn
 
-__all__ = ["Harmless", "harmless"]
-
 
 class Harmless:
     """Says, once, what went wrong in an event that is marked ``@harmless``."""

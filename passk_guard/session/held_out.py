@@ -12,8 +12,6 @@ from passk_guard.errors import warn
 from passk_guard.prompts.overlap import fingerprint, trained_on
 from passk_guard.prompts.rows import rows_from
 
-__all__ = ["anchor_rows", "held_out_rows"]
-
 Rows = Sequence[Mapping[str, Any]]
 
 _MOST_COMPARED = 200_000  # rows of a pool

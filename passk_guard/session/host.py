@@ -11,8 +11,6 @@ from torch import nn
 
 from passk_guard.runtime.progress import Progress
 
-__all__ = ["Host"]
-
 
 @dataclass(frozen=True)
 class Host:

@@ -22,8 +22,6 @@ from passk_guard.runtime.processes import decided_by_first, everywhere
 from passk_guard.session.harmless import Harmless, harmless
 from passk_guard.session.state_file import take_up, whole_state
 
-__all__ = ["ObjectiveHook", "Session", "TrainerSide", "TrainingSensor"]
-
 
 class TrainerSide(Protocol):
     """What a run needs of its trainer; an adapter gives it."""

@@ -15,8 +15,6 @@ from passk_guard.remedies.anchors import AnchorTerm
 from passk_guard.reporting.journal import Journal
 from passk_guard.runtime.stored import Unfit
 
-__all__ = ["FILE_NAME", "read_state", "take_up", "whole_state", "write_state"]
-
 FILE_NAME = "passk_guard.pt"
 
 

@@ -26,14 +26,6 @@ from passk_guard.passk import binomial_ratio, unbiased_prompt_weight
 from passk_guard.statistics.interval import interval
 from passk_guard.statistics.variance import unbiased_variance
 
-__all__ = [
-    "Alignment",
-    "alignment_curve",
-    "estimate_alignment",
-    "symmetric_kernel",
-    "weighted_alignment",
-]
-
 
 @dataclass(frozen=True)
 class Alignment:

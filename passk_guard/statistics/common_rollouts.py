@@ -22,8 +22,6 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.statistics.mean_interval import mean_interval
 from passk_guard.statistics.paired_drift import PairedChange, paired_change
 
-__all__ = ["CommonRollouts", "common_rollouts"]
-
 _FEWEST = 200  # prompts: of a kind that is rarer than 2 in 100 there may be none among fewer
 _SURE = 3.0
 _MASS = 0.05

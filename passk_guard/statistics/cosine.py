@@ -23,14 +23,6 @@ from passk_guard.statistics.alignment import weighted_alignment
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.variance import unbiased_variance
 
-__all__ = [
-    "Cosine",
-    "Parts",
-    "gradient_parts",
-    "pooled_gradient_parts",
-    "profile_cosine",
-]
-
 _DROP = 3.84  # of twice the log-likelihood: the 95 % point of χ² with one degree of freedom
 _ANGLES, _FINER, _COSINES = 181, 33, 201
 _RIDGE = 1e-6  # parts that hang together exactly, such as those of constant weights

@@ -13,8 +13,6 @@ from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.inference_mismatch import InferenceMismatch, inference_mismatch
 
-__all__ = ["Diagnostics", "diagnose"]
-
 
 @dataclass(frozen=True)
 class Diagnostics:

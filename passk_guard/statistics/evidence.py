@@ -17,14 +17,6 @@ from passk_guard.rollouts.group import RolloutGroup, counts, enough_signal
 from passk_guard.statistics.alignment import Alignment, alignment_curve, weighted_alignment
 from passk_guard.statistics.kept_batches import KeptBatch
 
-__all__ = [
-    "AlignmentEvidence",
-    "WeightsInForce",
-    "alignment_evidence",
-    "kept_batch",
-    "sampled_pass_at_k",
-]
-
 
 class WeightsInForce:
     """What the update in force weighs the prompts of a batch by.

@@ -28,8 +28,6 @@ from passk_guard.statistics.interval import variance_slope
 from passk_guard.statistics.likelihood import likelihood_root
 from passk_guard.statistics.variance import variance_parts
 
-__all__ = ["FirstTest", "first_test", "first_threshold", "first_z"]
-
 _LEAST, _MANY = 32, 128  # prompts
 _STRETCH, _FLOOR = 1.16, 2.9
 

@@ -8,8 +8,6 @@ from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
 
-__all__ = ["Floor"]
-
 
 class Floor(Stored):
     """Re-reads a track against the floor that the user wants kept.

@@ -27,8 +27,6 @@ from torch import Tensor
 
 from passk_guard.rollouts.group import RolloutGroup
 
-__all__ = ["InferenceMismatch", "inference_mismatch"]
-
 # Rounding in bfloat16 is known to cost 1e-4 to 1e-3 nats per token, mixtures of experts up to ten
 # times that. Logits that are s times too sharp cost about (s - 1)² / 2 times the variance of log π:
 # at s = 1.5 more than .02 nats, but for policies with little entropy left, where it is an eighth of

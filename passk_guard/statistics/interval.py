@@ -8,8 +8,6 @@ import numpy as np
 
 from passk_guard.statistics.variance import u_variance
 
-__all__ = ["Z95", "interval", "variance_slope"]
-
 Z95 = 1.96
 """Standard errors on either side of an estimate that make a 95 % interval, if it is normal."""
 

@@ -26,8 +26,6 @@ from passk_guard.statistics.cosine import (
 )
 from passk_guard.statistics.variance import pooled_parts, variance_parts
 
-__all__ = ["KeptBatch", "KeptBatches", "Weigh"]
-
 _MOST = 20
 _DECAY = 0.85  # an effective memory of about seven probes
 

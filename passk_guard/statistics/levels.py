@@ -16,11 +16,10 @@ from passk_guard.runtime.progress import Progress, silent
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.pace import Pace, PaceKeeper
-from passk_guard.statistics.rollout_store import PASS_AT_1, PASS_AT_K, Drift, RolloutStore
+from passk_guard.statistics.rollout_store import Drift, RolloutStore
+from passk_guard.statistics.stored_batch import PASS_AT_1, PASS_AT_K
 from passk_guard.statistics.track import Level, Pass1Track, Track, sampled_level
 from passk_guard.statistics.turnover import PromptCounts, Turnover
-
-__all__ = ["Levels", "Reading"]
 
 
 @dataclass(frozen=True)

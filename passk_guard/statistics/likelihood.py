@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-__all__ = ["likelihood_root"]
-
 _ROUNDS = 100
 _TOLERANCE = 1e-6
 

@@ -27,8 +27,6 @@ import numpy as np
 
 from passk_guard.statistics.turnover import discoveries, loss_order
 
-__all__ = ["ChangedPrompts", "candidate_p_values", "changed_prompts"]
-
 _GRID = 400  # of the unknown pass@1: the largest p-value is found to 1 %
 _LARGE = 1 << 20  # pairs of counts: beyond, they are ordered by their plain difference
 

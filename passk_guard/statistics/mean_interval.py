@@ -28,8 +28,6 @@ import numpy as np
 
 from passk_guard.statistics.interval import Z95
 
-__all__ = ["few_tell", "makers_of_spread", "mean_interval", "mean_intervals"]
-
 _FEW, _ENOUGH = 8, 20  # values that make the spread: fewer are not trusted to show the tails
 _EVEN = 3  # times as many that differ at all: beyond, they do so by orders of magnitude
 _SHARE, _LONG_TAIL = 0.4, 2.0  # weight of what is put in elsewhere, and skewness at which it is 1

@@ -9,8 +9,6 @@ from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.rollout_store import Drift
 
-__all__ = ["Pace", "PaceKeeper"]
-
 _DECAY = 0.5
 
 

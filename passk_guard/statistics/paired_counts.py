@@ -20,8 +20,6 @@ from passk_guard.passk import pass_at_k
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.mean_interval import few_tell, mean_intervals
 
-__all__ = ["PassChange", "default_ks", "paired_changes"]
-
 Z80 = 0.8416
 """Standard errors beyond a threshold at which an estimate passes it four times in five."""
 

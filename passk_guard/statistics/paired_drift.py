@@ -37,8 +37,6 @@ from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup, one_width
 from passk_guard.rollouts.scores import packs
 
-__all__ = ["PairedChange", "paired_change"]
-
 _EXTREME_RATIO = 5.0
 _EXTREME_SHARE = 0.01
 _EXACT_ABOVE = 0.5

@@ -19,16 +19,6 @@ from passk_guard.statistics.mean_interval import mean_interval
 from passk_guard.statistics.sign_test import SignTest, prompts_needed, sign_test
 from passk_guard.statistics.variance import variance_parts
 
-__all__ = [
-    "LEAST_SIGNAL",
-    "GroupReading",
-    "PassAtK",
-    "PolicyReading",
-    "Verdict",
-    "has_signal",
-    "read_policy",
-]
-
 LEAST_SIGNAL = 4
 """Prompts with right and wrong rollouts: the variance of a U-statistic needs as many."""
 _NIL = 0.01  # share of the prompts that a pass@k gradient must rest on

@@ -18,8 +18,6 @@ from passk_guard.rollouts.policy import Policy
 from passk_guard.statistics.evidence import kept_batch
 from passk_guard.statistics.kept_batches import KeptBatch
 
-__all__ = ["ProbeGradients"]
-
 Scores = list[Tensor | None]
 
 

@@ -25,8 +25,6 @@ from passk_guard.statistics.stored_batch import (
     variance_of_mean,
 )
 
-__all__ = ["PASS_AT_1", "PASS_AT_K", "Drift", "RolloutStore"]
-
 _NEAR = 0.9  # effective sample size
 
 

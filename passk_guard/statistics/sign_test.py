@@ -11,8 +11,6 @@ from passk_guard.statistics.alignment import symmetric_kernel
 from passk_guard.statistics.first_test import first_threshold, first_z
 from passk_guard.statistics.variance import VarianceParts, variance_parts
 
-__all__ = ["SignTest", "chance_of_look", "look_sizes", "prompts_needed", "sign_test", "size_for"]
-
 _SMALLEST_LOOK = 128  # prompts
 _FIRST = 0.8  # of what is left, for each round: most probes have one
 _EARLY = 0.25  # of what a round may spend, for all its looks but the last

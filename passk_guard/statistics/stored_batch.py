@@ -12,8 +12,6 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.group_state import group_state, load_group
 from passk_guard.runtime.stored import Unfit, tensor
 
-__all__ = ["PASS_AT_1", "PASS_AT_K", "StoredBatch", "batch_state", "load_batch", "variance_of_mean"]
-
 PASS_AT_1, PASS_AT_K = "pass_at_1", "pass_at_k"  # what sums are kept of, beside groups
 
 

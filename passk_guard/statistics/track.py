@@ -12,8 +12,6 @@ from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.rollout_store import Drift
 
-__all__ = ["Level", "Pass1Track", "Track", "sampled_level"]
-
 # Without an increment, for want of signal: healthy runs wander by about a point per ten steps.
 _PRIOR_VARIANCE_PER_STEP = 0.01**2 / 10
 # Where the policy has moved too far to be scored again, only sampled levels tell.

@@ -22,8 +22,6 @@ import numpy as np
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.runtime.stored import Stored
 
-__all__ = ["PromptCounts", "Turnover", "discoveries", "loss_order", "loss_p_values", "turnover"]
-
 Counts = Mapping[int, tuple[int, int]]
 
 _GRID = 400  # of the unknown pass@1: the largest p-value is found to 1 %

@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["VarianceParts", "pooled_parts", "u_variance", "unbiased_variance", "variance_parts"]
-
 
 @dataclass(frozen=True)
 class VarianceParts:
