@@ -22,8 +22,10 @@ from passk_guard.integrations import lightning, trl
 
 ROLLOUTS, STEPS = 4, 2
 passk_loss.ROLLOUTS = ROLLOUTS
-ROWS = real_model.sums(24)
-HELD_OUT, TRAINING = ROWS[:16], ROWS[16:]
+ROWS = real_model.sums(128)
+# Small sums are solved at times, so that there is something to learn.
+TRAINING = [row for row in ROWS[16:] if 9 < int(row["answer"]) < 14][:8]
+HELD_OUT = ROWS[:16]
 GUARD = {"k": 2, "prompts_per_probe": 4, "reference_batches": 1, "prompts": HELD_OUT}
 # Pass@1 is surely below the floor: an alarm at the first look, so that λ is above 0 at once.
 ACTIONS = {
