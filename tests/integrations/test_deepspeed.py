@@ -58,7 +58,7 @@ def test_warn_leaves_training_untouched(runs, trainer, stage):
     found = untouched(runs(trainer, stage), "warn")
     assert [look[0] for look in found["history"]] == [0, 2, 4]
     assert found["failures"] == []
-    assert found["gradients"] == "watched layers, many prompts per backward, exact"
+    assert found["gradients"].startswith("watched layers, many prompts per backward, exact")
 
 
 @pytest.mark.parametrize(("trainer", "stage"), [("trl", 3), ("transformers", 2)])
