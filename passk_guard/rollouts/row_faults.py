@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import groupby
 from typing import Any
 
-from passk_guard.errors import ProbeError, warn
+from passk_guard.errors import ProbeError, reason_of, warn
 
 _FAULTY = 1 / 8  # of the rows; more, and it is not a matter of single ones
 _PATIENCE = 10.0  # seconds to look for them: a service that is down may take long to say so
@@ -75,7 +75,7 @@ class RowFaults:
             self._named.add(row)
             warn(
                 f"the verifier {self._name!r} raises with row {row} of the prompts "
-                f"({type(error).__name__}: {error}). Its rollouts count as unscorable: fix or "
+                f"({reason_of(error)}). Its rollouts count as unscorable: fix or "
                 "remove that row. The others are verified without it."
             )
 
