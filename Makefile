@@ -3,7 +3,7 @@
 # `make lanes` runs the core without extras, the core on the oldest torch and NumPy, the trainers on the
 # lowest supported releases, a real pretrained model, and what stands beside a trainer in production:
 # DeepSpeed, bitsandbytes, a real vLLM engine on the CPU, and inspect_ai, which reads its own packed logs.
-# `make gpu` is for machines with one: see docs/gpu.md.
+# `make gpu` is for machines with one: see docs/production.md.
 PYTHON ?= python3
 PY := .venv/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check

@@ -58,7 +58,7 @@ def main() -> None:
         reward_funcs=verify,  # the task's, which counts what this process verifies for the guard
         k=8,
         objective="pkpo",
-        prompts_per_probe=task.prompts_per_probe,
+        reference_prompts=task.reference_prompts,
         every=10,
         action=["warn", "mix"],
     )

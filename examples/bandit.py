@@ -13,9 +13,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from numpy import ndarray
+from numpy import linalg, ndarray
 
 from passk_guard import prompt_weight, unbiased_prompt_weight
+from passk_guard.statistics.alignment import weighted_kernels
 from passk_guard.statistics.cosine import gradient_parts, profile_cosine
 
 GOOD, BAD, BASE, RNG = "#1b7837", "#b2182b", "#2166ac", np.random.default_rng(0)
@@ -38,8 +39,7 @@ def gradients(theta: ndarray, x: ndarray, right: ndarray, n: int = 0) -> tuple[n
 def main() -> None:
     p, g = gradients(THETA, X, RIGHT)
     ascent = {k: prompt_weight(p, k) @ g / len(p) for k in KS}  # ∇pass@k
-    unit = {k: v / np.linalg.norm(v) for k, v in ascent.items()}
-    truth = {k: unit[k] @ unit[1] for k in KS}
+    truth = {k: v @ ascent[1] / linalg.norm(v) / linalg.norm(ascent[1]) for k, v in ascent.items()}
     figure, ((step, heat), (pull, curve)) = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
 
     for k, color in ((1, BASE), (8, BAD)):
@@ -50,7 +50,7 @@ def main() -> None:
     step.legend(frameon=False)
 
     order = np.argsort(p)
-    rows = (g / np.linalg.norm(g, axis=1, keepdims=True))[order]
+    rows = (g / linalg.norm(g, axis=1, keepdims=True))[order]
     mesh = heat.pcolormesh(p[order], p[order], rows @ rows.T, cmap="RdBu", vmin=-1, vmax=1)
     figure.colorbar(mesh, ax=heat, label="cosine of their gradients")
     heat.set(title="Hard and easy prompts interfere", xlabel="pass rate", ylabel="pass rate")
@@ -67,7 +67,7 @@ def main() -> None:
     print("  k   exact    estimate, 95 %           z")
     for k in KS:
         weights = unbiased_prompt_weight((solved * ROLLOUTS).round(), ROLLOUTS, k)
-        c = profile_cosine(gradient_parts(sampled @ sampled.T, weights))
+        c = profile_cosine(gradient_parts(weighted_kernels(sampled @ sampled.T, weights)))
         curve.errorbar(str(k), c.value, [[c.value - c.low], [c.high - c.value]], fmt=".k")
         print(f"{k:3}{truth[k]:+8.2f}{c.value:+8.2f} ({c.low:+.2f}, {c.high:+.2f}){c.z:+8.1f}")
     curve.set(title="The conflict grows with k (dots: estimated)", xlabel="k", ylabel="cosine")

@@ -56,7 +56,7 @@ def main() -> None:
     callback = PassKGuardCallback(
         prompts=task.held_out,
         k=8,
-        prompts_per_probe=task.prompts_per_probe,
+        reference_prompts=task.reference_prompts,
         every=10,
         objective="pkpo",
         action="warn" if spared else ["warn", "mix"],

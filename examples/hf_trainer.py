@@ -63,7 +63,7 @@ def main() -> None:
         prompts=task.held_out,
         reward_funcs=task.verify,
         k=8,
-        prompts_per_probe=task.prompts_per_probe,
+        reference_prompts=task.reference_prompts,
         every=10,
         action=["warn", "mix"],
         anchor_prompts=task.training,

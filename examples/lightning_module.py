@@ -50,7 +50,7 @@ def main() -> None:
         prompts=task.held_out,
         reward_funcs=task.verify,
         k=8,
-        prompts_per_probe=task.prompts_per_probe,
+        reference_prompts=task.reference_prompts,
         every=10,
         objective=module.objective,
         action=["warn", "mix"],

@@ -37,7 +37,7 @@ def main() -> None:
         VerifiedPolicy(policy, task.verify, autocast=autocast),
         HeldOutPool(task.held_out.to_list()),
         PassKGuardConfig(
-            k=8, prompts_per_probe=task.prompts_per_probe, every=10, action=["warn", "mix"]
+            k=8, reference_prompts=task.reference_prompts, every=10, action=["warn", "mix"]
         ),
         isolation=lambda seed: isolated(model, seed=seed),  # a probe leaves no trace in the run
         objective=objective,  # the one in the loss below

@@ -91,8 +91,8 @@ def main() -> None:
         objective="pkpo",
         action=["warn", "mix"],
         every=max(options.steps // 2, 1),
-        prompts_per_probe=8,
-        reference_batches=2,
+        reference_prompts=16,
+        rollouts_per_look=64,
     )
     trainer.add_callback(callback)
     trainer.train()

@@ -52,7 +52,7 @@ def main() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=task.learning_rate)
     policy = VerifiedPolicy(HFPolicy(model, task.tokenizer), task.verify)
     pool = HeldOutPool(task.held_out.to_list())
-    config = PassKGuardConfig(k=8, prompts_per_probe=task.prompts_per_probe, every=10)
+    config = PassKGuardConfig(k=8, reference_prompts=task.reference_prompts, every=10)
     guard = PassKGuard(policy, pool, config, isolation=lambda seed: isolated(model, seed=seed))
     journal, training = Journal(options.out), task.training.to_list()
     begin_run(guard, journal, 0, "SimKO loop")

@@ -28,7 +28,7 @@ class Task:
         verify: 1 for right, 0 for wrong, from completions and the rows' columns.
         prompts_at_once: whose rollouts, 16 each, go through one backward.
         accumulate: so many times for a step.
-        prompts_per_probe: an eighth of the held-out rows at most.
+        reference_prompts: held-out rows that every look of the guard solves again.
         learning_rate: of Adam.
     """
 
@@ -39,7 +39,7 @@ class Task:
     verify: Callable[..., list[float]]
     prompts_at_once: int
     accumulate: int
-    prompts_per_probe: int
+    reference_prompts: int
     learning_rate: float
 
 
@@ -63,7 +63,7 @@ def _arithmetic(warm_up: int) -> Task:
         verify=ambiguous_arithmetic.right_answer,
         prompts_at_once=32,
         accumulate=1,
-        prompts_per_probe=64,
+        reference_prompts=512,
         learning_rate=1e-5,
     )
 
@@ -80,7 +80,7 @@ def _gsm8k(name: str) -> Task:
         verify=gsm8k.solved,
         prompts_at_once=2,
         accumulate=4,
-        prompts_per_probe=12,
+        reference_prompts=12,
         learning_rate=1e-6,
     )
 

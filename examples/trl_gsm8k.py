@@ -41,7 +41,7 @@ def main() -> None:
         processing_class=tokenizer,
     )
     held_out = rows.select(range(100, 200))
-    callback = PassKGuardCallback(trainer, prompts=held_out, k=4, prompts_per_probe=12)
+    callback = PassKGuardCallback(trainer, prompts=held_out, k=4)
     trainer.add_callback(callback)
     trainer.train()
 

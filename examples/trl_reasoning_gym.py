@@ -65,7 +65,8 @@ def main() -> None:
         success_threshold=1.0,  # less is for an answer within other text: .5 for "12", not "1"
         k=4,
         objective="pkpo",
-        prompts_per_probe=32,
+        reference_prompts=256,
+        rollouts_per_look=512,
         every=5,
         action=["warn", "mix"],
     )

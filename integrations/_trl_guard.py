@@ -76,10 +76,9 @@ def advantages_guard(trainer: Any, given: Arguments, session: Session) -> dict[s
     if live is not None:
         hook = TRLObjective(trainer, live, verifier, threshold, config.strict)
     sensor = TrainingRewards(trainer, verifier, threshold)
-    size = min(config.prompts_per_probe, len(rows))
     guard = PassKGuard(
         policy,
-        HeldOutPool(rows, config.seed, weight_by=config.weight_by, batch=size),
+        HeldOutPool(rows, config.seed, weight_by=config.weight_by),
         config,
         isolation=policy.isolated,
         objective=live,

@@ -76,8 +76,9 @@ class PassKGuardCallback(GuardCallback):
         anchor_batch_size: int = 8,
         # Settings but objective.
         k: int = 8,
+        reference_prompts: int = 512,
         num_generations: int | None = None,
-        prompts_per_probe: int = 64,
+        rollouts_per_look: int = 1024,
         every: int | None = None,
         max_overhead: float | None = None,
         action: Actions = "warn",
@@ -92,7 +93,6 @@ class PassKGuardCallback(GuardCallback):
         report_temperature: float | None = None,
         group_by: str | None = None,
         weight_by: str | None = None,
-        reference_batches: int | None = None,
         parameters: ParameterFilter = None,
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
         verifier_timeout: float = 300.0,
@@ -117,8 +117,9 @@ class PassKGuardCallback(GuardCallback):
         config = PassKGuardConfig(
             # Settings but objective.
             k=k,
+            reference_prompts=reference_prompts,
             num_generations=num_generations,
-            prompts_per_probe=prompts_per_probe,
+            rollouts_per_look=rollouts_per_look,
             every=every,
             max_overhead=max_overhead,
             action=action,
@@ -133,7 +134,6 @@ class PassKGuardCallback(GuardCallback):
             report_temperature=report_temperature,
             group_by=group_by,
             weight_by=weight_by,
-            reference_batches=reference_batches,
             parameters=parameters,
             memory_limit=memory_limit,
             verifier_timeout=verifier_timeout,

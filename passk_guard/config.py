@@ -79,9 +79,11 @@ class PassKGuardConfig:
         k: the k that the run optimises.
         objective: ``None`` leaves the trainer's advantages alone; ``"pkpo"``, ``"analytic"``,
             ``"best_minus_second"``, ``"maxrl"`` or a registered one installs pass@k ones.
-        num_generations: rollouts per held-out prompt, more than ``k``; ``None`` means 2k, at
+        reference_prompts: prompts of the pool that every look solves again, all of a smaller pool.
+        num_generations: rollouts of each at the start, more than ``k``; ``None`` means 3k/2, at
             least 4.
-        prompts_per_probe: fresh prompts per probe.
+        rollouts_per_look: fresh rollouts at each later look, spread evenly over these prompts: one
+            of each at least, and no more than at the start.
         every: optimizer steps between probes; ``None`` spaces them by ``max_overhead``.
         max_overhead: share of wall time that probes may take; 0.02 where ``every`` is ``None`` too.
         action: ``"warn"``, ``"mix"`` (a pass@1 term), ``"adjust_k"``, ``"checkpoint"``, ``"stop"``,
@@ -105,8 +107,6 @@ class PassKGuardConfig:
             serves; 0 is greedy.
         group_by: column; each of its values has a pass@1, a floor and a verdict of its own.
         weight_by: column with each prompt's weight, such as its share of production traffic.
-        reference_batches: probe batches that the reference is taken from, at the start; ``None``
-            means 8 with a fixed ``every``, where probes are many, else 4.
         parameters: which parameters to differentiate with respect to: a regular expression, a
             callable ``f(name, parameter)`` or ``None`` for all trainable ones.
         memory_limit: bytes that a probe's gradients may take; above it they are sketched.
@@ -125,8 +125,9 @@ class PassKGuardConfig:
 
     k: int = 8
     objective: str | None = None
+    reference_prompts: int = 512
     num_generations: _Rollouts = None
-    prompts_per_probe: int = 64
+    rollouts_per_look: int = 1024
     every: int | None = None
     max_overhead: float | None = None
     action: _Actions = "warn"
@@ -141,7 +142,6 @@ class PassKGuardConfig:
     report_temperature: float | None = None
     group_by: str | None = None
     weight_by: str | None = None
-    reference_batches: int | None = None
     parameters: _Parameters = None
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     verifier_timeout: float = 300.0
@@ -160,12 +160,10 @@ class PassKGuardConfig:
             with suppress(ValueError):
                 self._set("floor", float(self.floor))
         self._set("k", check_whole("k", self.k, 1))
-        self._set(
-            "prompts_per_probe",
-            check_whole("prompts_per_probe", self.prompts_per_probe, LEAST_PROMPTS),
-        )
+        for name, least in (("reference_prompts", LEAST_PROMPTS), ("rollouts_per_look", 1)):
+            self._set(name, check_whole(name, getattr(self, name), least))
         self._set("seed", check_whole("seed", self.seed, 0))
-        for name in ("reference_batches", "every", "num_generations"):
+        for name in ("every", "num_generations"):
             if getattr(self, name) is not None:
                 self._set(name, check_whole(name, getattr(self, name), 1))
         if self.journal is not None:
@@ -205,7 +203,7 @@ class PassKGuardConfig:
             raise ValueError(
                 f"k={self.k} needs more than {self.k} rollouts per held-out prompt, got "
                 f"num_generations={self.num_generations}. "
-                f"Lower k, or raise num_generations to {self.k + 1} or better {max(2 * self.k, 4)}."
+                f"Lower k, or raise num_generations to {self.k + 1} or better {_usual(self.k)}."
             )
 
     def _check_detectors(self) -> None:
@@ -249,24 +247,18 @@ class PassKGuardConfig:
         return (self.on_error or os.environ.get(_ON_ERROR_VARIABLE)) == "raise"
 
     @property
-    def references(self) -> int:
-        """Batches behind the reference."""
-        if self.reference_batches is not None:
-            return self.reference_batches
-        return 4 if self.every is None or self.max_overhead is not None else 8
-
-    @property
     def n(self) -> int:
-        """Rollouts per held-out prompt."""
-        return self.num_generations or max(2 * self.k, 4)
+        """Rollouts per held-out prompt at the start."""
+        return self.num_generations or _usual(self.k)
 
-    @property
-    def reference_n(self) -> int:
-        """The same in the reference: fewer of more prompts tell more, for what differs is prompts.
+    def rollouts(self, prompts: int) -> int:
+        """Fresh rollouts of each of so many prompts at a later look."""
+        return min(max(self.rollouts_per_look // prompts, 1), self.n)
 
-        With k + 1, the least that gradients allow, the weights of hard prompts get noisy.
-        """
-        return self.num_generations or max(-(-3 * self.k // 2), 4)
+
+def _usual(k: int) -> int:
+    """With k + 1, the least that gradients allow, the weights of hard prompts get noisy."""
+    return max(-(-3 * k // 2), 4)
 
 
 def _parts(names: str) -> list[str]:

@@ -36,12 +36,10 @@ class Lost:
 
 @dataclass(frozen=True)
 class StateBegan:
-    """A named state begins with this probe; pass@k less pass@1 was and is what is said."""
+    """A named state begins with this probe."""
 
     state: NamedState
     probe: Probe
-    gap_at_start: float
-    gap: float
 
 
 @dataclass(frozen=True)

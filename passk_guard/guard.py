@@ -39,6 +39,7 @@ from passk_guard.reporting.narrator import Narrator
 from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
 from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.policy import Policy
+from passk_guard.rollouts.sampling import CHUNK
 from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
 from passk_guard.runtime.run_identity import RunIdentity
@@ -138,7 +139,7 @@ class PassKGuard:
             config,
             self.schedule,
             tell=self._tell,
-            rollouts=config.n * min(config.prompts_per_probe, len(pool)),
+            rollouts=config.n * min(CHUNK, config.reference_prompts, len(pool)),
             rollouts_per_step=rollouts_per_step,
             threshold=self._sampling.get("success_threshold"),
         )
@@ -151,7 +152,7 @@ class PassKGuard:
             training_pass_at_1,
             self._progress,
             training,
-            self._outlook.references,
+            self._outlook.reference,
             narrator.describe,
         )
         self._sketched = False  # whether that was said
@@ -214,14 +215,14 @@ class PassKGuard:
                 self._tell(Waits())
             self.waiting = waits
             return None if waits else task
-        return task if self._prober.levels.has_rollouts else None
+        return task if self._prober.levels.can_rescore else None
 
     def run(self, task: Task, step: int) -> Probe | Rescore | None:
         """Do what is due."""
         return self.probe(step) if task == "probe" else self.rescore(step)
 
     def probe(self, step: int) -> Probe | None:
-        """Probe the policy now on fresh prompts, and act on an alarm.
+        """Solve the reference's prompts again now, and act on an alarm.
 
         Whatever goes wrong costs this probe only: it is noted in ``failures``, said, and ``None``
         returned (raised with ``on_error="raise"``). Ctrl-C passes through, the run restored.
@@ -235,10 +236,9 @@ class PassKGuard:
         self.schedule.did("probe", step, seconds, seconds - (probe.only_once if probe else 0.0))
         if probe is not None:
             self.history.append(probe)
-            seen = probe.no_signal, probe.pass_at_k, probe.diagnostics, probe.verifier
+            seen = probe.no_signal, probe.solved_in_k, probe.diagnostics, probe.verifier
             for state in self._states.update(*seen):
-                states = self._states
-                self._tell(StateBegan(state, probe, states.gap_at_start, states.gap))
+                self._tell(StateBegan(state, probe))
             self._outlook.looked(probe)
             self._conclude(probe)
         return probe
@@ -266,7 +266,7 @@ class PassKGuard:
     def _conclude(self, found: Probe | Rescore) -> None:
         if found.cleared:
             self._tell(Cleared(found.step))
-        if (drift := found.drift) is not None and drift.usable:
+        if (drift := found.drift) is not None:
             prober = self._prober
             self._outlook.plan(partial(prober.visible_loss, drift), prober.gradients.said)
         if found.alarm is not None:

@@ -14,13 +14,13 @@ from passk_guard.rollouts.group import Truncation
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import Diagnostics
+from passk_guard.statistics.exploration import PassAtK
 from passk_guard.statistics.first_test import FirstTest
 from passk_guard.statistics.inference_mismatch import InferenceMismatch
 from passk_guard.statistics.levels import Reading
+from passk_guard.statistics.lost_prompts import ChangedPrompts
 from passk_guard.statistics.pace import Pace
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
-from passk_guard.statistics.turnover import Turnover
+from passk_guard.statistics.track import Drift, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Look:
 
     Attributes:
         step: optimizer steps done.
-        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``, ``drift_at_k``,
+        reading: pass@1 as known now; see ``track``, ``groups``, ``drift``,
             ``turnover``.
         alarm: set where one is raised here.
         conflicts: alarms that are open.
@@ -48,7 +48,7 @@ class Look:
 
     @property
     def track(self) -> Track:
-        """Filtered pass@1 with its interval, and its change since the reference."""
+        """Filtered pass@1 with its interval, and its change since the start."""
         return self.reading.track
 
     @property
@@ -58,13 +58,8 @@ class Look:
 
     @property
     def drift(self) -> Drift | None:
-        """Paired change of pass@1 since the last probe or re-scoring; ``None`` at the first."""
+        """Change of pass@1 since the last probe or re-scoring; ``None`` at the first."""
         return self.reading.drift
-
-    @property
-    def drift_at_k(self) -> Drift | None:
-        """The same of pass@k, first order in each prompt's change."""
-        return self.reading.drift_at_k
 
     @property
     def pace(self) -> Pace | None:
@@ -72,8 +67,8 @@ class Look:
         return self.reading.pace
 
     @property
-    def turnover(self) -> Turnover | None:
-        """Prompts lost and won; ``None`` at a re-scoring and until one is drawn again."""
+    def turnover(self) -> ChangedPrompts | None:
+        """Prompts lost and won since the start; ``None`` at a re-scoring and at the first look."""
         return self.reading.turnover
 
     @property
@@ -89,13 +84,13 @@ class Rescore(Look):
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Look):
-    """A fresh batch of held-out prompts; stored rollouts are scored again, too.
+    """Fresh rollouts of the reference's prompts; stored ones are scored again, too.
 
     Attributes:
-        pass_at_1: sampled on this batch.
-        pass_at_k: sampled on this batch, at the target k.
-        pass_at_k_se: its standard error over prompts.
-        served_pass_at_1: sampled on it at ``report_temperature``, where that is set.
+        pass_at_1: sampled at this look.
+        solved_in_k: pass@k at the target k and what exploration has to offer, now and since the
+            start.
+        served_pass_at_1: sampled at ``report_temperature``, where that is set.
         training_pass_at_1: on the training batches since the last probe, where they are seen. No
             alarm rests on it.
         verifier: whether it still gives the verdicts that it gave; ``None`` at the first probe, and
@@ -105,18 +100,18 @@ class Probe(Look):
         update_alignment: of the update in force, which is what the alarm tests.
         cosine: of the update in force, with interval and z, from the last probes' gradients under
             the weights of this one.
-        first: the test of the reference batches' gradients, on the probe that took them.
+        first: the test of the reference's gradients, on the probe that took them.
         update_seen: whether ``update_alignment`` has the update's own weights; where a loss is out
             of reach the target k's stand in.
-        no_signal: share of prompts whose rollouts are all right or all wrong.
+        no_signal: share of prompts whose rollouts of the last looks are all right or all wrong.
         diagnostics: entropy, top-1 mass, weights.
         k: that the objective uses; lower than the target while ``adjust_k`` holds it down.
         pass1_weight: λ that the objective uses.
-        rollouts: scored.
+        rollouts: scored at this look.
         unscorable: rollouts that the verifier could not score.
         row_ids: of the ``m`` prompts, in the order of what follows.
-        correct: ``(m,)`` right rollouts.
-        scored: ``(m,)`` rollouts that have a verdict.
+        correct: ``(m,)`` right rollouts at the last looks together.
+        scored: ``(m,)`` rollouts that have a verdict at the last looks together.
         weights: ``(m,)`` prompt weights in force.
         rewards: lowest and highest score that the verifier gave, where they are seen.
         truncation: how many rollouts the length limit cut, and at how many tokens, where known.
@@ -125,8 +120,7 @@ class Probe(Look):
     """
 
     pass_at_1: float
-    pass_at_k: float
-    pass_at_k_se: float
+    solved_in_k: PassAtK
     served_pass_at_1: float | None
     training_pass_at_1: float | None
     verifier: VerifierDrift | None = None
@@ -173,9 +167,14 @@ class Probe(Look):
         return self.diagnostics.inference
 
     @property
+    def pass_at_k(self) -> float:
+        """At the target k, by the rollouts of the last looks together."""
+        return self.solved_in_k.value
+
+    @property
     def exploration_gap(self) -> float:
-        """Sampled pass@k less pass@1: what exploration still has to offer."""
-        return self.diagnostics.gap
+        """pass@k less pass@1: what exploration still has to offer."""
+        return self.solved_in_k.gap
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from passk_guard.runtime.short_run import plan_first_look
 
 _FEW_PROBES = 10
 _BLIND_LOOKS = 3
+_WITH_GRADIENTS = 1.5  # times what sampling and verifying take
 
 
 class Outlook:
@@ -22,7 +23,7 @@ class Outlook:
         config: settings.
         schedule: knows costs.
         tell: takes events.
-        rollouts: in a batch of a probe.
+        rollouts: in a chunk of the reference.
         rollouts_per_step: gives those that an optimizer step trains on, ``None`` where not known.
         threshold: score from which a rollout is right, where known.
 
@@ -47,26 +48,25 @@ class Outlook:
         self._planned = self._said_short = False
         self._blind = 0  # looks without signal, in a row
 
-    def references(self, first: float, more: float) -> int:
-        """How many reference batches the first look may take, said where a run is short for it.
+    def reference(self, wanted: int, seconds: float) -> int:
+        """How many chunks of prompts the reference may have, said where a run is short for it.
 
         Args:
-            first: seconds that the look has taken so far, with its first batch.
-            more: seconds that each further batch will take.
+            wanted: chunks.
+            seconds: that sampling and verifying the first one took.
         """
-        wanted, total = self._config.references, self.total_steps
+        total = self.total_steps
         step = self._schedule.step_seconds
         if step is None:  # a rollout in a probe costs about what one in training does
-            step = first * (self._rollouts_per_step() or self._rollouts) / self._rollouts
+            step = seconds * (self._rollouts_per_step() or self._rollouts) / self._rollouts
         budget = None if total is None else self._schedule.budget(step * total)
         if budget is None or total is None:
             return wanted
-        shrink = self._config.reference_batches is None
-        look = decided_by_first(plan_first_look(first, more, wanted, budget, may_shrink=shrink))
-        if look.over or look.batches < wanted:
+        look = decided_by_first(plan_first_look(_WITH_GRADIENTS * seconds, wanted, budget))
+        if look.over or look.chunks < wanted:
             self._said_short = True
             self._tell(ShortRun(look, total))
-        return look.batches
+        return look.chunks
 
     def stepped(self) -> None:
         """A step was timed: as soon as its cost is known, say that a run will hardly be seen."""
@@ -80,18 +80,22 @@ class Outlook:
         times = None if not budget else self._schedule.spent / budget
         self._tell(FewProbes(forecast.probes, times))
 
-    def plan(self, visible_loss: Callable[[int | None], float | None], gradients: str = "") -> None:
+    def plan(
+        self, visible_loss: Callable[[float, int | None], float | None], gradients: str = ""
+    ) -> None:
         """Costs and precision are known: what to expect of this run.
 
         Args:
-            visible_loss: the smallest loss that so many probes can be sure of.
+            visible_loss: the smallest loss that looks at such an interval, so many of them, can be
+                sure of.
             gradients: how they are taken.
         """
         self.stepped()
         forecast = None if self._planned else self._schedule.forecast(self.total_steps)
         if forecast is not None:
             self._planned = True
-            self._tell(Planned(forecast, visible_loss(forecast.probes), gradients))
+            visible = visible_loss(forecast.interval, forecast.probes)
+            self._tell(Planned(forecast, visible, gradients))
 
     def looked(self, probe: Probe) -> None:
         """Say it where nothing could be compared for three looks in a row, and what to expect of an

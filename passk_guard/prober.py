@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.detection.alarm import Alarm, AlarmKind
@@ -20,25 +22,28 @@ from passk_guard.objectives.live import LiveObjective
 from passk_guard.objectives.training_weight import TrainingGroups
 from passk_guard.prompts.pool import HeldOutPool, row_labels
 from passk_guard.rollouts.batching import PassSize
-from passk_guard.rollouts.group import counts, enough_signal, reward_range
+from passk_guard.rollouts.group import reward_range
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import Sampler
-from passk_guard.rollouts.scores import score_all
+from passk_guard.rollouts.scores import score, score_all
 from passk_guard.rollouts.verified_again import without_completions
 from passk_guard.runtime.progress import Progress
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.cosine import Cosine
 from passk_guard.statistics.diagnostics import diagnose
 from passk_guard.statistics.evidence import (
+    SeenWeights,
     WeightsInForce,
     alignment_evidence,
-    sampled_pass_at_k,
+    look_batch,
+    reference_batch,
 )
+from passk_guard.statistics.exploration import pass_at_k_since_start
 from passk_guard.statistics.first_test import FirstTest, first_test
-from passk_guard.statistics.kept_batches import KeptBatches
+from passk_guard.statistics.kept_batches import Foretold, KeptBatches
 from passk_guard.statistics.levels import Levels, Reading
 from passk_guard.statistics.probe_gradients import ProbeGradients
-from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Drift
 
 _SAMPLING = "sampling and verifying"
 
@@ -55,8 +60,8 @@ class Prober:
         training_pass_at_1: gives pass@1 on recent training batches, or ``None``.
         progress: told where a look stands.
         training: the groups that the run trains on, where they are known.
-        references: ``f(first, more)`` that gives the number of reference batches, from the seconds
-            that the first look has taken so far, and those that each further batch will take.
+        reference: ``f(wanted, seconds)`` that gives the number of chunks of prompts that the
+            reference may have, from the seconds that sampling the first one took.
         describe: puts an alarm into words.
 
     Attributes:
@@ -76,14 +81,14 @@ class Prober:
         training_pass_at_1: Callable[[], float | None],
         progress: Progress,
         training: TrainingGroups | None,
-        references: Callable[[float, float], int],
+        reference: Callable[[int, float], int],
         describe: Callable[[Alarm], str],
     ) -> None:
-        self._training, self._references, self._describe = training, references, describe
+        self._training, self._plan_reference, self._describe = training, reference, describe
         self._policy, self._pool, self._config = policy, pool, config
         self._passes = passes
         self._training_pass_at_1, self._progress = training_pass_at_1, progress
-        size = min(config.prompts_per_probe, len(pool))
+        size = min(config.reference_prompts, len(pool))
         settings = EngineSettings(
             config.parameters, passes, config.memory_limit, size, None, progress
         )
@@ -92,22 +97,20 @@ class Prober:
         )
         labels = None if config.group_by is None else row_labels(pool.rows, config.group_by)
         label_of = None if labels is None else labels.__getitem__
-        self._sampler = Sampler(policy, pool, size, config.n, config.k)
-        self.levels = Levels(
-            policy, config.k, passes, label_of, config.floor, progress, pool.sizes(labels)
-        )
+        self._sampler = Sampler(policy, pool, size, config.k)
+        self.levels = Levels(policy, passes, label_of, config.floor, progress, pool.sizes(labels))
         groups = len(set(labels or []))
         chance, relative = config.false_alarms, isinstance(config.floor, str)
         self.detector = ConflictDetector(
             chance, config.pass1_tolerance, groups, config.detectors, relative=relative
         )
-        self._kept = KeptBatches()
+        self._kept, self._seen = KeptBatches(), SeenWeights(np.zeros(0), training)
         self._cosine: Cosine | None = None  # as of the last probe
         self.verifier = VerifierCheck(policy, pool.rows, config.strict)
         self._opposing: tuple[int, ...] = ()  # row ids, as of the last probe
 
     def probe(self, step: int, objective: LiveObjective | None) -> Probe:
-        """Fresh prompts, and stored rollouts again.
+        """The reference's prompts again, at first the reference itself; and stored rollouts.
 
         Args:
             step: optimizer steps done.
@@ -116,63 +119,84 @@ class Prober:
         start = time.perf_counter()
         k, seed = self._config.k, (self._config.seed, step)
         weigh = WeightsInForce(k, objective, self._config.watch, self._training)
-        self._progress(_SAMPLING, 0, 0)
-        groups, drawn, cut = self._sampler.batch()
-        verifier, groups = self.verifier.look(step, groups), without_completions(groups)
+        counts, earlier = self.levels.counts, None
+        if counts is None:
+            drawn = self._sampler.reference(self._config.n, self._chunks(start))
+        else:
+            self._progress(_SAMPLING, 0, 0)
+            drawn = self._sampler.again(counts.rows, self._config.rollouts(len(counts)))
+        weights = drawn.weights if counts is None else self.levels.weights
+        verifier = self.verifier.look(step, drawn.groups)
+        groups = without_completions(drawn.groups)
+        if counts is not None:
+            earlier = counts.recent()
+            rates, places = earlier[0] / earlier[1], counts.places(groups)
+            pairs = zip(groups, rates[places].tolist(), strict=True)
+            groups = [replace(group, baseline=rate) for group, rate in pairs]
         self._progress("scoring", 0, 0)
-        batch, given = self.gradients.take(groups, seed)
-        scores = self.levels.score(groups, given)
-        one_batch = time.perf_counter() - start
-        evidence = alignment_evidence(batch, groups, k, weigh)
+        gramian, given = self.gradients.take(groups, seed, first=counts is None)
+        scores = score(self._policy, groups, self._passes, given)
         self._progress("scoring", 0, 0)
-        never = [group for group in groups if group.correct == 0]
-        unscored = iter(score_all(self._policy, never, self._passes))
+        silent = [group for group, found in zip(groups, scores, strict=True) if found is None]
+        unscored = iter(score_all(self._policy, silent, self._passes))
         log_probs = [next(unscored) if s is None else s for s in scores]
-        diagnostics = diagnose(groups, log_probs, k, evidence.weights, evidence.update)
-        rows = tuple(group.row for group in groups)
         served = None
         if self._config.report_temperature is not None:
             self._progress(_SAMPLING, 0, 0)
-            served = self._sampler.served(list(rows), self._config.report_temperature)
-        # Where nothing can be compared yet, a reference would be costly and empty.
-        began = time.perf_counter()
-        is_first = not self.levels.has_rollouts and enough_signal(groups)
-        more, first, tested = [], None, batch
-        if is_first:
-            count = self._references(began - start, one_batch) - 1
-            for i in range(count):
-                self._progress("reference batches", i, count)
-                more.append(
-                    without_completions(self._sampler.batch(self._config.reference_n).groups)
-                )
-        self._progress("scoring", 0, 0)
-        batches, scored = [*more, groups], None
-        if is_first:
-            tested, scored = self.gradients.take_reference(batches, (batch, given), seed)
-            first = first_test(tested.gramian, weigh(tested), self._config.false_alarms)
-            batch = tested if self.gradients.euclidean else batch
-        known = [None] * len(more) if scored is None else scored[:-1]
-        scored = [*map(self.levels.score, more, known), scores]
-        seen = tested is None or weigh.sees(tested)
-        only_once = time.perf_counter() - began
+            rows = [group.row for group in groups]
+            served = self._sampler.served(rows, self._config.report_temperature)
+        seen = self._seen
+        if counts is None or earlier is None:
+            seen = SeenWeights.on(groups, self._training)
+            batch = reference_batch(_laid_out(gramian, len(groups), None, weights), groups)
+            places = np.arange(len(groups))
+        else:
+            places = counts.places(groups)
+            each = self._config.rollouts(len(counts))
+            whole = _laid_out(gramian, len(counts), places, weights)
+            batch = look_batch(whole, earlier, seen, each)
+        measured = gramian is not None
+        evidence = alignment_evidence(batch, k, self._config.n - 1, weigh, measured=measured)
+        first = None
+        if counts is None and evidence.update is not None:
+            first = first_test(batch.gramian, evidence.weights, self._config.false_alarms)
+        update_seen = weigh.sees(batch)
         kept = self._kept.by(self.gradients.parameters)
-        scale = kept.scale(weigh, len(groups))
-        if batch is not None and evidence.update is not None:
+        foretold = kept.foretold(weigh, batch.rollouts)
+        if evidence.update is not None and (counts is not None or self.gradients.euclidean):
             kept = kept.plus(batch)
         cosine = kept.cosine(weigh)
-        # fresh() scores before it changes anything, and nothing fails after: the filters see a
-        # probe whole or not at all.
-        reading = self.levels.fresh(step, batches, scored, reference=is_first)
-        self._kept, self._cosine = kept, cosine
-        fired, cleared = self._judge(reading, evidence.update, scale, first if seen else None)
-        self._opposing = tuple(rows[i] for i in evidence.opposing)
-        correct, n = counts(groups)
-        pass_at_k, pass_at_k_se = sampled_pass_at_k(groups, k)
+        # The levels score stored rollouts before they change anything, and nothing fails after: the
+        # filters see a look whole or not at all.
+        if counts is None:
+            reading = self.levels.begin(step, groups, scores, weights)
+        else:
+            reading = self.levels.look(step, groups, scores)
+        counts = self.levels.counts
+        assert counts is not None, "the levels have begun"
+        self._kept, self._seen, self._cosine = kept, seen, cosine
+        evident = first if update_seen else None
+        fired, cleared = self._judge(reading, evidence.update, foretold, evident)
+        self._opposing = tuple(counts.rows[i] for i in evidence.opposing)
+        right, n = counts.recent()
+        each = self._config.rollouts(len(counts))
+        diagnostics = diagnose(
+            [group.first(each) for group in groups],
+            [found[:each] for found in log_probs],
+            (right, n),
+            k,
+            evidence.weights,
+            evidence.update,
+        )
+        share = weights[places] / weights[places].sum()
+        solved = np.array([group.correct / group.n for group in groups])
+        scored = sum(group.n for group in groups)
+        seconds = time.perf_counter() - start
+        look = each * len(counts)
         return Probe(
             step=step,
-            pass_at_1=float(np.mean(np.array(correct) / np.array(n))),
-            pass_at_k=pass_at_k,
-            pass_at_k_se=pass_at_k_se,
+            pass_at_1=float(share @ solved),
+            solved_in_k=pass_at_k_since_start(counts, weights, k),
             served_pass_at_1=served,
             training_pass_at_1=self._training_pass_at_1(),
             verifier=verifier,
@@ -182,8 +206,8 @@ class Prober:
             update_alignment=evidence.update,
             cosine=self._cosine,
             first=first,
-            update_seen=seen,
-            no_signal=float(np.mean([not group.has_signal for group in groups])),
+            update_seen=update_seen,
+            no_signal=float(np.mean((right == 0) | (right == n))),
             diagnostics=diagnostics,
             alarm=self._alarm(step, fired, reading),
             conflicts=self._conflicts(),
@@ -191,18 +215,31 @@ class Prober:
             cleared=cleared,
             k=k if objective is None else objective.k,
             pass1_weight=0.0 if objective is None else objective.pass1_weight,
-            rollouts=sum(n),
-            unscorable=drawn - sum(n),
-            row_ids=rows,
-            correct=tuple(correct),
-            scored=tuple(n),
+            rollouts=scored,
+            unscorable=drawn.drawn - scored,
+            row_ids=counts.rows,
+            correct=tuple(right.tolist()),
+            scored=tuple(n.tolist()),
             weights=evidence.weights,
             rewards=reward_range(groups),
-            truncation=cut,
+            truncation=drawn.truncation,
             gramian=evidence.gramian,
-            seconds=time.perf_counter() - start,
-            only_once=only_once,
+            seconds=seconds,
+            # The first look also samples the reference: the next ones will cost what is left.
+            only_once=seconds * max(1 - look / drawn.drawn, 0.0),
         )
+
+    def _chunks(self, start: float) -> Callable[[int, int], int]:
+        """Tells progress, and how many chunks of prompts the run has time for."""
+        allowed: list[int] = []
+
+        def chunks(done: int, of: int) -> int:
+            if done == 1:
+                allowed.append(self._plan_reference(of, time.perf_counter() - start))
+            self._progress("sampling the reference", done, of)
+            return min([of, *allowed])
+
+        return chunks
 
     def rescore(self, step: int) -> Rescore:
         """Stored rollouts again, forward passes only."""
@@ -223,14 +260,14 @@ class Prober:
         self,
         reading: Reading,
         update: Alignment | None = None,
-        scale: float | None = None,
+        foretold: Foretold | None = None,
         first: FirstTest | None = None,
     ) -> tuple[tuple[AlarmKind, ...], bool]:
         evidence = LookEvidence(
             update=update,
             track=reading.track,
             groups=reading.groups,
-            scale=scale,
+            foretold=foretold,
             drift=reading.drift,
             steps=reading.steps,
             first=first,
@@ -259,19 +296,19 @@ class Prober:
         )
         return replace(alarm, message=self._describe(alarm))
 
-    def visible_loss(self, drift: Drift, probes: int | None) -> float | None:
+    def visible_loss(self, drift: Drift, interval: float, probes: int | None) -> float | None:
         """The smallest loss of pass@1 that the level alarm can be sure of; ``None`` without one.
 
         Args:
-            drift: a usable increment, taken as typical.
+            drift: since the last look, taken as typical.
+            interval: steps between looks.
             probes: in the run; the loss at its end. After ten where ``None``.
         """
-        tolerance, size = self._config.pass1_tolerance, self._sampler.size
-        if self.detector.level_z is None:
+        z, counts = self.detector.level_z, self.levels.counts
+        if z is None or counts is None:
             return None
-        return self.levels.visible_loss(
-            drift, (probes or 10) - 1, self.detector.level_z, tolerance, size
-        )
+        each, tolerance = self._config.rollouts(len(counts)), self._config.pass1_tolerance
+        return self.levels.visible_loss(drift, (probes or 10) - 1, interval, z, tolerance, each)
 
     @property
     def _alignment_detector(self) -> Detector | None:
@@ -283,6 +320,7 @@ class Prober:
         return {
             "cusum": {} if detector is None else detector.state_dict(),
             "kept": self._kept.state_dict(),
+            "seen": self._seen.state_dict(),
             "shown": None if self._cosine is None else dict(vars(self._cosine)),
             "carriers": list(self._opposing),
         }
@@ -291,7 +329,21 @@ class Prober:
         """Take over what :meth:`alignment_state` gave."""
         kept, shown = KeptBatches(), state["shown"]
         kept.load_state_dict(state["kept"])
+        seen = SeenWeights.load(state["seen"], self._training)
         if self._alignment_detector is not None and state["cusum"]:
             self._alignment_detector.load_state_dict(state["cusum"])
-        self._kept, self._cosine = kept, None if shown is None else Cosine(**shown)
+        self._kept, self._seen = kept, seen
+        self._cosine = None if shown is None else Cosine(**shown)
         self._opposing = tuple(state["carriers"])
+
+
+def _laid_out(
+    gramian: Tensor | None, m: int, places: np.ndarray | None, weights: np.ndarray
+) -> Tensor:
+    """The Gramian of all ``m`` prompts, each gradient times its prompt's weight; 0 if not taken."""
+    whole = torch.zeros(m, m, dtype=torch.float64, device="cpu")
+    if gramian is not None:
+        at = torch.arange(m, device="cpu") if places is None else torch.from_numpy(places)
+        whole[at[:, None], at] = gramian
+    scale = torch.from_numpy(weights)
+    return whole * scale[:, None] * scale

@@ -41,7 +41,8 @@ def run_settings(
         objective: as the user made it.
         sampling: what else decides what pass@1 means.
     """
-    names = ("k", "num_generations", "prompts_per_probe", "seed", "watch", "metric", "floor")
+    sizes = ("reference_prompts", "num_generations", "rollouts_per_look")
+    names = ("k", *sizes, "seed", "watch", "metric", "floor")
     settings = {
         **{name: getattr(config, name) for name in (*names, "group_by", "weight_by")},
         **sampling,
@@ -79,16 +80,10 @@ def guard_pieces(
     return [
         Piece("_run", (), run.state_dict, run.load_state_dict),
         *_prober_pieces(prober, about),
-        Piece(
-            "held-out order",
-            ("prompts", "weight_by", "seed"),
-            pool.state_dict,
-            pool.load_state_dict,
-        ),
         Piece("schedule", (), schedule.state_dict, schedule.load_state_dict),
         Piece(
             "_costs",
-            ("num_generations", "prompts_per_probe"),
+            ("reference_prompts", "rollouts_per_look"),
             lambda: schedule.costs,
             lambda costs: setattr(schedule, "costs", costs),
         ),
@@ -119,12 +114,8 @@ def _prober_pieces(prober: Prober, about: tuple[str, ...]) -> list[Piece]:
     evidence = (
         *about,
         *("k", "objective", "pass1_weight", "watch", "metric", "parameters"),
-        *("num_generations", "prompts_per_probe"),
+        *("reference_prompts", "num_generations", "rollouts_per_look"),
     )
-
-    def forget_groups() -> None:
-        levels.forget_groups()
-        detector.forget(lambda kind: kind.group is not None)
 
     return [
         Piece(
@@ -152,15 +143,7 @@ def _prober_pieces(prober: Prober, about: tuple[str, ...]) -> list[Piece]:
             (*about, "group_by"),
             levels.groups_state,
             levels.load_groups,
-            forget_groups,
-            rests_on=(reference,),
-        ),
-        Piece(
-            "_drift of pass@k",
-            (*about, "k"),
-            dict,
-            lambda state: None,  # its sums lie in the stored rollouts
-            levels.forget_pass_at_k,
+            lambda: detector.forget(lambda kind: kind.group is not None),
             rests_on=(reference,),
         ),
         Piece(

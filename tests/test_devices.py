@@ -111,7 +111,7 @@ class Leaving(BanditPolicy):
 
 
 def make_guard(policy):
-    config = PassKGuardConfig(k=4, prompts_per_probe=16, num_generations=8, every=1)
+    config = PassKGuardConfig(k=4, reference_prompts=16, num_generations=8, every=1)
     pool = HeldOutPool([{"prompt": str(i)} for i in range(64)])
     return PassKGuard(policy, pool, config, isolation=policy.isolated, say=lambda _: None)
 

@@ -32,15 +32,14 @@ from passk_guard.reporting.report import begin_run, publish
 from passk_guard.reporting.summary import summary
 from passk_guard.rollouts import VerifiedPolicy
 from passk_guard.runtime.effort import Effort
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Drift, Track
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = {
     re.search(r"register_(\w+)\(\"", block)[1]: block
     for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 }
-SETTINGS = {"k": 4, "prompts_per_probe": 16, "every": 5}
+SETTINGS = {"k": 4, "reference_prompts": 16, "every": 5}
 
 pytestmark = pytest.mark.usefixtures("doors")
 
@@ -140,7 +139,7 @@ def test_a_controller_and_its_state(door):
     door("controller")
     settings = {"action": ["warn", "mix"], "controller": "switch", "floor": 0.99}
     guard = guarded(PassKObjective(4), **settings)
-    with pytest.warns(PassKGuardWarning, match="works against pass@1"):
+    with pytest.warns(PassKGuardWarning, match="level alarm"):
         guard.probe(0)
     assert guard.pass1_weight == 0.5
     other = guarded(PassKObjective(4), **settings)
@@ -215,7 +214,7 @@ def test_a_policy_without_parameters_brings_its_own_gramian(verified):
     guard = guarded(policy=policy)
     own, built_in = guard.probe(0), guarded().probe(0)
     assert own.alignment.inner == pytest.approx(built_in.alignment.inner, rel=1e-5)
-    assert guard.rescore(5).drift.usable
+    assert guard.rescore(5).drift.rescored
     with pytest.raises(ValueError, match="metric='adam' reads the optimizer's state"):
         PassKGuard(
             policy,
@@ -305,7 +304,7 @@ def test_every_controller(name, door):
 
     def reading(step, change, *conflicts):
         """The objective alone would gain as much as pass@1 alone."""
-        paired = Drift(0.01, 0.002, 4e-6, 64, 0.0, True) if step else None
+        paired = Drift(0.01, 4e-6) if step else None
         share, effort = one.value, Effort(10.0 * (step > 0))
         return ControlReading(step, track(change), conflicts, paired, share=share, effort=effort)
 
@@ -413,7 +412,7 @@ def test_a_report_elsewhere_knows_what_leads(door, tmp_path):
     with pytest.warns(PassKGuardWarning, match="single_look alarm"):
         publish(guard.probe(0), guard, journal, lambda report: None)
     del detection.DETECTORS._entries["single_look"]
-    assert summary(read_run(tmp_path))["sentence"].startswith("Training works against pass@1")
+    assert summary(read_run(tmp_path))["sentence"].startswith("Pass@1 is at risk")
     lines = (tmp_path / "passk_guard.jsonl").read_text()
     (tmp_path / "passk_guard.jsonl").write_text(
         lines.replace('"leading": ["single_look"]', '"leading": []')

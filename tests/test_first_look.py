@@ -39,7 +39,7 @@ def bandit():
 
 def guard_of(objective, said=None, **settings):
     policy = bandit()
-    settings = {"k": 4, "prompts_per_probe": 24, "every": 5, "num_generations": 16, **settings}
+    settings = {"k": 4, "reference_prompts": 192, "every": 5, "num_generations": 16, **settings}
     config = PassKGuardConfig(**settings)
     rows = [{"prompt": str(i)} for i in range(CONTEXTS)]
     say = (lambda text: None) if said is None else said.append
@@ -57,7 +57,7 @@ def guard_of(objective, said=None, **settings):
 def test_a_conflict_is_known_and_acted_on_before_the_first_step():
     guard = guard_of(Against(4), action="mix")
     probe = guard.probe(0)
-    assert probe.first.prompts == 8 * 24
+    assert probe.first.prompts == 192
     assert probe.first.opposed
     assert probe.alarm.fired == ("alignment",)
     assert (probe.alarm.cause, probe.cause) == (Cause.OPPOSED, Cause.OPPOSED)
@@ -77,7 +77,7 @@ def test_an_update_that_helps_raises_nothing():
 @pytest.mark.parametrize("objective", [None, AnchorMix(4)])
 def test_where_the_loss_is_out_of_sight_it_is_announced_and_nothing_done(objective, monkeypatch):
     said = []
-    guard = guard_of(objective, said, reference_batches=1)
+    guard = guard_of(objective, said)
     # The stand-in has positive weights: let every gradient but one side's be its opposite.
     monkeypatch.setattr(
         "passk_guard.statistics.evidence.unbiased_prompt_weight",
@@ -92,16 +92,16 @@ def test_where_the_loss_is_out_of_sight_it_is_announced_and_nothing_done(objecti
     assert len(told) == (1 if probe.first.opposed else 0)
 
 
-def test_a_small_pools_prompts_count_once():
+def test_a_small_pool_is_all_reference():
     policy = BanditPolicy(32, dim=3, seed=5)
-    config = PassKGuardConfig(k=4, prompts_per_probe=16, every=5)
+    config = PassKGuardConfig(k=4, reference_prompts=64, every=5)
     pool = HeldOutPool([{"prompt": str(i)} for i in range(32)])
     guard = PassKGuard(policy, pool, config, isolation=policy.isolated, objective=For(4))
     assert guard.probe(0).first.prompts == 32
 
 
 def test_too_few_prompts_are_no_test():
-    guard = make_guard(reference_batches=1)
+    guard = make_guard()
     probe = guard.probe(0)
     assert probe.first.threshold == math.inf
     assert not probe.first.opposed
@@ -110,7 +110,9 @@ def test_too_few_prompts_are_no_test():
 def test_adams_metric_is_not_there_yet_and_the_test_is_euclidean():
     policy = bandit()
     optimizer = torch.optim.Adam([policy.weight], lr=0.1)
-    config = PassKGuardConfig(k=4, prompts_per_probe=24, every=5, num_generations=16, metric="adam")
+    config = PassKGuardConfig(
+        k=4, reference_prompts=192, every=5, num_generations=16, metric="adam"
+    )
     pool = HeldOutPool([{"prompt": str(i)} for i in range(CONTEXTS)])
     guard = PassKGuard(
         policy,
@@ -123,6 +125,5 @@ def test_adams_metric_is_not_there_yet_and_the_test_is_euclidean():
     )
     first = guard.probe(0)
     assert first.first.opposed
-    assert first.update_alignment is None
     assert first.cosine is None  # no Euclidean Gramian is pooled with Adam's
     assert first.alarm.fired == ("alignment",)

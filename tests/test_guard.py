@@ -18,7 +18,7 @@ def test_a_probe_holds_everything_a_user_reads():
     assert guard.history == [first, second]
     assert first.drift is None
     assert second.drift.change == pytest.approx(0, abs=1e-9)  # nothing was trained
-    assert [a.k for a in first.curve] == list(range(1, 8))
+    assert [a.k for a in first.curve] == list(range(1, 6))
     assert first.alignment.k == 4
     assert 0 <= first.pass_at_1 <= first.pass_at_k <= 1
     assert first.track.low <= first.track.pass_at_1 <= first.track.high
@@ -31,7 +31,7 @@ def test_gradients_that_do_not_fit_are_sketched_and_it_says_so():
 
     def guard(memory_limit):
         pool = HeldOutPool([{"prompt": "a"}] * CONTEXTS)
-        config = PassKGuardConfig(k=4, prompts_per_probe=16, memory_limit=memory_limit)
+        config = PassKGuardConfig(k=4, reference_prompts=16, memory_limit=memory_limit)
         return PassKGuard(policy, pool, config, isolation=policy.isolated, say=said.append)
 
     exact = guard(16 * 4 * 12).probe(0)
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_history():
 
 def test_pass1_training_raises_no_alarm_and_the_track_follows():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    guard = make_guard(policy, watch="target_k", k=1, num_generations=8)
+    guard = make_guard(policy, watch="target_k", k=1, num_generations=8, reference_prompts=CONTEXTS)
     for step in range(0, 60, 5):
         guard.probe(step)
         ascend(policy, 1, 5)
@@ -84,7 +84,8 @@ def test_pass1_training_raises_no_alarm_and_the_track_follows():
 def falling(**settings):
     """Descent on pass@1: pass@1 surely falls."""
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    guard = make_guard(policy, prompts_per_probe=48, **settings)
+    size = {"reference_prompts": CONTEXTS, "num_generations": 32}
+    guard = make_guard(policy, **size, **settings)
 
     def train():
         for step in range(0, 60, 5):
@@ -282,7 +283,7 @@ def test_a_pool_too_small_to_compare_prompts():
         ({"false_alarms": 0}, "false_alarms must lie between"),
         ({"pass1_tolerance": -1}, "pass1_tolerance must lie between"),
         ({"max_overhead": 2}, "max_overhead must lie between"),
-        ({"prompts_per_probe": 2}, "prompts_per_probe must be a whole number, at least 4"),
+        ({"reference_prompts": 2}, "reference_prompts must be a whole number, at least 4"),
         ({"parameters": "no_such"}, "selects no trainable parameter"),
     ],
 )

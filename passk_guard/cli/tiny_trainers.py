@@ -115,8 +115,8 @@ _GUARD: dict[str, Any] = {
     "k": 2,
     "every": 2,
     "num_generations": 4,
-    "prompts_per_probe": 8,
-    "reference_batches": 1,
+    "reference_prompts": 8,
+    "rollouts_per_look": 32,
 }
 _VERIFIER: dict[str, Any] = {"reward_funcs": _even, "max_completion_length": 2}
 

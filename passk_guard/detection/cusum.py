@@ -1,6 +1,6 @@
 """The leading alarm: one CUSUM (Page 1954) of the inner product and of the paired drift.
 
-With ``u`` the inner product ``⟨∇J_train, ∇J_1⟩`` of a fresh batch and ``d`` the paired drift of
+With ``u`` the inner product ``⟨∇J_train, ∇J_1⟩`` of a look and ``d`` the paired drift of
 pass@1, each in units of an error that was known *before* the look::
 
     S ← max(0, S - x - 1/2)      x = clip((clip(u, ±4) + 2 d) / √5)
@@ -105,7 +105,7 @@ class FusedCusum(Stored):
 
 
 class AlignmentDetector(Stored):
-    """Opens and closes with its CUSUM; on the first look by the reference batches' gradients.
+    """Opens and closes with its CUSUM; on the first look by the reference's gradients.
 
     Args:
         settings: as for every detector.
@@ -134,9 +134,9 @@ class AlignmentDetector(Stored):
 
 
 def _inner(evidence: LookEvidence) -> float | None:
-    if evidence.update is None or not evidence.scale:
+    if evidence.update is None or evidence.foretold is None:
         return None
-    return evidence.update.inner / evidence.scale
+    return (evidence.update.inner - evidence.foretold.mean) / evidence.foretold.se
 
 
 register_detector("alignment", AlignmentDetector)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from passk_guard.runtime.registry import Registry
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.first_test import FirstTest
+from passk_guard.statistics.kept_batches import Foretold
 from passk_guard.statistics.pace import Pace
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Drift, Track
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class LookEvidence:
         update: alignment of the update in force; ``None`` where it was not measured.
         track: pass@1 over all prompts, against its floor.
         groups: the same by group.
-        scale: standard error of ``update.inner`` as known before this look, from past probes under
+        foretold: what ``update.inner`` would be if its true value were 0, from past looks under
             today's weights; ``None`` where there were none.
-        drift: paired change of pass@1 since the last look; ``None`` at the first.
+        drift: change of pass@1 since the last look; ``None`` at the first.
         steps: optimizer steps since the last look.
-        first: the test of the reference batches' gradients, on the look that took them.
+        first: the test of the reference's gradients, on the look that took them.
         pace: change of pass@1 per ten steps at present, where it is known.
     """
 
     update: Alignment | None
     track: Track
     groups: Mapping[str, Track]
-    scale: float | None = None
+    foretold: Foretold | None = None
     drift: Drift | None = None
     steps: int = 0
     first: FirstTest | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from passk_guard.runtime.stored import Stored
-from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Drift
 
 # Variance per ten steps of a healthy run's true change, at least; what is shown to be more is more.
 _WANDER = 0.002**2
@@ -30,21 +30,19 @@ class DriftScale(Stored):
         self._before: list[float] | None = None
 
     def __call__(self, drift: Drift | None, steps: int) -> float | None:
-        """The increment in units of its scale; ``None`` without a usable one.
+        """The change in units of its scale; ``None`` without one.
 
         Args:
             drift: since the last look.
             steps: that it took.
         """
-        if drift is None or not drift.usable or steps <= 0:
+        if drift is None or steps <= 0:
             return None
         tens = steps / 10
         spread = min(tens, _BACK)
         wander = max(_WANDER, self._wander / self._looks)
-        # A step back takes variance from the sum of all increments; it is no surer for that.
-        error = max(drift.se**2, drift.added_variance)
-        d = drift.change / math.sqrt(error + wander * spread)
-        now = [drift.change / tens, error / tens**2, spread / tens**2]
+        d = drift.change / math.sqrt(drift.variance + wander * spread)
+        now = [drift.change / tens, drift.variance / tens**2, spread / tens**2]
         if self._before is not None:
             change, variance, earlier = self._before
             excess = (now[0] - change) ** 2 - now[1] - variance

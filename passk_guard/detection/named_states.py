@@ -9,6 +9,7 @@ from typing import Any
 from passk_guard.detection.verifier_drift import VerifierDrift
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.diagnostics import Diagnostics
+from passk_guard.statistics.exploration import PassAtK
 
 
 class NamedState(StrEnum):
@@ -21,14 +22,13 @@ class NamedState(StrEnum):
 
 
 _VANISHED, _BACK = 0.9, 0.8  # share of prompts without signal: enter, leave
-_COLLAPSED, _RECOVERED = 0.5, 0.75  # of the gap at the start: enter, leave
-_DECAY = 0.3
+_RECOVERED = 0.75  # of the gap at the start: leave; half of it: enter
 _SURE = 3.0
 _NOTHING_LEFT = 0.95  # pass@k from which a closing gap just means that all is solved
 
 
 class StateWatch(Stored):
-    """Keeps the gap of the start in mind, and says which states begin with a probe.
+    """Says which states begin with a probe.
 
     *Vanishing signal*: 9 prompts in 10 or more are solved never or always, so that neither pass@1
     nor pass@k has much of a gradient. *Exploration collapse*: pass@k less pass@1 is surely (3
@@ -41,20 +41,18 @@ class StateWatch(Stored):
 
     Attributes:
         active: states that hold.
-        gap: pass@k less pass@1 over the last probes.
     """
 
-    _stored = ("_start", "gap", "_variance")
+    _stored = ("_top",)
 
     def __init__(self) -> None:
         self.active: set[NamedState] = set()
-        self._start: dict[str, float] | None = None
-        self.gap = self._variance = 0.0
+        self._top: float | None = None  # log-prob of the likeliest rollouts at the start
 
     def update(
         self,
         no_signal: float,
-        pass_at_k: float,
+        solved: PassAtK,
         found: Diagnostics,
         verifier: VerifierDrift | None = None,
     ) -> tuple[NamedState, ...]:
@@ -62,11 +60,10 @@ class StateWatch(Stored):
 
         Args:
             no_signal: share of prompts that are solved never or always.
-            pass_at_k: sampled, at the target k.
+            solved: pass@k, and what exploration has to offer.
             found: the probe's diagnostics.
             verifier: whether it has changed, where that is known.
         """
-        gap, gap_se, top_log_prob = found.gap, found.gap_se, found.top_log_prob
         before = set(self.active)
         self._set(NamedState.VANISHING_SIGNAL, on=no_signal >= _VANISHED, off=no_signal < _BACK)
         if verifier is not None:
@@ -78,27 +75,18 @@ class StateWatch(Stored):
                 on=mismatch.surely,
                 off=mismatch.kl < mismatch.bound / 2,
             )
-        if self._start is None:
-            self._start = {"gap": gap, "variance": gap_se**2, "top": top_log_prob}
-            self.gap, self._variance = gap, gap_se**2
-        else:
-            self.gap += _DECAY * (gap - self.gap)
-            self._variance = (1 - _DECAY) ** 2 * self._variance + _DECAY**2 * gap_se**2
-            start, spread = self._start["gap"], self._start["variance"]
-            less = self.gap - _COLLAPSED * start
-            sure = less + _SURE * (self._variance + _COLLAPSED**2 * spread) ** 0.5 < 0
-            concentrated = top_log_prob > self._start["top"]
+        if self._top is None:
+            self._top = found.top_log_prob
+        elif solved.above_half is not None and solved.above_half_se is not None:
+            sure = solved.above_half + _SURE * solved.above_half_se < 0
+            concentrated = found.top_log_prob > self._top
+            nothing_left = solved.value >= _NOTHING_LEFT
             self._set(
                 NamedState.EXPLORATION_COLLAPSE,
-                on=sure and concentrated and pass_at_k < _NOTHING_LEFT,
-                off=self.gap > _RECOVERED * start or pass_at_k >= _NOTHING_LEFT,
+                on=sure and concentrated and not nothing_left,
+                off=solved.gap > _RECOVERED * solved.gap_at_start or nothing_left,
             )
         return tuple(sorted(self.active - before))
-
-    @property
-    def gap_at_start(self) -> float:
-        """Pass@k less pass@1 at the first probe."""
-        return 0.0 if self._start is None else self._start["gap"]
 
     def _set(self, name: NamedState, *, on: bool, off: bool) -> None:
         if on:

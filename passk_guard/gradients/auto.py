@@ -37,18 +37,17 @@ class AutoEngine:
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
         """The Gramian alone; see :meth:`take`."""
-        return self.take([groups], seed).gramian
+        return self.take(groups, seed).gramian
 
-    def take(self, batches: Sequence[Sequence[RolloutGroup]], seed: tuple[int, ...]) -> Taken:
+    def take(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Taken:
         """Gramian of all prompts; log-probs too where layers are watched."""
-        groups = [group for batch in batches for group in batch]
         check_same(everywhere(lambda: counts(groups)))  # or they would go different ways
         signal = [group for group in groups if group.has_signal]
         if self._hooks is not None and signal:
             try:
                 unknown = self._hooks.compare(signal)
                 if unknown <= _MOST_UNKNOWN:
-                    return self._hooks.take(batches, seed)
+                    return self._hooks.take(groups, seed)
                 self._why = f"{unknown:.0%} of the parameters are in layers that are not known"
             except Unwatchable as error:
                 self._why = error.reason

@@ -129,7 +129,8 @@ def prompt_gramian(
             one = [groups[signal[row]]]
             add_gradient(accumulator, row, policy, one, parameters, size, scales)
         if together and len(mine) * processes < len(signal):  # the others are not done yet
-            group = replace(groups[signal[0]], success=torch.zeros_like(groups[signal[0]].success))
+            nothing = torch.zeros_like(groups[signal[0]].success)
+            group = replace(groups[signal[0]], success=nothing, baseline=0.0)
             add_gradient(accumulator, 0, policy, [group], parameters, size, scales)
 
     check_same(everywhere(lambda: counts(groups)))  # or some would run more passes than others

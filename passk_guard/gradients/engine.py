@@ -55,18 +55,21 @@ class GramianEngine(Protocol):
 
     An engine may have an attribute ``exact_bytes``: what the gradients of a batch would take
     unsketched. Where that exceeds the memory limit, the user is told that they are sketched. Its
-    ``said`` is printed in the plan of a run. And with a method ``take(batches, seed) -> Taken`` it
-    may give log-probs along with the Gramian; prompts of different batches then share no forward.
+    ``said`` is printed in the plan of a run. And with a method ``take(groups, seed) -> Taken`` it
+    may give log-probs along with the Gramian.
     """
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
-        """Inner products ``⟨ĝ_i, ĝ_j⟩`` with ``ĝ = 1/(n-1) Σ_j (r_j - r̄) Σ_t ∇log π(y_jt)``.
+        """Inner products ``⟨ĝ_i, ĝ_j⟩`` with ``ĝ = 1/n Σ_j (r_j - b_j) Σ_t ∇log π(y_jt)``.
+
+        b_j is the mean of the prompt's other rollouts, or its share of right ones at earlier looks:
+        see :meth:`~passk_guard.rollouts.group.RolloutGroup.centred_success`.
 
         Called on every process, with the same groups. ``.grad``, modes and generators are to be
         left as they are.
 
         Args:
-            groups: ``m`` prompts with their verified rollouts. Where none or all are right, ĝ is 0.
+            groups: ``m`` prompts with their verified rollouts; ĝ is 0 without ``has_signal``.
             seed: of whatever the engine draws.
 
         Returns:

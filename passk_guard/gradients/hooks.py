@@ -32,8 +32,6 @@ from passk_guard.runtime.sharding import runs_together, whole_numel, whole_shape
 _SIZE, _ALWAYS, _LARGEST = 24, 64, 256  # at first, whatever memory allows, at most
 _DIFFER = 0.02  # two seeds, in the cosines of a batch
 
-Batches = Sequence[Sequence[RolloutGroup]]
-
 
 class HookEngine:
     """Watches layers; whole gradients where memory allows, else sketched from both sides.
@@ -75,11 +73,11 @@ class HookEngine:
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor:
         """The Gramian alone; see :meth:`take`."""
-        found = self.take([groups], seed).gramian
+        found = self.take(groups, seed).gramian
         assert found is not None, "no metric is missing"
         return found
 
-    def take(self, batches: Batches, seed: tuple[int, ...]) -> Taken:
+    def take(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Taken:
         """Gramian of all prompts, and log-probs of those with a signal.
 
         Raises:
@@ -88,7 +86,6 @@ class HookEngine:
                 holds.
             ProbeError: another process failed, or holds other rollouts.
         """
-        groups = [group for batch in batches for group in batch]
         check_same(everywhere(lambda: counts(groups)))
         signal = [i for i, group in enumerate(groups) if group.has_signal]
         gramian = torch.zeros(len(groups), len(groups), dtype=torch.float64, device="cpu")
@@ -96,7 +93,7 @@ class HookEngine:
         if not signal:
             return Taken(gramian, scores)
         self.compare([groups[i] for i in signal])
-        found, scored = self._passed(batches, seed)
+        found, scored = self._passed(groups, seed)
         if len(signal) == 1:  # a layer that mixes up prompts could not be found
             self._unknown = None
         if not bool(torch.isfinite(found).all()):
@@ -162,16 +159,15 @@ class HookEngine:
             )
 
     def _passed(
-        self, batches: Batches, seed: tuple[int, ...]
+        self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]
     ) -> tuple[Tensor, list[Tensor] | None]:
         """Gramian and log-probs of prompts with a signal, at a size that is large enough."""
-        signal = [[group for group in batch if group.has_signal] for batch in batches]
-        groups = sum(map(len, batches))
+        signal = [group for group in groups if group.has_signal]
         while True:
             parameters = self._parameters()
-            rows, shapes = sum(map(len, signal)), {n: whole_shape(p) for n, p in parameters}
+            rows, shapes = len(signal), {n: whole_shape(p) for n, p in parameters}
             sink: ExactFactors | TwoSidedGramian = ExactFactors(rows, shapes)
-            if exact_bytes(parameters, groups) > self._settings.memory_limit:
+            if exact_bytes(parameters, len(groups)) > self._settings.memory_limit:
                 sink = TwoSidedGramian(rows, shapes, self._size, seed)
             scores, strangers = self._feed(sink, signal, parameters)
             if strangers:
@@ -186,7 +182,7 @@ class HookEngine:
     def _feed(
         self,
         sink: ExactFactors | TwoSidedGramian,
-        batches: Batches,
+        groups: Sequence[RolloutGroup],
         parameters: Sequence[tuple[str, Parameter]],
     ) -> tuple[list[Tensor] | None, frozenset[str]]:
         """Log-probs, where packs are those of scoring, and parameters that gave nothing."""
@@ -196,11 +192,8 @@ class HookEngine:
         model = _model_of(self._policy)
         watch = Watch(model, known_layers(model, known), sink, others)
         size, progress = self._settings.passes, self._settings.progress
-        work, first = [], 0
-        for batch in batches:
-            parts = [[i] for i in range(len(batch))] if others else packs(batch, size)
-            work += [(first + part[0], [batch[i] for i in part]) for part in parts]
-            first += len(batch)
+        parts = [[i] for i in range(len(groups))] if others else packs(groups, size)
+        work = [(part[0], [groups[i] for i in part]) for part in parts]
         together = runs_together(p for _, p in parameters)
         rank, processes = world()
         one = HookedPass(self._policy, watch, sink, size, together=together)
@@ -209,9 +202,9 @@ class HookEngine:
             again = index % processes != rank  # only because the others are not done yet
             if again and not together:
                 return []
-            row, groups = work[index]
-            progress("gradients", row, first)
-            return one.take(row, groups, 0.0 if again else 1.0)
+            row, pack = work[index]
+            progress("gradients", row, len(groups))
+            return one.take(row, pack, 0.0 if again else 1.0)
 
         with watch.attached():
             found = shared(range(len(work)), of_pack, together=together)

@@ -64,7 +64,7 @@ def training_prompt_weight(
     marginal = _marginal(advantages, min(training.size, n), training.scaled)
     if len(marginal) > n - 1:  # not centred, and no room for its degree
         marginal = _marginal(advantages, min(training.size, n - 1), training.scaled)
-    return float(_hypergeometric(len(marginal) - 1, correct - 1, n - 2) @ marginal)
+    return float(hypergeometric(len(marginal) - 1, correct - 1, n - 2) @ marginal)
 
 
 def trainer_prompt_weight(
@@ -86,7 +86,7 @@ def trainer_prompt_weight(
 
 def unscaled(trainer_weight: float, training: TrainingGroups, correct: int, n: int) -> float:
     """A weight seen in a probe without the scale that the trainer gave the probe's own groups."""
-    return trainer_weight / float(_scale(n)[correct]) if training.scaled else trainer_weight
+    return trainer_weight / float(scale_of(n)[correct]) if training.scaled else trainer_weight
 
 
 def _marginal(advantages: Callable[[Tensor], Tensor], size: int, scaled: bool) -> np.ndarray:
@@ -97,7 +97,7 @@ def _marginal(advantages: Callable[[Tensor], Tensor], size: int, scaled: bool) -
     values = advantages(rewards)
     right = (values * rewards).sum(-1) / rewards.sum(-1).clamp(min=1)
     wrong = (values * (1 - rewards)).sum(-1) / (1 - rewards).sum(-1).clamp(min=1)
-    scale = _scale(size) if scaled else np.ones(size + 1)
+    scale = scale_of(size) if scaled else np.ones(size + 1)
     at_right, at_wrong = right.numpy() * scale, wrong.numpy() * scale
     marginal: np.ndarray = at_right[1:] - at_wrong[:-1]
     if float(values.sum(-1).abs().max()) <= 1e-9 * float(values.abs().max()):
@@ -105,14 +105,14 @@ def _marginal(advantages: Callable[[Tensor], Tensor], size: int, scaled: bool) -
     return marginal
 
 
-def _scale(size: int) -> np.ndarray:
+def scale_of(size: int) -> np.ndarray:
     """``(size + 1,)`` one over the sample standard deviation of 0/1 rewards, by right ones."""
     c = np.arange(size + 1)
     scale: np.ndarray = 1 / (np.sqrt(c * (size - c) / (size * (size - 1))) + _EPSILON)
     return scale
 
 
-def _hypergeometric(drawn: int, marked: int, total: int) -> np.ndarray:
+def hypergeometric(drawn: int, marked: int, total: int) -> np.ndarray:
     """``(drawn + 1,)`` chances of 0, 1, ... marked ones among ``drawn`` out of ``total``."""
     ways = math.comb(total, drawn)
     return np.array(

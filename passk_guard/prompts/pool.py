@@ -1,4 +1,4 @@
-"""The held-out pool: a fresh batch of prompts for every probe."""
+"""The held-out pool, and the rows that stand for it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,15 @@ _MOST_HASHED = 4096
 
 
 class HeldOutPool(Stored):
-    """Draws rows without replacement until all are used, then shuffles anew.
-
-    On one fixed batch each prompt agrees with itself, and the alignment looks better than it is;
-    fresh batches make the verdict one about the pool.
+    """Rows in an order of their own: the first ones stand for all.
 
     Args:
         rows: the held-out prompts.
         seed: of the order.
-        weight_by: column with each row's weight, such as its share of production traffic. Rows are
-            then drawn in proportion to their weights: a row of three times the mean weight is drawn
-            three times a round, one of a third of it once in three rounds. Estimates stay plain
-            means.
-        batch: rows drawn at once; a weight must not ask for a row twice in one batch.
+        weight_by: column with each row's weight, such as its share of production traffic.
 
     Raises:
-        ValueError: the column is missing, a weight is not a number >= 0, or one is too large.
+        ValueError: the column is missing, or a weight is not a number >= 0.
 
     >>> pool = HeldOutPool([{"prompt": c} for c in "abcde"], seed=0)
     >>> sorted(pool.draw(3) + pool.draw(2))
@@ -48,33 +41,29 @@ class HeldOutPool(Stored):
         seed: int = 0,
         *,
         weight_by: str | None = None,
-        batch: int = 1,
     ) -> None:
         self.rows = rows
         self._seed = seed
         self._epoch = 0
-        self._copies = None
+        self._weights = None
         if weight_by is not None:
-            self._copies = _copies(_column(rows, weight_by, "weight_by"), weight_by, batch)
+            self._weights = _weights(_column(rows, weight_by, "weight_by"), weight_by)
         self._left: list[int] = self._shuffled()
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def sizes(self, labels: Sequence[str] | None = None) -> dict[str | None, int]:
-        """Rows in all, under ``None``, and by label; empty where rows have weights.
+        """Rows in all, under ``None``, and by label.
 
         Args:
             labels: the group of every row.
         """
-        if self._copies is not None:  # a row may be drawn again before all of them were
-            return {}
         return {None: len(self.rows), **Counter(labels or [])}
 
     def draw(self, m: int) -> list[int]:
         """Ids of the next ``m`` rows, all different; of all rows where there are fewer."""
-        available = len(self.rows) if self._copies is None else int((self._copies > 0).sum())
-        m = min(m, available)
+        m = min(m, len(self.rows))
         batch: dict[int, None] = {}
         waiting: list[int] = []  # already in this batch: the next one's turn
         while len(batch) < m:
@@ -89,6 +78,31 @@ class HeldOutPool(Stored):
         self._left = waiting + self._left
         return list(batch)
 
+    def reference(self, m: int) -> tuple[list[int], np.ndarray]:
+        """Ids of ``m`` rows that stand for the pool, and their weights, 1 on the mean.
+
+        Rows without a weight of their own are drawn at random. Others are drawn with a chance in
+        proportion to their weight, and certainly where that would be above 1: a weight is what is
+        left, ``weight / chance`` (Horvitz and Thompson 1952).
+        """
+        rng = np.random.default_rng([self._seed, 0])
+        order = rng.permutation(len(self.rows))
+        if self._weights is None:
+            return [int(i) for i in order[:m]], np.ones(min(m, len(order)))
+        order = order[self._weights[order] > 0]
+        weights, certain = self._weights[order], np.full(len(order), m >= len(order))
+        chance = np.ones(len(order))
+        while not certain.all():
+            left = m - certain.sum()
+            chance = np.where(certain, 1.0, weights * left / weights[~certain].sum())
+            if not (more := (chance >= 1.0) & ~certain).any():
+                break
+            certain |= more
+        ends = np.floor(np.where(certain, 0.0, chance).cumsum() + rng.random())
+        drawn = certain | (np.diff(ends, prepend=0.0) > 0)
+        weights = weights[drawn] / chance[drawn]
+        return [int(i) for i in order[drawn]], weights / weights.mean()
+
     @cached_property
     def fingerprint(self) -> str:
         """Tells this pool from another one by the rows' content, of 4096 of them at most."""
@@ -99,15 +113,7 @@ class HeldOutPool(Stored):
 
     def _shuffled(self) -> list[int]:
         rng = np.random.default_rng([self._seed, self._epoch])
-        if self._copies is None:
-            return [int(i) for i in rng.permutation(len(self.rows))]
-        # Systematic rounding: after e rounds a row was drawn within 1 of e x its weight.
-        offset = np.random.default_rng(self._seed).random(len(self.rows))
-        done, after = (np.floor(offset + e * self._copies) for e in (self._epoch, self._epoch + 1))
-        return [
-            int(i)
-            for i in rng.permutation(np.repeat(np.arange(len(done)), (after - done).astype(int)))
-        ]
+        return [int(i) for i in rng.permutation(len(self.rows))]
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str, argument: str) -> list[Any]:
@@ -141,23 +147,14 @@ def row_labels(rows: Sequence[Mapping[str, Any]], group_by: str) -> list[str]:
     return labels
 
 
-def _copies(weights: list[Any], name: str, batch: int) -> np.ndarray:
-    """How often each row comes in a round, on the mean once."""
+def _weights(weights: list[Any], name: str) -> np.ndarray:
+    """Of each row, 1 on the mean."""
     values = np.array([_weight(w) for w in weights])
     if not values.min() >= 0 or not values.sum() > 0:
         bad = next((i for i, value in enumerate(values) if not value >= 0), None)
         got = "" if bad is None else f" Row {bad} has {weights[bad]!r}."
         raise ValueError(f"weight_by={name!r} must hold numbers >= 0, not all of them 0.{got}")
-    copies: np.ndarray = values / values.mean()
-    most = max(len(values) / batch, 1.0)
-    if copies.max() > most:
-        row = int(copies.argmax())
-        raise ValueError(
-            f"weight_by={name!r}: row {row} would make up {copies[row] / len(values):.0%} of all "
-            f"draws, more than one in each batch of {batch}. Lower prompts_per_probe below "
-            f"{int(len(values) / copies[row])}, or split that row's weight over several prompts."
-        )
-    return copies
+    return np.asarray(values / values.mean())
 
 
 def _weight(value: Any) -> float:

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.runtime.effort import Effort
 from passk_guard.runtime.registry import Registry
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Drift, Track
 
 _NONE_YET = Effort(0.0)
 
@@ -23,9 +22,9 @@ class ControlReading:
         step: optimizer steps done.
         track: pass@1 against its floor.
         conflicts: alarms that are open and call for a remedy.
-        drift: paired change of pass@1 since the last look; ``None`` at the first.
+        drift: change of pass@1 since the last look; ``None`` at the first.
         groups: pass@1 against its floor by group of prompts, with ``group_by``.
-        group_drifts: paired changes by group.
+        group_drifts: changes by group.
         share: λ that was truly in force since the last look.
         effort: what training has done since then.
     """

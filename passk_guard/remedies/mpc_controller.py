@@ -9,8 +9,7 @@ from passk_guard.remedies.controller import ControlReading, register_controller
 from passk_guard.remedies.drift_model import DriftModel
 from passk_guard.runtime.effort import Effort
 from passk_guard.runtime.stored import Stored
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Drift, Track
 
 _RELEASE = 0.15  # most that λ falls by, per ten steps
 _LEAST_TYPICAL = 0.005  # drift per ten steps
@@ -46,7 +45,7 @@ class GuardedFloor(Stored):
     def learn(self, drift: Drift | None, effort: Effort, share: float) -> None:
         """Take in what pass@1 did under ``share`` since the last look."""
         self.model.scaled(effort.growth)
-        if drift is None or not drift.usable or effort.steps <= 0:
+        if drift is None or effort.steps <= 0:
             return
         # A run with looks far apart is one with long steps: prior and wander are those of a look.
         unit = max(self._unit, effort.steps / 10)

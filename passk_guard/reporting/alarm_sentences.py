@@ -103,8 +103,8 @@ def _advice(cause: Cause, config: PassKGuardConfig) -> str:
 
 def _levels(name: str, track: Track) -> str:
     return (
-        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f}, change {track.change:+z.3f} "
-        f"± {Z95 * track.change_se:.3f} (95 %)."
+        f"{name} {track.reference:.3f} -> {track.pass_at_1:.3f} on the reference's prompts, change "
+        f"in the pool {track.change:+z.3f} ± {Z95 * track.change_se:.3f} (95 %)."
     )
 
 

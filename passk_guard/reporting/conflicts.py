@@ -23,9 +23,9 @@ answers is 20 by the cosine, 3 to 5 by the term, 3 to 7 by ``K_ij``, 9 to 13 by 
 rest is not all noise: much of it is ``1 2`` against ``2 1`` with another answer, which a model
 of sums hardly tells apart. Where the costliest pairs matter more than the clearest, sort by share.
 
-One probe is noisy. Rows that recur within the last probes are pooled: a row's figures are averaged,
-a pair's inner products and squared norms summed, ``Σ K_ij / √(Σ K_ii Σ K_jj)``. The pool is drawn
-without replacement, so most rows do not recur; then the worst of these probes stand side by side.
+One probe is noisy, so the last ones are pooled: a row's figures are averaged, a pair's inner
+products and squared norms summed, ``Σ K_ij / √(Σ K_ii Σ K_jj)``. All are of the same prompts,
+less those without a score at a look.
 """
 
 from __future__ import annotations

@@ -18,22 +18,22 @@ Look = Mapping[str, Any]
 
 
 def levels_figure(looks: Sequence[Look], k: int | None = None) -> Figure:
-    """Filtered pass@1 and sampled pass@k with their intervals."""
-    figure, axes = _figure("What is solved", looks)
+    """Filtered pass@1 and pass@k of the last looks, with their intervals."""
+    figure, axes = _figure("What is solved of the reference's prompts", looks)
     _band(axes, looks, "pass_at_k", GOOD)
-    _line(axes, looks, "pass_at_k", GOOD, label=f"pass@{k or 'k'}")
+    _line(axes, looks, "pass_at_k", GOOD, label=f"pass@{k or 'k'}, ± over prompts")
     _band(axes, looks, "track", BASE)
     _line(axes, looks, "track", BASE, label="pass@1, filtered")
     steps, sampled = _points(looks, "pass_at_1")
-    axes.plot(steps, sampled, ".", color=BASE, ms=4, label="pass@1, one probe")
+    axes.plot(steps, sampled, ".", color=BASE, ms=4, label="pass@1, this look's rollouts")
     axes.set_ylabel("share solved, ± 95 %")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def change_figure(looks: Sequence[Look], tolerance: float | None = None) -> Figure:
-    """Change of pass@1 since the start, and the floor that it is held to."""
-    figure, axes = _figure("Change of pass@1 since the start", looks)
+    """Change of the pool's pass@1 since the start, and the floor that it is held to."""
+    figure, axes = _figure("Change of the pool's pass@1 since the start", looks)
     axes.axhline(0, color=MUTED, lw=0.8)
     if tolerance is not None:
         axes.axhline(-tolerance, color=BAD, lw=0.8, ls=":")
@@ -71,7 +71,7 @@ def remedy_figure(looks: Sequence[Look]) -> Figure:
 
 
 def comparison_figure(runs: Mapping[str, Sequence[Look]], title: str = "") -> Figure:
-    """Runs side by side: filtered pass@1 with its interval, sampled pass@k, and λ."""
+    """Runs side by side: filtered pass@1 with its interval, pass@k, and λ."""
     figure = Figure(figsize=(8, 7.5), dpi=110, layout="constrained")
     ones, eights, weights = figure.subplots(3, 1, sharex=True, height_ratios=[4, 2, 1.5])
     named = set()  # runs are often alike up to the first alarm
@@ -92,7 +92,7 @@ def comparison_figure(runs: Mapping[str, Sequence[Look]], title: str = "") -> Fi
                     named.add((look["step"], text))
                     ones.annotate(text, at, (6, 6), textcoords="offset points", color=color)
     ones.set_ylabel("pass@1 ± 95 %\n(dotted: at the start)")
-    eights.set_ylabel("pass@k, sampled")
+    eights.set_ylabel("pass@k,\nlast looks")
     weights.set_ylabel("λ, share\nof pass@1")
     weights.set_ylim(-0.05, 1.05)
     weights.set_xlabel("optimizer step")

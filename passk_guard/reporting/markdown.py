@@ -8,7 +8,7 @@ from typing import Any
 from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.conflicts import Conflicts, PairConflict, PromptConflict
 from passk_guard.reporting.visible import LONGEST, visible
-from passk_guard.statistics.turnover import Turnover
+from passk_guard.statistics.lost_prompts import ChangedPrompts
 
 _MOST_ROWS = 20
 
@@ -58,7 +58,7 @@ def conflict_table(found: Conflicts, rows: Sequence[Mapping[str, Any]] | None) -
     )
 
 
-def turnover_text(found: Turnover, rows: Sequence[Mapping[str, Any]] | None) -> str:
+def turnover_text(found: ChangedPrompts, rows: Sequence[Mapping[str, Any]] | None) -> str:
     """Prompts surely lost and surely won, the surest first.
 
     Args:
@@ -74,7 +74,7 @@ def turnover_text(found: Turnover, rows: Sequence[Mapping[str, Any]] | None) -> 
         return _table(["row"], cells, True) + (f"\n\nand {more} more" if more > 0 else "")
 
     return (
-        f"Of {found.prompts} prompts that were drawn again, {len(found.lost)} have surely lost "
+        f"Of {found.nameable} prompts with rollouts enough, {len(found.lost)} have surely lost "
         f"more than {100 * found.margin:g} points of pass@1, and {len(found.won)} have won as "
         f"much. Of each, {100 * found.false_discovery:g} % may be wrong on average.\n\n"
         f"**Prompts lost**\n\n{named(found.lost)}\n\n**Prompts won**\n\n{named(found.won)}"

@@ -45,8 +45,8 @@ class Narrator:
                     self._say(f"passk-guard: {look.alarm.message}")
             case events.Cleared(step):
                 self._say(sentences.cleared_message(step))
-            case events.StateBegan(state, probe, start, gap):
-                self._say(sentences.state_message(state, probe, start, gap))
+            case events.StateBegan(state, probe):
+                self._say(sentences.state_message(state, probe))
             case events.RemedyChanged(step, change):
                 self._say(sentences.remedy_message(step, change))
             case events.Foreseen(probe):

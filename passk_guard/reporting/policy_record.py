@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from passk_guard.reporting.conflicts import find_conflicts
 from passk_guard.reporting.record import conflict_record
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.statistics.policy_reading import PolicyReading
 from passk_guard.statistics.sign_test import SignTest
-
-_MOST_PICTURED = 160  # prompts of a heat map: more are narrower than a pixel is
 
 
 def policy_record(
@@ -55,7 +51,7 @@ def policy_record(
         "groups": {label: asdict(group) for label, group in found.groups.items()},
         "rewards": None if found.rewards is None else _finite(found.rewards),
         "conflict": None if not conflicts.prompts else conflict_record(conflicts, rows),
-        "picture": {"k": found.k, **_thinned(Snapshot.of(found)).record()},
+        "picture": {"k": found.k, **Snapshot.of(found).record()},
     }
 
 
@@ -67,18 +63,3 @@ def _test(test: SignTest) -> dict[str, Any]:
     """Of few prompts no z is sure: JSON has no name for infinity."""
     known = asdict(test)
     return known if math.isfinite(test.threshold) else {**known, "threshold": None}
-
-
-def _thinned(shown: Snapshot) -> Snapshot:
-    """At most so many prompts, spread evenly from hard to easy."""
-    if len(shown.rows) <= _MOST_PICTURED:
-        return shown
-    at = np.linspace(0, len(shown.rows) - 1, _MOST_PICTURED).round().astype(int)
-    return replace(
-        shown,
-        rows=shown.rows[at],
-        pass_rates=shown.pass_rates[at],
-        agreement=shown.agreement[at],
-        weights=shown.weights[at],
-        cosines=shown.cosines[np.ix_(at, at)],
-    )

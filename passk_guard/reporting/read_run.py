@@ -40,7 +40,7 @@ class Run:
 
     @property
     def probes(self) -> list[Record]:
-        """Looks at fresh prompts."""
+        """Looks with rollouts of their own."""
         return [look for look in self.looks if look["look"] == "probe"]
 
     @property

@@ -25,7 +25,7 @@ from passk_guard.reporting.conflicts import Conflicts, PromptConflict
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.watched import Watched
 from passk_guard.runtime.run_identity import now
-from passk_guard.statistics.turnover import Turnover
+from passk_guard.statistics.lost_prompts import ChangedPrompts
 from passk_guard.version import __version__
 
 Record = dict[str, Any]
@@ -122,7 +122,7 @@ def conflict_record(conflicts: Conflicts, rows: Sequence[Mapping[str, Any]] | No
     }
 
 
-def _turnover(found: Turnover, rows: Sequence[Mapping[str, Any]] | None) -> Record:
+def _turnover(found: ChangedPrompts, rows: Sequence[Mapping[str, Any]] | None) -> Record:
     quoted = [] if rows is None else [*found.lost[:_QUOTED], *found.won[:_QUOTED]]
     texts = {} if rows is None else {"texts": {str(i): prompt_text(rows[i]) for i in quoted}}
     return {**vars(found), **texts}

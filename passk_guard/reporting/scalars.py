@@ -3,22 +3,21 @@
 ================================  ==================================================================
 key                               meaning
 ================================  ==================================================================
-passk_guard/track                 filtered pass@1, from all levels and paired increments so far
+passk_guard/track                 pass@1 on the reference's prompts, from all looks so far
 passk_guard/track_low             lower bound of its 95 % interval
 passk_guard/track_high            upper bound
-passk_guard/change                filtered change of pass@1 since the reference at the start
+passk_guard/change                change of pass@1 since the start, of the pool
 passk_guard/change_low            lower bound of its 95 % interval
 passk_guard/change_high           upper bound
 passk_guard/pace                  change of pass@1 per ten optimizer steps at present
 passk_guard/pace_low              lower bound of its 95 % interval
 passk_guard/pace_high             upper bound
-passk_guard/drift                 paired change of pass@1 since the last probe or re-scoring
-passk_guard/drift_at_k            the same of pass@k
+passk_guard/drift                 change of pass@1 since the last probe or re-scoring
 passk_guard/alarm                 1 while a conflict is open, else 0
 passk_guard/overhead              share of the run's time that the guard took so far
 passk_guard/seconds               that this probe or re-scoring took
-passk_guard/track/<group>         filtered pass@1 of one group, with ``group_by``
-passk_guard/change/<group>        its change since the reference
+passk_guard/track/<group>         track of one group, with ``group_by``
+passk_guard/change/<group>        its change since the start, of the group in the pool
 ================================  ==================================================================
 
 Of a probe only:
@@ -26,10 +25,11 @@ Of a probe only:
 ================================  ==================================================================
 key                               meaning
 ================================  ==================================================================
-passk_guard/pass_at_1             pass@1 sampled on the probe's held-out prompts
-passk_guard/pass_at_k             pass@k sampled on them, at the target k
+passk_guard/pass_at_1             pass@1 sampled on the reference's prompts at this look
+passk_guard/pass_at_k             pass@k of these prompts, by the rollouts of the last looks
 passk_guard/pass_at_k_low         lower bound of its 95 % interval, over prompts
 passk_guard/pass_at_k_high        upper bound
+passk_guard/pass_at_k_change      its change since the start, by the looks' rollouts alone
 passk_guard/pass_at_1_served      pass@1 sampled on them at ``report_temperature``
 passk_guard/pass_at_1_training    pass@1 on the training batches since the last probe
 passk_guard/cosine                of the update in force with the pass@1 gradient, from the last
@@ -47,10 +47,10 @@ passk_guard/entropy               of the policy, nats per sampled token
 passk_guard/top1_mass             probability of a prompt's likeliest sampled rollout, mean
 passk_guard/k                     k that the objective uses
 passk_guard/pass1_weight          λ, the share of pass@1 that the objective uses
-passk_guard/no_signal             share of prompts whose rollouts are all right or all wrong
-passk_guard/truncated             share of its rollouts that were cut at the length limit
-passk_guard/exploration_gap       pass@k less pass@1
-passk_guard/lost_prompts          prompts whose pass@1 has surely fallen since they were first drawn
+passk_guard/no_signal             share of prompts whose last rollouts are all right or all wrong
+passk_guard/truncated             share of this look's rollouts that were cut at the length limit
+passk_guard/exploration_gap       pass@k less pass@1, by the rollouts of the last looks
+passk_guard/lost_prompts          prompts whose pass@1 has surely fallen since the start
 passk_guard/won_prompts           prompts whose pass@1 has surely risen
 passk_guard/inference_kl          divergence of the engine that samples from the model, nats a token
 passk_guard/inference_ratio       mean ratio of their probabilities: what the engine can reach
@@ -79,7 +79,6 @@ def scalars(found: Look) -> dict[str, float]:
         "pace_low": None if found.pace is None else found.pace.low,
         "pace_high": None if found.pace is None else found.pace.high,
         "drift": None if found.drift is None else found.drift.change,
-        "drift_at_k": None if found.drift_at_k is None else found.drift_at_k.change,
         "alarm": float(found.conflict),
         "seconds": found.seconds,
     }
@@ -110,8 +109,8 @@ def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]
     return {
         "passk-guard": {
             "pass@1, filtered, 95 %": margin("track"),
-            "pass@k, sampled, 95 %": margin("pass_at_k"),
-            "change of pass@1 since the start, 95 %": margin("change"),
+            "pass@k, last looks, 95 %": margin("pass_at_k"),
+            "change of the pool's pass@1 since the start, 95 %": margin("change"),
             "change of pass@1 per ten steps, 95 %": margin("pace"),
             "cosine of the update with the pass@1 gradient, 95 %": margin("cosine"),
             "λ, the share of pass@1": lines("pass1_weight"),
@@ -123,11 +122,13 @@ def chart_layout(prefix: str = "") -> dict[str, dict[str, list[str | list[str]]]
 def _of_a_probe(probe: Probe) -> dict[str, float | None]:
     update, target, found = probe.update_alignment, probe.alignment, probe.diagnostics
     cosine, turnover, engine = probe.cosine, probe.turnover, probe.inference
+    solved = probe.solved_in_k
     return {
         "pass_at_1": probe.pass_at_1,
-        "pass_at_k": probe.pass_at_k,
-        "pass_at_k_low": max(0.0, probe.pass_at_k - Z95 * probe.pass_at_k_se),
-        "pass_at_k_high": min(1.0, probe.pass_at_k + Z95 * probe.pass_at_k_se),
+        "pass_at_k": solved.value,
+        "pass_at_k_low": max(0.0, solved.value - Z95 * solved.se),
+        "pass_at_k_high": min(1.0, solved.value + Z95 * solved.se),
+        "pass_at_k_change": solved.change,
         "pass_at_1_served": probe.served_pass_at_1,
         "pass_at_1_training": probe.training_pass_at_1,
         "cosine": None if cosine is None or not cosine.sized else cosine.value,

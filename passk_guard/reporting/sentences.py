@@ -53,17 +53,17 @@ def remedy_message(step: int, change: RemedyChange) -> str:
     return f"passk-guard: step {step}: {what}."
 
 
-def state_message(state: NamedState, probe: Probe, gap_at_start: float, gap: float) -> str:
+def state_message(state: NamedState, probe: Probe) -> str:
     """What a named state means; none is a conflict."""
     head = f"passk-guard: step {probe.step}: "
     signal = round(probe.prompts * (1 - probe.no_signal))
     if state is NamedState.VANISHING_SIGNAL:
         return (
-            f"{head}{'no' if signal < 2 else 'vanishing'} signal. Of {probe.prompts} held-out "
-            f"prompts x {probe.rollouts // probe.prompts} rollouts, {signal or 'none'} "
-            f"{'has' if signal < 2 else 'have'} both right and wrong ones (pass@1 "
-            f"{probe.pass_at_1:.3f}). Only such prompts give pass@1 and pass@k a gradient. This is "
-            "no conflict. What helps: prompts of middling difficulty, or a warm start."
+            f"{head}{'no' if signal < 2 else 'vanishing'} signal. Of {_last_rollouts(probe)}, "
+            f"{signal or 'none'} {'has' if signal < 2 else 'have'} both right and wrong ones "
+            f"({probe.pass_at_1:.1%} of this look's rollouts are right). Only such prompts give "
+            "pass@1 and pass@k a gradient. This is no conflict. What helps: prompts of middling "
+            "difficulty, or a warm start."
             f"{truncation_sentence(probe.truncation)}"
         )
     if state is NamedState.VERIFIER_DRIFT and probe.verifier is not None:
@@ -78,12 +78,13 @@ def state_message(state: NamedState, probe: Probe, gap_at_start: float, gap: flo
         )
     if state is NamedState.INFERENCE_MISMATCH and probe.inference is not None:
         return head + _mismatch(probe.inference)
-    found = probe.diagnostics
+    found, solved = probe.diagnostics, probe.solved_in_k
     return (
-        f"{head}exploration is collapsing. pass@k - pass@1 was {gap_at_start:.3f} at the "
-        f"start and is {gap:.3f} over the last looks; a prompt's likeliest answer has probability "
-        f"{found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not fall. What helps "
-        "if pass@k matters: a higher temperature, an entropy bonus, or a pass@k objective."
+        f"{head}exploration is collapsing. pass@k - pass@1 was {solved.gap_at_start:.3f} at the "
+        f"start and is {solved.gap:.3f} over the last looks; a prompt's likeliest answer has "
+        f"probability {found.top1_mass:.2f} on the mean. This is no conflict: pass@1 need not "
+        "fall. What helps if pass@k matters: a higher temperature, an entropy bonus, or a pass@k "
+        "objective."
     )
 
 
@@ -103,7 +104,7 @@ def _mismatch(found: InferenceMismatch) -> str:
 
 def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) -> str:
     """What the guard is about to do."""
-    m = min(config.prompts_per_probe, pool)
+    m = min(config.reference_prompts, pool)
     if config.every is not None and config.max_overhead is None:
         when = f"every {config.every} steps"
         if total_steps is not None:
@@ -113,7 +114,8 @@ def start_message(config: PassKGuardConfig, pool: int, total_steps: int | None) 
         share = 100 * (config.max_overhead or 0.02)
         when = f"within {share:g} % of the run's time (interval: as soon as costs are known)"
     return (
-        f"passk-guard: probes of {m} held-out prompts x {config.n} rollouts, {when}. "
+        f"passk-guard: {m} held-out prompts, solved {config.n} times each at the start and "
+        f"{_times(config.rollouts(m))} at every later look, {when}. "
         f"Pool: {pool} prompts, action: {config.action!r}."
     )
 
@@ -151,7 +153,7 @@ def plan_message(
     """What to expect of a run, once costs and precision are known."""
     cost = f"a probe costs {forecast.probe_steps:.1f} training steps"
     if forecast.first_steps is not None:
-        cost += f" (the first look, with all reference prompts, {forecast.first_steps:.1f})"
+        cost += f" (the first look, which takes the reference, {forecast.first_steps:.1f})"
     if forecast.rescore_steps is not None:
         cost += f", scoring stored rollouts again {forecast.rescore_steps:.1f}"
     probes = ""
@@ -187,13 +189,12 @@ def blind_message(probe: Probe, looks: int, threshold: float | None) -> str:
 def _blind(probe: Probe, looks: int, threshold: float | None) -> str:
     head = (
         f"step {probe.step}: no signal in {looks} look{'s' * (looks > 1)} in a row: of "
-        f"{probe.prompts} held-out prompts x {probe.rollouts // probe.prompts} rollouts hardly any "
-        "has both right and wrong ones, so there is no gradient to compare, and the guard sees "
-        "nothing."
+        f"{_last_rollouts(probe)}, hardly any has both right and wrong ones, so there is no "
+        "gradient to compare, and the guard sees nothing."
     )
     easier = "prompts that are solved sometimes, or a warm start"
     if probe.rewards is None or threshold is None:
-        return f"{head} Right: {probe.pass_at_1:.1%} of all. What helps: {easier}."
+        return f"{head} Right: {probe.pass_at_1:.1%} of this look's. What helps: {easier}."
     low, high = probe.rewards
     least, most, bound = apart(low, high, threshold, digits=6, kind="g")
     seen = f"Rewards from {least} to {most}, right from success_threshold={bound} on"
@@ -216,18 +217,19 @@ def _blind(probe: Probe, looks: int, threshold: float | None) -> str:
 def short_run_message(look: FirstLook, total_steps: int, config: PassKGuardConfig) -> str:
     """The first look alone costs more than the budget of the whole run."""
     share, every = 100 * (config.max_overhead or 0.02), max(total_steps // 10, 1)
-    taken = f"from {look.batches} reference batch{'es' * (look.batches > 1)}"
-    if look.batches < config.references:
-        taken += f" instead of {config.references}"
+    taken = ""
+    if look.chunks < look.wanted:
+        taken = f", with {look.chunks} of {look.wanted} parts of the reference's prompts"
     budget, seconds = (
         f"{took:.2g}" if took < 99 else f"{took:,.0f}" for took in (look.budget, look.seconds)
     )
     over = "more than three times that" if look.over else "more than that"
+    lower = _lower("reference_prompts", config, LEAST_PROMPTS)
     return (
         f"this run is short for its budget: {share:g} % of {total_steps} steps is about "
-        f"{budget} s, and the first look takes about {seconds} s, {over}, {taken}"
+        f"{budget} s, and the first look takes about {seconds} s, {over}{taken}"
         f". It will see few looks, or one. Give every={every} for "
-        f"{total_steps // every + 1}, whatever they cost{_fewer_prompts(config)}."
+        f"{total_steps // every + 1}, whatever they cost{lower}."
     )
 
 
@@ -262,9 +264,13 @@ def few_probes_message(probes: int, config: PassKGuardConfig, times: float | Non
     elif config.every is not None and config.max_overhead is None:
         mend = f"Lower every={config.every}"
     else:
+        # Below one rollout of each prompt only fewer prompts help.
+        lower = _lower("rollouts_per_look", config, config.reference_prompts) or _lower(
+            "reference_prompts", config, LEAST_PROMPTS
+        )
         mend = (
-            f"Raise max_overhead={config.max_overhead or 0.02:g}{_fewer_prompts(config)}, or give "
-            "every= alone to fix the interval whatever it costs"
+            f"Raise max_overhead={config.max_overhead or 0.02:g}{lower}, or give every= alone to "
+            "fix the interval whatever it costs"
         )
     spent = ""
     if times is not None and times > 1:
@@ -275,9 +281,14 @@ def few_probes_message(probes: int, config: PassKGuardConfig, times: float | Non
     )
 
 
-def _fewer_prompts(config: PassKGuardConfig) -> str:
-    size = config.prompts_per_probe
-    return f", or lower prompts_per_probe={size}" if size > LEAST_PROMPTS else ""
+def _lower(name: str, config: PassKGuardConfig, least: int) -> str:
+    size = getattr(config, name)
+    return f", or lower {name}={size}" if size > least else ""
+
+
+def _last_rollouts(probe: Probe) -> str:
+    each = round(sum(probe.scored) / probe.prompts)
+    return f"{probe.prompts} held-out prompts, each with its last {each} rollouts"
 
 
 def _in_all(probes: int, looks: int, config: PassKGuardConfig) -> str:
@@ -288,3 +299,7 @@ def _in_all(probes: int, looks: int, config: PassKGuardConfig) -> str:
 
 def _counted(probes: int) -> str:
     return f"{probes} probe{'' if probes == 1 else 's'}"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

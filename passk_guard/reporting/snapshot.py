@@ -11,13 +11,15 @@ import numpy as np
 from passk_guard.reporting.pictured import Pictured
 
 _DIGITS = 3  # of what is written; a picture shows less
+_MOST = 160  # prompts of a heat map: more are narrower than a pixel is
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A probe's prompts that have a gradient, hardest first, and the alignment curve.
 
-    Prompts solved never or always have none, and are left out: ``s`` of ``m`` are left.
+    Prompts solved never or always have none, and are left out: ``s`` of ``m`` are left. Of more
+    than 160 so many are shown, spread evenly from hard to easy.
 
     Attributes:
         step: optimizer steps done; ``None`` of a checkpoint that is read by itself.
@@ -51,6 +53,9 @@ class Snapshot:
         agreement = np.zeros(m) if update is None else update.agreement
         order = np.argsort(probe.pass_rates, kind="stable")
         order = order[norms[order] > 0] if update is not None else order[:0]
+        scales = _root_mean_square(agreement[order]), _mean(probe.weights[order])
+        if len(order) > _MOST:
+            order = order[np.linspace(0, len(order) - 1, _MOST).round().astype(int)]
         agreement, weights, norms = agreement[order], probe.weights[order], norms[order]
         return cls(
             step=probe.step,
@@ -58,8 +63,8 @@ class Snapshot:
             curve=np.array(curve, dtype=float).reshape(-1, 3),
             rows=np.array(probe.row_ids, dtype=int)[order],
             pass_rates=probe.pass_rates[order],
-            agreement=agreement / (_root_mean_square(agreement) or 1.0),
-            weights=weights / (_mean(weights) or 1.0),
+            agreement=agreement / (scales[0] or 1.0),
+            weights=weights / (scales[1] or 1.0),
             cosines=kernel[np.ix_(order, order)] / np.outer(norms, norms),
         )
 

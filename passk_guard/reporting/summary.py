@@ -165,7 +165,7 @@ def _what(last: Record, z: float | None) -> str:
 def _change(last: Record) -> str:
     low, change, high = (100 * last[name] for name in ("change_low", "change", "change_high"))
     return (
-        f"Pass@1 has changed by {change:+z.1f} points since the start "
+        f"Pass@1 of the pool has changed by {change:+z.1f} points since the start "
         f"(95 %: {low:+z.1f} to {high:+z.1f})."
     )
 

@@ -14,7 +14,7 @@ _MOST = 20  # rows of a selection
 
 
 def history_table(history: Sequence[Look]) -> str:
-    """One line per look: pass@1 and pass@k, change, pace, cosine with interval, z, alarm."""
+    """One line per look: filtered pass@1, pass@k, change, pace, cosine with interval, z, alarm."""
     rows = cells(history)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["─" * width for width in widths])
@@ -27,7 +27,7 @@ def cells(history: Sequence[Look]) -> list[list[str]]:
     probes = [look for look in history if isinstance(look, Probe)]
     k = probes[0].k if probes else 1
     acted = any(probe.pass1_weight or probe.k != k for probe in probes)
-    head = ["step", "pass@1", f"pass@{k}", "pass@1 change ± 95 %", "per 10 steps"]
+    head = ["step", "pass@1", f"pass@{k}", "change in the pool ± 95 %", "per 10 steps"]
     head += ["cosine [95 %]", "z"]
     head += ["λ", "k"] if acted else []
     return [[*head, "alarm"], *(_row(look, acted=acted) for look in history)]
@@ -59,6 +59,7 @@ def selected(
 
 def _row(look: Look, *, acted: bool) -> list[str]:
     track = look.track
+    head = [str(look.step), f"{track.pass_at_1:.3f}"]
     change = f"{track.change:+z.3f} ± {Z95 * track.change_se:.3f}"
     pace = "" if look.pace is None else f"{look.pace.change:+z.4f}"
     if look.alarm is not None:
@@ -68,11 +69,10 @@ def _row(look: Look, *, acted: bool) -> list[str]:
     if look.conflict and look.cause is Cause.FALLING:
         alarm = alarm.replace("conflict", "falling")
     if not isinstance(look, Probe):
-        return [str(look.step), "", "", change, pace, "", "", *(["", ""] if acted else []), alarm]
+        return [*head, "", change, pace, "", "", *(["", ""] if acted else []), alarm]
     cosine = look.cosine
     return [
-        str(look.step),
-        f"{look.pass_at_1:.3f}",
+        *head,
         f"{look.pass_at_k:.3f}",
         change,
         pace,

@@ -28,6 +28,8 @@ class RolloutGroup:
             nothing is right, or everything.
         completions: ``n`` of what a verifier sees: text, chat messages or anything else. Dropped
             soon after.
+        baseline: the prompt's share of right rollouts at earlier looks; where ``None`` a rollout is
+            compared with the others of its group, which must then be two or more.
         sampling_log_probs: ``(n, L)`` of the sampled tokens, as whatever sampled them has it (the
             model with a cache, or another program), at the temperature of the sampling; NaN where
             it told none, anything elsewhere.
@@ -45,6 +47,7 @@ class RolloutGroup:
     completions: tuple[Any, ...] | None = None
     sampling_log_probs: Tensor | None = None
     truncated: Tensor | None = None
+    baseline: float | None = None
 
     @property
     def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,7 +76,9 @@ class RolloutGroup:
     @property
     def has_signal(self) -> bool:
         """Whether the pass@1 gradient of this prompt is not zero by construction."""
-        return 0 < self.correct < self.n
+        if self.baseline is None:
+            return 0 < self.correct < self.n
+        return bool((self.success != self.baseline).any())
 
     def scorable(self) -> RolloutGroup:
         """Without the rollouts that the verifier could not score."""
@@ -114,8 +119,10 @@ class RolloutGroup:
         )
 
     def centred_success(self) -> Tensor:
-        """``r_j - r̄_{-j}``, the success less the mean of the others, ``(n,)``."""
+        """``(n,)`` success less the mean of the others, ``r_j - r̄_{-j}``, or less the baseline."""
         r = self.success
+        if self.baseline is not None:
+            return r - self.baseline
         return (r - r.mean()) * (self.n / (self.n - 1))
 
 

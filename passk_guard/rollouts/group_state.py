@@ -21,6 +21,7 @@ def group_state(group: RolloutGroup) -> dict[str, Any]:
         "rewards": group.rewards,
         "sampling_log_probs": group.told,
         "truncated": group.truncated,
+        "baseline": group.baseline,
     }
 
 
@@ -45,4 +46,5 @@ def load_group(state: Mapping[str, Any]) -> RolloutGroup:
         rewards=None if rewards is None else tensor(state, "rewards", n, finite=False),
         sampling_log_probs=None if told is None else tensor(state, "sampling_log_probs", *shape),
         truncated=None if cut is None else tensor(state, "truncated", n),
+        baseline=state["baseline"],
     )

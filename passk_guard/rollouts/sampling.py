@@ -1,8 +1,8 @@
-"""Fresh batches of verified rollouts of held-out prompts."""
+"""Verified rollouts of held-out prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from passk_guard.rollouts.group import RolloutGroup, Truncation, truncation
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.processes import world
 
+CHUNK = 64  # prompts
 _SERVED_ROLLOUTS = 4
 _MOST_NAMED = 10
 
@@ -77,46 +78,72 @@ class Batch(NamedTuple):
         groups: without what cannot be scored.
         drawn: rollouts, those included.
         truncation: of all of them.
+        weights: ``(m,)`` of the groups' prompts, 1 on the mean.
     """
 
     groups: list[RolloutGroup]
     drawn: int
     truncation: Truncation | None
+    weights: np.ndarray
 
 
 class Sampler:
-    """Draws rows from the pool and has the policy sample and verify them.
+    """Has the policy sample and verify rollouts of the reference's prompts.
 
     Args:
         policy: samples and verifies.
         pool: held-out prompts.
-        prompts: per batch.
-        n: rollouts per prompt.
-        k: a prompt needs more scorable rollouts than this to be used.
+        prompts: in the reference.
+        k: a prompt needs more scorable rollouts than this to be in the reference.
 
     Raises:
         ValueError: the policy cannot sample these prompts.
     """
 
-    def __init__(self, policy: Policy, pool: HeldOutPool, prompts: int, n: int, k: int) -> None:
-        self._policy, self._pool, self.size = policy, pool, prompts
-        self._n, self._k = n, k
-        self._fit = FitRows(policy, pool, prompts, "prompts")
+    def __init__(self, policy: Policy, pool: HeldOutPool, prompts: int, k: int) -> None:
+        self._policy, self._pool, self._k = policy, pool, k
+        self._ids, weights = pool.reference(prompts)
+        self._weight = dict(zip(self._ids, weights.tolist(), strict=True))
+        self._fit = FitRows(policy, pool, CHUNK, "prompts")
 
-    def batch(self, n: int | None = None) -> Batch:
-        """A fresh batch.
+    def reference(self, n: int, chunks: Callable[[int, int], int] = lambda done, of: of) -> Batch:
+        """``n`` rollouts of each prompt, without prompts left with too few to be measured.
 
         Args:
-            n: rollouts per prompt, if not as usual: of so many more prompts that the batch holds as
-                many rollouts.
+            n: rollouts per prompt.
+            chunks: told how many chunks of prompts are done, and of how many; gives how many there
+                are to be. A run may be too short for all.
         """
-        n = n or self._n
-        ids = self._fit(self._pool.draw(self.size * self._n // n))
-        if not ids:
-            raise ProbeError("none of this batch's prompts can be sampled")
-        groups = self._generate(ids, n, None)
+        ids = self._fit(self._ids)
+        parts = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
+        groups: list[RolloutGroup] = []
+        for done, part in enumerate(parts):
+            if done >= chunks(done, len(parts)):
+                break
+            groups += self._generate(part, n, None)
+        return self._batch(groups, usable_groups(groups, self._k))
+
+    def again(self, rows: Sequence[int], n: int) -> Batch:
+        """``n`` fresh rollouts of these prompts.
+
+        Raises:
+            ProbeError: less than half of the prompts have a scored one.
+        """
+        groups = self._generate(list(rows), n, None)
+        kept = [group for group in (g.scorable() for g in groups) if group.n]
+        if 2 * len(kept) < len(groups):
+            total, scored = sum(g.n for g in groups), sum(g.n for g in kept)
+            raise ProbeError(
+                f"only {len(kept)} of {len(groups)} prompts have a scored rollout: the verifier "
+                f"scored {scored} of {total} (None and NaN count as unscorable)"
+            )
+        return self._batch(groups, kept)
+
+    def _batch(self, groups: Sequence[RolloutGroup], kept: list[RolloutGroup]) -> Batch:
+        # Of rows that a resumed run goes on with the levels know the weights.
+        weights = np.array([self._weight.get(group.row, 1.0) for group in kept])
         drawn = sum(group.n for group in groups)
-        return Batch(usable_groups(groups, self._k), drawn, truncation(groups))
+        return Batch(kept, drawn, truncation(groups), weights / weights.mean())
 
     def served(self, row_ids: list[int], temperature: float) -> float:
         """Pass@1 of the same rows at the temperature that production serves.

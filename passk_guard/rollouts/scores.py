@@ -25,8 +25,8 @@ def score(
 
     Prompts share forward passes, in the same way whenever the same groups are scored, so that
     rounding is the same before and after: those with a signal, as a pass for their gradients has
-    them, and those that are always right. ``None`` where nothing is right: its part of any change
-    is zero whatever the log-probs.
+    them, and the others that are always right. ``None`` where nothing is right and nothing was:
+    its part of any change is zero whatever the log-probs.
 
     Args:
         policy: scores.
@@ -36,7 +36,7 @@ def score(
     """
     scores: list[Tensor | None] = [None] * len(groups) if known is None else list(known)
     signal = [i for i, group in enumerate(groups) if group.has_signal and known is None]
-    solved = [i for i, group in enumerate(groups) if group.correct == group.n]
+    solved = [i for i, g in enumerate(groups) if g.correct == g.n and not g.has_signal]
     for which in (signal, solved):
         found = score_all(policy, [groups[i] for i in which], size)
         for i, log_probs in zip(which, found, strict=True):

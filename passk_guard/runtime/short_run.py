@@ -9,39 +9,34 @@ _MOST = 3.0  # times the budget, without a word
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What the first look will cost, by what its first batch has cost.
+    """What the first look will cost, by what its first chunk of prompts has cost.
 
     Attributes:
-        batches: to take the reference from, the first one included.
+        chunks: of the reference's prompts, the first one included.
+        wanted: chunks of a run that is long enough.
         seconds: of the whole look.
         budget: seconds that the run's steps allow for all looks.
         over: whether the look exceeds the budget more than threefold all the same.
     """
 
-    batches: int
+    chunks: int
+    wanted: int
     seconds: float
     budget: float
     over: bool
 
 
-def plan_first_look(
-    first: float, more: float, wanted: int, budget: float, *, may_shrink: bool
-) -> FirstLook:
-    """As many reference batches as keep the look within three times the budget, one at least.
+def plan_first_look(each: float, wanted: int, budget: float) -> FirstLook:
+    """As many chunks of prompts as keep the look within three times the budget, one at least.
 
     Args:
-        first: seconds that the look has taken so far, with its first batch.
-        more: seconds that each further batch will take.
-        wanted: batches.
+        each: seconds that a chunk takes.
+        wanted: chunks.
         budget: seconds for all looks of the run.
-        may_shrink: whether fewer batches than wanted will do.
 
-    >>> plan_first_look(10.0, 5.0, 4, budget=6.0, may_shrink=True)
-    FirstLook(batches=2, seconds=15.0, budget=6.0, over=False)
+    >>> plan_first_look(5.0, 8, budget=6.0)
+    FirstLook(chunks=3, wanted=8, seconds=15.0, budget=6.0, over=False)
     """
-    batches = wanted
-    if may_shrink:
-        affordable = 1 + int(max(_MOST * budget - first, 0.0) / max(more, 1e-9))
-        batches = max(1, min(wanted, affordable))
-    seconds = first + (batches - 1) * more
-    return FirstLook(batches, seconds, budget, over=seconds > _MOST * budget)
+    chunks = max(1, min(wanted, int(_MOST * budget / max(each, 1e-9))))
+    seconds = chunks * each
+    return FirstLook(chunks, wanted, seconds, budget, over=seconds > _MOST * budget)

@@ -75,10 +75,9 @@ def hosted_guard(
         trainer_state=host.state,
         module=host.module,
     )
-    size = min(config.prompts_per_probe, len(rows))
     guard = PassKGuard(
         policy,
-        HeldOutPool(rows, config.seed, weight_by=config.weight_by, batch=size),
+        HeldOutPool(rows, config.seed, weight_by=config.weight_by),
         config,
         isolation=isolation,
         objective=live,

@@ -15,6 +15,7 @@ from passk_guard.prompts.rows import rows_from
 Rows = Sequence[Mapping[str, Any]]
 
 _MOST_COMPARED = 200_000  # rows of a pool
+_WANTED = 512  # prompts
 _DEAR = 4  # times the default number of rollouts: said
 
 
@@ -104,36 +105,21 @@ def _remark_on_duplicates(rows: Rows) -> None:
 
 
 def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
-    wanted = 8 * config.prompts_per_probe
-    at_once = config.references * config.prompts_per_probe
     size = f"the pool has {len(rows)} prompts"
-    if config.prompts_per_probe > len(rows):
+    if len(rows) < min(_WANTED, config.reference_prompts):
         warn(
-            f"{size}, and prompts_per_probe={config.prompts_per_probe} takes all of them each "
-            f"time. Lower it to {max(len(rows) // 8, 4)}, or pass more prompts."
-        )
-    elif len(rows) < wanted:
-        warn(
-            f"{size}, and verdicts are about the pool. With fewer than "
-            f"{wanted} (8 x prompts_per_probe) false alarms become more frequent than "
-            "false_alarms says: pass more held-out prompts."
-        )
-    if config.reference_batches is not None and config.prompts_per_probe <= len(rows) < at_once:
-        warn(
-            f"{size}, but the first probe would sample {at_once} (reference_batches="
-            f"{config.reference_batches} x prompts_per_probe={config.prompts_per_probe}), each "
-            "several times. Lower reference_batches to "
-            f"{max(len(rows) // config.prompts_per_probe, 1)}, or leave it out."
+            f"{size}, and verdicts are about the pool. With fewer than {_WANTED} false alarms "
+            "become more frequent than false_alarms says: pass more held-out prompts."
         )
 
 
 def _remark_on_cost(config: PassKGuardConfig) -> None:
-    usual = max(2 * config.k, 4)
+    usual = PassKGuardConfig(k=config.k).n
     if config.n >= _DEAR * usual:
         warn(
-            f"num_generations={config.n} makes each probe about {config.n / usual:.0f} times as "
-            f"expensive as the default of {usual} rollouts per prompt (2k), and adds little "
-            "precision; more prompts add more. Leave it out, or raise prompts_per_probe instead."
+            f"num_generations={config.n} makes the first look about {config.n / usual:.0f} times "
+            f"as expensive as the default of {usual} rollouts per prompt (3k/2), and adds little "
+            "precision; more prompts add more. Leave it out, or raise reference_prompts instead."
         )
 
 

@@ -136,18 +136,35 @@ def symmetric_kernel(gramian: Any, weights: Any) -> np.ndarray:
     return np.asarray(H)
 
 
-def _estimate(K: np.ndarray, W: np.ndarray, k: int | None, mean_weight: float) -> Alignment:
-    m = len(K)
-    K = K - np.diag(np.diag(K))
-    pairs = m * (m - 1)
-    kernels = (0.5 * (W[:, None] + W[None, :]) * K, K, W[:, None] * W[None, :] * K)
-    rows = np.stack([kernel.sum(1) for kernel in kernels])  # (3, m)
-    totals = rows.sum(1)
-    inner, pass1_norm2, passk_norm2 = (float(v) for v in totals / pairs)
+def weighted_kernels(K: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """``(3, m, m)`` kernels whose means over pairs are ⟨∇J, ∇J_1⟩, ‖∇J_1‖² and ‖∇J‖².
 
+    Args:
+        K: ``(m, m)`` inner products of per-prompt gradients.
+        W: ``(m,)`` prompt weights.
+    """
+    kernels = np.stack([0.5 * (W[:, None] + W[None, :]) * K, K, W[:, None] * W[None, :] * K])
+    kernels[:, range(len(K)), range(len(K))] = 0.0
+    return kernels
+
+
+def pair_means(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(s,)`` means over pairs of symmetric kernels, and their ``(s, s)`` jackknife covariance.
+
+    Args:
+        rows: ``(s, m)`` row sums of each, diagonals left out.
+    """
+    m, totals = rows.shape[1], rows.sum(1)
     leave_one_out = (totals[:, None] - 2 * rows) / ((m - 1) * (m - 2))
     centred = leave_one_out - leave_one_out.mean(1, keepdims=True)
-    jackknife_cov = (m - 1) / m * centred @ centred.T
+    return totals / (m * (m - 1)), (m - 1) / m * centred @ centred.T
+
+
+def _estimate(K: np.ndarray, W: np.ndarray, k: int | None, mean_weight: float) -> Alignment:
+    m, kernels = len(K), weighted_kernels(K, W)
+    rows = kernels.sum(2)  # (3, m)
+    means, jackknife_cov = pair_means(rows)
+    inner, pass1_norm2, passk_norm2 = (float(v) for v in means)
     jackknife_se = math.sqrt(jackknife_cov[0, 0])
     # The jackknife's variance is between 1 and 2 times the true one, 2 where noise dominates; the
     # unbiased form can fall below that by chance, even below zero.

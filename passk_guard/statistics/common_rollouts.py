@@ -78,7 +78,7 @@ def common_rollouts(
         why_not = few
     elif not any(group.has_signal for group in groups):
         why_not = "no prompt was solved sometimes but not always"
-    elif not found.exact:
+    elif not found.usable:
         why_not = (
             "the two are too far apart: of each 100 rollouts about "
             f"{100 * found.effective_sample_size:.0f} count"

@@ -1,4 +1,4 @@
-"""Cosine of two gradients by profile likelihood, from kept batches: no ratio of noisy things.
+"""Cosine of two gradients by profile likelihood, from kept looks: no ratio of noisy things.
 
 The three parts, ``⟨∇J, ∇J_1⟩``, ``‖∇J_1‖²`` and ``‖∇J‖²``, are estimated without bias and are about
 normal. Those of any two gradients are ``μ = (ρ s t, s², t²)`` with ``s, t >= 0``, so
@@ -14,12 +14,11 @@ delta-method interval around a clipped ratio contradicts the evidence instead: i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from passk_guard.statistics.alignment import weighted_alignment
+from passk_guard.statistics.alignment import pair_means
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.variance import unbiased_variance
 
@@ -87,37 +86,18 @@ class Parts:
         return scaled
 
 
-def gradient_parts(gramian: np.ndarray, weights: np.ndarray) -> Parts:
-    """The parts from one batch.
+def gradient_parts(kernels: np.ndarray) -> Parts:
+    """The parts from one batch, or from the mean of several over the same prompts.
 
     Args:
-        gramian: ``(m, m)`` of per-prompt gradients; its diagonal is ignored.
-        weights: ``(m,)`` prompt weights of the update.
+        kernels: ``(3, m, m)`` symmetric: ``(W_i + W_j) K_ij / 2``, ``K_ij`` and ``W_i W_j K_ij`` of
+            per-prompt gradients' inner products K and prompt weights W, with zero diagonals: see
+            :func:`~passk_guard.statistics.alignment.weighted_kernels`.
     """
-    found = weighted_alignment(gramian, weights)
-    K = np.asarray(gramian, dtype=float)
-    K = K - np.diag(np.diag(K))
-    kernels = (0.5 * (weights[:, None] + weights) * K, K, np.outer(weights, weights) * K)
-    return Parts(
-        np.array([found.inner, found.pass1_norm2, found.passk_norm2]),
-        np.array([unbiased_variance(kernel, kernel.sum(1)) for kernel in kernels]),
-        found.jackknife_cov,
-    )
-
-
-def pooled_gradient_parts(batches: Sequence[Parts], shares: np.ndarray) -> Parts:
-    """A weighted mean over independent batches.
-
-    Args:
-        batches: one at least.
-        shares: of each; they need not sum to 1.
-    """
-    share = shares / shares.sum()
-    return Parts(
-        np.tensordot(share, [part.values for part in batches], 1),
-        np.tensordot(share**2, [part.variances for part in batches], 1),
-        np.tensordot(share**2, [part.jackknife for part in batches], 1),
-    )
+    rows = kernels.sum(2)
+    values, jackknife = pair_means(rows)
+    variances = [unbiased_variance(one, row) for one, row in zip(kernels, rows, strict=True)]
+    return Parts(values, np.array(variances), jackknife)
 
 
 def profile_cosine(parts: Parts) -> Cosine:

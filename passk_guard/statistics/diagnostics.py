@@ -1,4 +1,4 @@
-"""What else one batch tells: how concentrated the policy is, and how lopsided the weights are."""
+"""What else one look tells: how concentrated the policy is, and how lopsided the weights are."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from passk_guard.passk import binomial_ratio, pass_at_k
-from passk_guard.rollouts.group import RolloutGroup, counts
+from passk_guard.passk import binomial_ratio
+from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.statistics.alignment import Alignment
 from passk_guard.statistics.inference_mismatch import InferenceMismatch, inference_mismatch
+from passk_guard.statistics.prompt_counts import Counts
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,6 @@ class Diagnostics:
     """Diagnostics of one batch; none of them raises an alarm (Yu 2025, arXiv 2511.16231).
 
     Attributes:
-        gap: pass@k less pass@1, what exploration still has to offer.
-        gap_se: its standard error, from the spread over prompts.
         entropy: of the policy, nats per sampled token, over all rollouts.
         top1_mass: probability of a prompt's likeliest rollout among those sampled, mean over
             prompts; near 1 where the policy has made up its mind. Near 0 for long completions,
@@ -37,8 +36,6 @@ class Diagnostics:
             or nothing else is known.
     """
 
-    gap: float
-    gap_se: float
     entropy: float
     top1_mass: float
     top_log_prob: float
@@ -51,21 +48,24 @@ class Diagnostics:
 def diagnose(
     groups: Sequence[RolloutGroup],
     log_probs: Sequence[Tensor],
+    counts: Counts,
     k: int,
     weights: np.ndarray,
     update: Alignment | None,
 ) -> Diagnostics:
-    """Diagnostics from what a probe has at hand.
+    """Diagnostics from what a look has at hand.
 
     Args:
-        groups: ``m`` prompts with their rollouts.
+        groups: prompts with the same number of rollouts at every look: the likeliest of more would
+            be likelier.
         log_probs: ``(n, L)`` for each, under the present policy.
+        counts: of the last looks' rollouts of the ``m`` prompts.
         k: of pass@k.
         weights: ``(m,)`` prompt weights in force.
         update: alignment under them.
     """
-    correct, n = (np.asarray(values, float) for values in counts(groups))
-    gaps = np.asarray(pass_at_k(correct, n, k)) - correct / n
+    correct, n = (np.asarray(values, float) for values in counts)
+    k = min(k, int(n.min()))
     passk_weight = k * binomial_ratio(n - correct, n, k - 1)  # unbiased for w_k(p)
     total = float(passk_weight.sum())
     nats = tokens = 0.0
@@ -77,14 +77,12 @@ def diagnose(
         best = int(sequence.argmax())
         top.append(float(sequence[best].exp()))
         top_per_token.append(float(sequence[best] / length[best]))
-    signal = np.array([group.has_signal for group in groups])
+    signal = (correct > 0) & (correct < n)
     mean_weight = float(weights[signal].mean()) if signal.any() else 0.0
     normalised = None
     if update is not None and update.pass1_norm2 > 0 and mean_weight > 0:
         normalised = update.inner / (mean_weight * update.pass1_norm2)
     return Diagnostics(
-        gap=float(gaps.mean()),
-        gap_se=float(gaps.std(ddof=1) / np.sqrt(len(gaps))),
         entropy=nats / max(tokens, 1.0),
         top1_mass=float(np.mean(top)),
         top_log_prob=float(np.mean(top_per_token)),

@@ -1,8 +1,9 @@
-"""The last probes' Gramians, kept so that each can be weighed as training weighs prompts *today*.
+"""The last looks' Gramians, kept so that each can be weighed as training weighs prompts *today*.
 
-Pooling each probe's inner product as it was mixes different updates: λ, k and the trainer's scale
+Pooling each look's inner product as it was mixes different updates: λ, k and the trainer's scale
 move during a run. With the Gramian and the counts at hand, everything that depends on weights is
-computed anew at each look.
+computed anew at each look. All looks are of the same prompts, so that it is their kernels that are
+averaged: an error over prompts is then one of the prompts, however many looks there are of them.
 """
 
 from __future__ import annotations
@@ -17,17 +18,14 @@ import numpy as np
 import torch
 
 from passk_guard.runtime.stored import tensor
-from passk_guard.statistics.alignment import symmetric_kernel
-from passk_guard.statistics.cosine import (
-    Cosine,
-    gradient_parts,
-    pooled_gradient_parts,
-    profile_cosine,
-)
+from passk_guard.statistics.alignment import symmetric_kernel, weighted_kernels
+from passk_guard.statistics.cosine import Cosine, gradient_parts, profile_cosine
+from passk_guard.statistics.interval import variance_slope
 from passk_guard.statistics.variance import pooled_parts, variance_parts
 
-_MOST = 20
-_DECAY = 0.85  # an effective memory of about seven probes
+_MOST = 10
+_DECAY = 0.85  # an effective memory of about seven looks
+_MOST_COMMON = 0.95  # of a look's variance
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,33 @@ class KeptBatch:
 
     Attributes:
         gramian: ``(m, m)`` inner products of per-prompt gradients.
-        correct: ``(m,)`` right rollouts.
-        n: ``(m,)`` rollouts.
+        correct, n: ``(m,)`` counts that go into ŵ_k, see
+            :func:`~passk_guard.passk.unbiased_prompt_weight`. Of leave-one-out gradients these are
+            right rollouts and all of them. Of gradients whose baseline is of earlier rollouts,
+            ``c`` right ones of ``N``, they are c + 1 and N + 2: ``ŵ_k(c+1)`` of N + 2 is
+            ``k C(N-c, k-1) / C(N, k-1)``, which is unbiased for w_k(p).
         trainer_weights: ``(m,)`` what the trainer's own advantages weigh, NaN where not seen.
+        rollouts: per prompt, behind the gradients.
     """
 
     gramian: np.ndarray
     correct: np.ndarray
     n: np.ndarray
     trainer_weights: np.ndarray
+    rollouts: int
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """An inner product before it is measured.
+
+    Attributes:
+        mean: expected value.
+        se: standard error of the measurement around it.
+    """
+
+    mean: float
+    se: float
 
 
 Weigh = Callable[[KeptBatch], np.ndarray]
@@ -52,7 +68,7 @@ Weigh = Callable[[KeptBatch], np.ndarray]
 
 
 class KeptBatches:
-    """The last twenty, oldest first. A batch counts for its prompts, and less with age.
+    """The last ten, oldest first. A batch counts for its rollouts, and less with age.
 
     Args:
         batches: to begin with.
@@ -89,27 +105,59 @@ class KeptBatches:
         """Of the update in force with the pass@1 gradient; ``None`` where nothing is kept."""
         if not self._batches:
             return None
-        parts = [gradient_parts(batch.gramian, weigh(batch)) for batch in self._batches]
-        prompts = np.array([len(batch.n) for batch in self._batches])
-        return profile_cosine(pooled_gradient_parts(parts, self._fresh * prompts))
+        shares = self._fresh * [batch.rollouts for batch in self._batches]
+        shares = shares / shares.sum()
+        kernels = np.zeros((3, *self._batches[-1].gramian.shape))
+        for share, batch in zip(shares, self._batches, strict=True):
+            kernels += share * weighted_kernels(batch.gramian, weigh(batch))
+        return profile_cosine(gradient_parts(kernels))
 
-    def scale(self, weigh: Weigh, prompts: int) -> float | None:
-        """Standard error that the inner product of the update in force has in a batch of that size.
+    def foretold(self, weigh: Weigh, rollouts: int) -> Foretold | None:
+        """The inner product of the update in force at the next look, if its true value is 0.
 
-        From the unbiased parts of the variance, pooled: by what is kept, never by the batch that is
-        judged, whose error is small where its value is. ``None`` where nothing is kept, or without
-        signal.
+        All looks are of the same prompts, so part of their errors is one and the same: what these
+        prompts differ by from the pool. Its variance is what the kept looks' errors have in common,
+        and at least half of the variance of their mean, which it cannot exceed. What they have
+        shown of it is the ``mean``; the rest of the errors is new at every look. Where the variance
+        rises with the value it is taken as it would be at 0, as in the test of the first look.
 
         Args:
             weigh: gives the weights in force.
-            prompts: in the batch.
+            rollouts: per prompt, in the batch that is judged. Others have another noise.
+
+        Returns:
+            ``None`` where no kept look has as many rollouts, or without signal. Never by the batch
+            that is judged, whose error is small where its value is.
         """
-        if not self._batches:
+        alike = [i for i, batch in enumerate(self._batches) if batch.rollouts == rollouts]
+        if not alike:
             return None
-        kernels = (symmetric_kernel(batch.gramian, weigh(batch)) for batch in self._batches)
-        found = [variance_parts(kernel) for kernel in kernels]
-        variance = pooled_parts(found, self._fresh.tolist()).kept_at(prompts)
-        return math.sqrt(variance) if variance > 0 else None
+        kernels = [symmetric_kernel(one.gramian, weigh(one)) for one in self._batches]
+        parts, m = [variance_parts(H) for H in kernels], len(kernels[-1])
+        variances = np.array([one.kept_at(m) for one in parts])
+        pooled = pooled_parts([parts[i] for i in alike], self._fresh[alike].tolist())
+        if (now := pooled.kept_at(m)) <= 0:
+            return None
+        shares = np.array([batch.rollouts for batch in self._batches], float)
+        shares /= shares.sum()
+        mean = np.tensordot(shares, np.stack(kernels), 1)
+        row = mean.sum(1)
+        more = max(-variance_slope(mean, row) * float(row.sum()) / (m * (m - 1)), 0.0)
+        now, variances = now + more, variances + more
+        of_mean = variance_parts(mean, row).kept_at(m) + more
+        common = of_mean / 2
+        if len(kernels) > 1:
+            estimate = float(of_mean - shares**2 @ variances) / (1 - float(shares @ shares))
+            common = min(max(common, estimate), of_mean)
+        common = min(common, _MOST_COMMON * now)
+        own = np.maximum(variances - common, (1 - _MOST_COMMON) * variances)
+        if common <= 0 or not (own > 0).all():
+            return Foretold(0.0, math.sqrt(now))
+        precision = 1 / common + float((1 / own).sum())
+        inner = np.array([H.sum() for H in kernels]) / (m * (m - 1))
+        return Foretold(
+            float((inner / own).sum()) / precision, math.sqrt(now - common + 1 / precision)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on after a resume, for ``torch.save``."""
@@ -127,7 +175,9 @@ class KeptBatches:
 
 
 def _stored(batch: KeptBatch) -> dict[str, Any]:
-    values: dict[str, Any] = {name: torch.from_numpy(value) for name, value in vars(batch).items()}
+    names = ("gramian", "correct", "n", "trainer_weights")
+    values: dict[str, Any] = {name: torch.from_numpy(getattr(batch, name)) for name in names}
+    values["rollouts"] = batch.rollouts
     if np.isnan(batch.trainer_weights).any():  # NaN is equal to nothing
         values["trainer_weights"] = None
     return values
@@ -140,4 +190,5 @@ def _load(stored: Mapping[str, Any]) -> KeptBatch:
         tensor(stored, "correct", m).numpy(),
         tensor(stored, "n", m).numpy(),
         np.full(m, np.nan) if seen is None else tensor(stored, "trainer_weights", m).numpy(),
+        stored["rollouts"],
     )

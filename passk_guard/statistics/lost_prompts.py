@@ -11,21 +11,23 @@ the candidates are, their p-values are valid and independent, and the rule's bou
 is about twice the unconditional one, and the rule pays for candidates only, of which those with too
 few rollouts to be named at all are left out.
 
-The order of the pairs is that of :func:`~passk_guard.statistics.turnover.loss_p_values`. As there,
-the largest chance is where the loss is just the margin; ``tests/statistics/test_lost_prompts.py``
-enumerates the others.
+Pairs of counts are ordered by their studentised difference (:func:`loss_order`). The largest
+chance is where the loss is just the margin; ``tests/statistics/test_lost_prompts.py`` enumerates
+the others.
+
+Stored rollouts scored again give no such evidence: a policy that merely writes the same answer in
+another way gives every stored right rollout a small ratio, which looks like a loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import lgamma
 from typing import Any
 
 import numpy as np
-
-from passk_guard.statistics.turnover import discoveries, loss_order
 
 _GRID = 400  # of the unknown pass@1: the largest p-value is found to 1 %
 _LARGE = 1 << 20  # pairs of counts: beyond, they are ordered by their plain difference
@@ -191,3 +193,41 @@ def _chances(n: int, margin: float, lower: float) -> tuple[np.ndarray, np.ndarra
         exponent = np.where(k > 0, k * np.log(p), 0) + np.where(k < n, (n - k) * np.log1p(-p), 0)
     chance = np.exp(logs[n] - logs - logs[::-1] + exponent)
     return chance, np.concatenate([np.zeros((_GRID + 1, 1)), chance.cumsum(1)], axis=1)
+
+
+def loss_order(n: int, later: int, margin: float) -> np.ndarray:
+    """How loudly each pair of counts speaks of a loss beyond ``margin``; above 0 where it is seen.
+
+    Args:
+        n: rollouts at first.
+        later: rollouts later.
+        margin: 0 to 1.
+
+    Returns:
+        ``(n + 1, later + 1)``, never falling with the right rollouts at first, nor rising with
+        those later.
+    """
+    c, d = np.arange(n + 1)[:, None], np.arange(later + 1)[None, :]
+    before, after = (c + 0.5) / (n + 1), (d + 0.5) / (later + 1)
+    spread = before * (1 - before) / n + after * (1 - after) / later
+    order = (c / n - d / later - margin) / np.sqrt(spread)
+    # More right at first, or fewer later, never speaks less of a loss: so the largest chance lies
+    # where the loss is just the margin.
+    order = np.maximum.accumulate(order, axis=0)
+    order = np.maximum.accumulate(order[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(order.round(9))
+
+
+def discoveries(p_values: Sequence[float], level: float) -> list[int]:
+    """Benjamini and Hochberg's (1995) step-up rule: positions, the surest first.
+
+    Args:
+        p_values: independent of each other.
+        level: share of the named that may be wrong on average.
+    """
+    surest = sorted(range(len(p_values)), key=p_values.__getitem__)
+    last = 0
+    for rank, i in enumerate(surest, start=1):
+        if p_values[i] <= level * rank / len(p_values):
+            last = rank
+    return surest[:last]

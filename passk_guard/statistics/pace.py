@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
-from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Drift
 
 _DECAY = 0.5
 
@@ -40,10 +40,9 @@ class PaceKeeper(Stored):
             steps: optimizer steps that it took.
             level: pass@1 now, if known.
         """
-        if drift is not None and drift.usable and steps > 0:
+        if drift is not None and steps > 0:
             self._change = _DECAY * self._change + drift.change
-            error = max(drift.se**2, drift.added_variance)  # neighbours share prompts
-            self._variance = _DECAY**2 * self._variance + error
+            self._variance = _DECAY**2 * self._variance + drift.variance
             self._steps = _DECAY * self._steps + steps
         if not self._steps:
             return None

@@ -12,7 +12,7 @@ import numpy as np
 
 from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts.group import Truncation
-from passk_guard.statistics.alignment import Alignment, alignment_curve
+from passk_guard.statistics.alignment import Alignment, alignment_curve, weighted_kernels
 from passk_guard.statistics.cosine import Cosine, gradient_parts, profile_cosine
 from passk_guard.statistics.interval import interval
 from passk_guard.statistics.mean_interval import mean_interval
@@ -184,7 +184,7 @@ def read_policy(
     if seen and gramian is not None:
         curve = alignment_curve(gramian, c, total, list(ks))
         test = sign_test(gramian, weights, chance)
-        cosine = profile_cosine(gradient_parts(gramian, weights))
+        cosine = profile_cosine(gradient_parts(weighted_kernels(np.asarray(gramian), weights)))
     verdict = _verdict(test, weighted, len(c))
     if verdict is Verdict.UNSURE and gramian is not None and test is not None:
         needed = prompts_needed(gramian, weights, test)

@@ -1,4 +1,4 @@
-"""The gradients of a probe's prompts, and once those of all reference prompts."""
+"""The gradients of a look's prompts."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from passk_guard.gradients.adam_metric import adam_scales
-from passk_guard.gradients.engine import EngineSettings, GramianEngine, Taken, make_engine
+from passk_guard.gradients.engine import EngineSettings, Taken, make_engine
 from passk_guard.gradients.parameters import NothingTrainable, select_parameters
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
-from passk_guard.statistics.evidence import kept_batch
-from passk_guard.statistics.kept_batches import KeptBatch
-
-Scores = list[Tensor | None]
 
 
 class ProbeGradients:
-    """Takes gradients and notes with them what prompt weights are computed from.
+    """Takes gradients.
 
     Args:
         policy: scores rollouts.
@@ -75,55 +70,24 @@ class ProbeGradients:
         return 0 if self.parameters == () else getattr(self._engine, "exact_bytes", 0)
 
     def take(
-        self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]
-    ) -> tuple[KeptBatch | None, Scores | None]:
-        """Of a probe, with log-probs where the engine gives them; no batch without a metric."""
-        taken = _taken(self._engine, [groups], seed)
-        return None if taken.gramian is None else kept_batch(taken.gramian, groups), taken.scores
-
-    def take_reference(
-        self,
-        batches: Sequence[Sequence[RolloutGroup]],
-        last: tuple[KeptBatch | None, Scores | None],
-        seed: tuple[int, ...],
-    ) -> tuple[KeptBatch, list[Scores] | None]:
-        """Of all prompts at once, in Euclidean metric: pairs across batches count, too.
-
-        Of a small pool a prompt may be in several batches. It counts once: with itself it agrees.
+        self, groups: Sequence[RolloutGroup], seed: tuple[int, ...], *, first: bool
+    ) -> tuple[Tensor | None, list[Tensor | None] | None]:
+        """The Gramian of a look, and log-probs where the engine gives them.
 
         Args:
-            batches: of the reference.
-            last: what :meth:`take` gave for the last one.
+            groups: ``m`` prompts with their rollouts.
             seed: of whatever the engine draws.
+            first: whether this is the reference, which is taken in Euclidean metric.
 
         Returns:
-            Gradients, and log-probs of each batch where the engine gives them.
+            ``(m, m)``, ``None`` without a metric; ``(n, L)`` of each prompt with a signal.
         """
-        batch, scores = last
-        if len(batches) == 1 and batch is not None and self.euclidean:
-            return batch, None if scores is None else [scores]
-        groups = [group for batch in batches for group in batch]
-        taken = _taken(self._first, batches, seed)
-        assert taken.gramian is not None, "a Euclidean metric is always there"
-        once = {group.row: i for i, group in enumerate(groups)}
-        index = torch.tensor(list(once.values()), device="cpu")
-        kept = kept_batch(taken.gramian[index[:, None], index], [groups[i] for i in once.values()])
-        if taken.scores is None:
-            return kept, None
-        parts = iter(taken.scores)
-        return kept, [[next(parts) for _ in batch] for batch in batches]
+        engine = self._first if first else self._engine
+        take = getattr(engine, "take", None)
+        found: Taken = Taken(engine.gramian(groups, seed)) if take is None else take(groups, seed)
+        return found.gramian, found.scores
 
     @property
     def said(self) -> str:
         """How gradients are taken, where the engine says."""
         return str(getattr(self._engine, "said", ""))
-
-
-def _taken(
-    engine: GramianEngine, batches: Sequence[Sequence[RolloutGroup]], seed: tuple[int, ...]
-) -> Taken:
-    take = getattr(engine, "take", None)
-    if take is not None:
-        found: Taken = take(batches, seed)
-        return found
-    return Taken(engine.gramian([group for batch in batches for group in batch], seed))

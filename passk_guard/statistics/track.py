@@ -1,43 +1,29 @@
-"""Pass@1 over the run: a two-state filter over sampled levels and paired increments."""
+"""Pass@1 over the run: fixes of the reference's prompts, and paired increments between them.
+
+Every look solves the reference's prompts again. Their change since the start is known from that
+look alone, whatever happened on the way: a *fix*, ``y = mean(c/r) - mean(c_0/n_0)``. Its error has
+two parts: the look's own sampling, new at every look, and the reference's, which is the same at
+all of them. Stored rollouts that are scored again tell the change between two looks with less
+noise, as long as their probability ratios last. A Kalman filter on (the reference's error, the
+change) takes in both.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
-from passk_guard.statistics.rollout_store import Drift
 
-# Without an increment, for want of signal: healthy runs wander by about a point per ten steps.
-_PRIOR_VARIANCE_PER_STEP = 0.01**2 / 10
-# Where the policy has moved too far to be scored again, only sampled levels tell.
-_MOVED_VARIANCE = 0.2**2
-_SPREAD_DECAY = 0.15
+# What a policy may move by in ten steps where no increment tells, until fixes have shown it.
+_PRIOR_WANDER = 0.03**2
+_LEAST_WANDER = 0.002**2
+_PRIOR_LOOKS = 2.0
+_DECAY = 0.9
 _SURPRISE = 4.0  # standard errors
-
-
-@dataclass(frozen=True)
-class Level:
-    """Sampled pass@1 of one batch of prompts.
-
-    Attributes:
-        mean: over prompts.
-        spread: variance of one prompt's success rate around it.
-        prompts: in the batch.
-        within: how much of it is sampling noise, which a whole pool would have, too; all of it
-            where not known.
-        pool: prompts that the batch was drawn from without replacement, where they are that few.
-    """
-
-    mean: float
-    spread: float
-    prompts: int
-    within: float | None = None
-    pool: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +31,13 @@ class Track:
     """Filtered pass@1.
 
     Attributes:
-        pass_at_1: now.
-        se: its standard error.
+        pass_at_1: now, on the reference's prompts.
+        se: its standard error; the prompts are taken as they are.
         low, high: its 95 % interval.
-        reference: pass@1 where the run began, as known now.
+        reference: pass@1 of the same prompts where the run began, as known now.
         change: ``pass_at_1 - reference``.
-        change_se: its standard error; smaller than the levels', which share their errors.
+        change_se: its standard error. Where the pool has more prompts than the reference, it counts
+            that these may change by something else: it is the change of the pool that is meant.
     """
 
     pass_at_1: float
@@ -62,129 +49,180 @@ class Track:
     change_se: float
 
 
-def sampled_level(correct: Sequence[int], n: Sequence[int], pool: int | None = None) -> Level:
-    """Mean success rate over prompts, one at least, and their spread.
+@dataclass(frozen=True)
+class Drift:
+    """Change of pass@1 since the last look.
 
-    The spread has a floor of the binomial kind, so that a batch in which nothing is solved does not
-    count as certain.
+    Attributes:
+        change: the estimate.
+        variance: of what is new in it.
+        rescored: whether stored rollouts have told it; else the look's own have, as far as the
+            filter follows them.
+    """
+
+    change: float
+    variance: float
+    rescored: bool = True
+
+    @property
+    def se(self) -> float:
+        """Its standard error."""
+        return math.sqrt(self.variance)
+
+
+@dataclass(frozen=True)
+class Increment:
+    """Change since the last measurement, on stored rollouts.
+
+    Attributes:
+        change: of pass@1.
+        variance: by how much it raises that of all increments' sum: it may be less than its own
+            where the same rollouts served before.
+        covariance: by how much it raises their sum's covariance with the reference's error.
+        own_variance: of this increment by itself, over prompts.
+    """
+
+    change: float
+    variance: float
+    covariance: float = 0.0
+    own_variance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Change since the start, by a look's own rollouts.
+
+    Attributes:
+        change: ``mean(c/r) - mean(c_0/n_0)``.
+        variance: that the look's sampling adds, without the reference's error.
+    """
+
+    change: float
+    variance: float
+
+
+class PairedTrack(Stored):
+    """Kalman filter on (error of the reference's level, change since).
 
     Args:
-        correct: right rollouts per prompt.
-        n: rollouts per prompt.
-        pool: prompts that the batch was drawn from without replacement; ``None`` for any number.
-    """
-    c, total = np.asarray(correct, float), np.asarray(n, float)
-    rates = c / total
-    smoothed = (c.sum() + 0.5) / (total.sum() + 1.0)
-    floor = smoothed * (1 - smoothed) / total.mean()
-    spread = float(rates.var(ddof=1)) if len(rates) > 1 else 0.25
-    spread = max(spread, float(floor))
-    # c(n-c) / (n²(n-1)) is unbiased for p(1-p)/n; smoothed, or certainty is taken for knowledge.
-    noise = rates * (1 - rates) / np.maximum(total - 1, 1)
-    within = min(max(float(noise.mean()), float(floor) / len(rates)), spread)
-    return Level(float(rates.mean()), spread, len(rates), within, pool)
+        level: sampled pass@1 of the reference.
+        variance: of its sampling.
 
-
-def _within(level: Level) -> float:
-    return level.spread if level.within is None else level.within
-
-
-class Pass1Track(Stored):
-    """Kalman filter on (pass@1 at the reference, pass@1 now).
-
-    The process noise is the variance that the paired increment adds, and nothing else, so with
-    precise increments every new batch sharpens the reference too. Without a usable increment a
-    stated prior variance takes its place. A level is weighed by the spread seen in *past* batches:
-    by its own, low levels, whose spread is small, would count for more than high ones. A level far
-    from what the increments foretell says that they have missed something, as they do where prompts
-    fail whose stored rollouts were all right: then the levels count.
+    Attributes:
+        wander: variance per ten steps that the policy moves by, learnt from successive fixes, for
+            where no increment tells.
     """
 
-    _stored = ("_mean", "_cov", "_spread", "_within")
+    _stored = ("_level", "_mean", "_cov", "_moved", "_tens", "_since", "_before")
 
-    def __init__(self) -> None:
-        self._spread = self._within = 0.0
-        self._mean: np.ndarray | None = None
-        self._cov = np.zeros((2, 2))
+    def __init__(self, level: float, variance: float) -> None:
+        self._level = level
+        self._mean, self._cov = np.zeros(2), np.diag([variance, 0.0])
+        self._moved, self._tens = _PRIOR_LOOKS * _PRIOR_WANDER, _PRIOR_LOOKS
+        self._before: list[float] | None = None  # change and variance of the last fix
+        self._since = 0.0  # tens of steps since the last fix
 
-    def update(self, level: Level | None, drift: Drift | None, steps: int) -> Track | None:
-        """Move on by ``steps`` training steps and take in a sampled level.
+    @property
+    def wander(self) -> float:
+        """See the class."""
+        return max(self._moved / self._tens, _LEAST_WANDER)
+
+    def update(self, increment: Increment | None, fix: Fix | None, steps: int) -> Drift | None:
+        """Move on by ``steps`` training steps.
 
         Args:
-            level: of the batch just sampled; ``None`` where nothing was. The first one sets both
-                states.
-            drift: paired increment since the last update; ``None`` where there is none.
+            increment: since the last update; ``None`` where there is none.
+            fix: of the look; ``None`` where nothing was sampled.
             steps: optimizer steps since the last update.
 
         Returns:
-            The present estimate; ``None`` before the first level.
+            The increment where there is one, else what the fix has moved the filter by; ``None``
+            where there is neither.
         """
-        if self._mean is None:
-            if level is not None:
-                self._mean = np.array([level.mean, level.mean])
-                self._spread, self._within = level.spread, _within(level)
-                self._cov = np.full((2, 2), self._error(level))
-            return self.now()
-        if drift is not None and drift.usable:
-            self._mean = self._mean + np.array([0.0, drift.change])
-            self._cov[1, 1] += drift.added_variance
-        elif drift is not None and drift.extreme > 0:
-            self._cov[1, 1] += _MOVED_VARIANCE
+        before, tens = float(self._mean[1]), max(steps, 0) / 10
+        self._since += tens
+        if increment is not None:
+            self._mean[1] += increment.change
+            self._cov[1, 1] += increment.variance
+            self._cov[0, 1] -= increment.covariance
+            self._cov[1, 0] = self._cov[0, 1]
+            # A covariance that is estimated, too, must be one.
+            most = 0.95 * math.sqrt(max(self._cov[0, 0] * self._cov[1, 1], 0.0))
+            self._cov[0, 1] = self._cov[1, 0] = min(max(self._cov[0, 1], -most), most)
         else:
-            self._cov[1, 1] += _PRIOR_VARIANCE_PER_STEP * max(steps, 1)
-        if level is not None:
-            surprise, error = float(level.mean - self._mean[1]), self._error(level)
-            # Batches without replacement differ by more than each does from the pool.
-            if surprise**2 > _SURPRISE**2 * (self._cov[1, 1] + self._spread / level.prompts):
-                self._cov[1, 1] = surprise**2 - error
-            gain = self._cov[:, 1] / (self._cov[1, 1] + error)
-            self._spread += _SPREAD_DECAY * (level.spread - self._spread)
-            self._within += _SPREAD_DECAY * (_within(level) - self._within)
-            self._mean = self._mean + gain * (level.mean - self._mean[1])
-            self._cov = self._cov - np.outer(gain, self._cov[1])
-        return self.now()
+            self._cov[1, 1] += self.wander * tens
+        new = 0.0
+        if fix is not None:
+            new = self._take(fix)
+            self._learn(fix)
+        if increment is not None:
+            # A step back takes variance from the sum of all increments; it is no surer for that.
+            error = max(increment.variance, increment.own_variance)
+            return Drift(increment.change, error)
+        return None if fix is None else Drift(float(self._mean[1]) - before, new, rescored=False)
 
-    def now(self) -> Track | None:
-        """The present estimate; ``None`` before the first level."""
-        if self._mean is None:
-            return None
+    def _take(self, fix: Fix) -> float:
+        """Returns the variance of the filter's move."""
+        seen = np.array([-1.0, 1.0])
+        surprise = fix.change - float(seen @ self._mean)
+        error = float(seen @ self._cov @ seen) + fix.variance
+        # Increments miss what stored rollouts never said: then the fix counts.
+        if surprise**2 > _SURPRISE**2 * error:
+            self._cov[1, 1] += surprise**2 - error
+            error = surprise**2
+        if error <= 0:
+            return 0.0
+        gain = self._cov @ seen / error
+        self._mean = self._mean + gain * surprise
+        self._cov = self._cov - np.outer(gain, gain) * error
+        return float(gain[1] ** 2 * error)
+
+    def _learn(self, fix: Fix) -> None:
+        """What two fixes differ by beyond their errors is what the policy moves by."""
+        if self._before is not None and self._since > 0:
+            change, variance = self._before
+            moved = (fix.change - change) ** 2 - fix.variance - variance
+            self._moved = _DECAY * self._moved + moved
+            self._tens = _DECAY * self._tens + self._since
+        self._before, self._since = [fix.change, fix.variance], 0.0
+
+    def now(self, between: float = 0.0) -> Track:
+        """The present estimate.
+
+        Args:
+            between: variance by which the pool's change may differ from these prompts'.
+        """
+        error, change = (float(v) for v in self._mean)
         # Increments are no probabilities: their sum may pass what pass@1 can be.
-        reference, present = (min(max(float(v), 0.0), 1.0) for v in self._mean)
-        se = math.sqrt(max(float(self._cov[1, 1]), 0.0))
-        half = Z95 * se
-        change_var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
+        reference = min(max(self._level - error, 0.0), 1.0)
+        present = min(max(self._level - error + change, 0.0), 1.0)
+        var = self._cov[0, 0] + self._cov[1, 1] - 2 * self._cov[0, 1]
+        se = math.sqrt(max(float(var), 0.0))
         return Track(
             pass_at_1=present,
             se=se,
-            low=max(0.0, present - half),
-            high=min(1.0, present + half),
+            low=max(0.0, present - Z95 * se),
+            high=min(1.0, present + Z95 * se),
             reference=reference,
-            change=present - reference,
-            change_se=math.sqrt(max(float(change_var), 0.0)),
+            change=min(max(change, -1.0), 1.0),
+            change_se=math.sqrt(max(float(self._cov[1, 1]), 0.0) + between),
         )
 
-    def _error(self, level: Level) -> float:
-        """Variance of a level's mean: what differs between prompts is known once all were drawn."""
-        left = 1.0 if level.pool is None else max(1 - level.prompts / level.pool, 0.0)
-        return ((self._spread - self._within) * left + self._within) / level.prompts
-
     def forecast(
-        self, added_variance: float, prompts: int, updates: int, pool: int | None = None
+        self, increment: Increment | None, fix: float, updates: int, steps: float
     ) -> float:
-        """Standard error of the change after more updates like the ones so far.
+        """Variance of the change after more looks like the ones so far.
 
         Args:
-            added_variance: of each increment.
-            prompts: in each sampled level.
+            increment: of each, ``None`` where there will be none.
+            fix: variance of each.
             updates: how many.
-            pool: prompts that they are drawn from.
+            steps: between two.
         """
-        ahead = Pass1Track()
-        ahead.load_state_dict(self.state_dict())
-        drift = Drift(0.0, 0.0, added_variance, prompts, 0.0, usable=True)
-        now = self.now()
-        assert now is not None, "update() comes first"
+        cov, seen = self._cov.copy(), np.array([-1.0, 1.0])
+        added = self.wander * steps / 10 if increment is None else increment.variance
         for _ in range(updates):
-            level = Level(now.pass_at_1, self._spread, prompts, self._within, pool)
-            now = ahead.update(level, drift, 1) or now
-        return now.change_se
+            cov[1, 1] += added
+            gain = cov @ seen / (float(seen @ cov @ seen) + fix)
+            cov = cov - np.outer(gain, seen @ cov)
+        return max(float(cov[1, 1]), 0.0)

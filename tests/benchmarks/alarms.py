@@ -5,8 +5,7 @@
 Runs of a plain torch loop with ``PassKObjective`` and the guard's defaults (``every=10``). The
 truth is enumerated, not sampled. Every rule of ``rules.py`` is replayed on the probes of each run,
 so that all see the same rollouts; ``today`` is read off the run. Each alarm is told with the points
-of pass@1 truly lost by then and its cause. Errors are those of the change in the pool, which is
-what the guard speaks of; its share of products is not quite 30 %. Finished runs are kept in
+of pass@1 truly lost by then and its cause. Finished runs are kept in
 ``results/alarms.csv`` and not repeated: delete its rows to run them again. A run takes half a
 minute and more on one core.
 
@@ -19,14 +18,18 @@ minute and more on one core.
 * ``pass@1``: pass@1 training on the conflict task; pass@1 rises, although a pass@8 step would lower
   it. ``plateau``: the same after it has converged, pass@1 wanders around a flat mean.
 
-Where alarms are only counted the reference is 4 batches instead of 8. Of the guard
-nothing was chosen on seeds 20 to 24.
+Beside the guard a plain evaluation: the same prompts, as many rollouts in all and a few more, three
+of each at every look, the change being the mean of paired differences, with the same chance of a
+false alarm. Errors are rms ones on these very prompts, over all looks after the first.
+
+Of the guard nothing was chosen on seeds 20 to 24.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import sys
 import warnings
@@ -41,14 +44,15 @@ import ambiguous_arithmetic as task
 import numpy as np
 import torch
 from arithmetic_loop import ArithmeticPolicy, train, warmed_up
-from rules import RULES
+from rules import PLAIN, RULES, PlainLook, plain_alarms, plain_change
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
 
 K, POINT = 8, 0.01
+_PLAIN = 3  # rollouts of each prompt, at every look of a plain evaluation
 _CONFLICT = {"products": 0.3, "seeds": range(20, 25)}
-_HEALTHY = {"products": 0.0, "references": 4}
-_PASS1 = {"products": 0.3, "pass1_weight": 1.0, "references": 4}
+_HEALTHY = {"products": 0.0}
+_PASS1 = {"products": 0.3, "pass1_weight": 1.0}
 RUNS: dict[str, dict[str, Any]] = {
     "conflict 5e-6": {**_CONFLICT, "lr": 5e-6, "steps": 200},
     "conflict 1e-5": {**_CONFLICT, "lr": 1e-5, "steps": 120},
@@ -76,7 +80,8 @@ RUNS: dict[str, dict[str, Any]] = {
 QUIET = ["healthy", "fast healthy", "pass@1", "plateau"]
 RESULTS = Path(__file__).parent / "results" / "alarms.csv"
 FIELDS = (
-    "run seed rule start end lowest start8 end8 looks alarms negative8 mean_z worst_error".split()
+    "run seed rule start end lowest start8 end8 looks alarms negative8 mean_z "
+    "error plain_error rms_z pool_z".split()
 )
 
 
@@ -97,10 +102,10 @@ class Run:
             every=self.every,
             seed=seed,
             metric=setting.get("metric", "euclidean"),
-            reference_batches=setting.get("references"),
         )
         rows = task.make_rows(1024, products=setting["products"], seed=10_000 + seed)
-        self.in_pool, self.pool = dict[int, float](), self.policy.encode(rows)
+        self.in_pool, self.pool = dict[int, np.ndarray](), self.policy.encode(rows)
+        self.rows_of, self.plain, self.own_se = rows, list[PlainLook](), list[float]()
         self.guard = PassKGuard(
             self.policy,
             HeldOutPool(list(rows), seed),
@@ -130,22 +135,33 @@ class Run:
             products = self.setting["products"]
             self.truth[step] = task.exact_pass_at_1(model, tokenizer, products=products)
             self.in_pool[step] = self._pool_pass_at_1()
-            self.guard.probe(step)
+            ids = self.guard.probe(step).row_ids
+            self.own_se.append(self.guard._prober.levels._tracks[None].now().change_se)
+            with self.policy.isolated(10**6 + 1000 * self.seed + step):
+                groups = self.policy.generate([self.rows_of[i] for i in ids], ids, _PLAIN)
+            self.plain.append(PlainLook(step, np.array([g.correct for g in groups]), _PLAIN))
 
     @torch.no_grad()
-    def _pool_pass_at_1(self) -> float:
+    def _pool_pass_at_1(self) -> np.ndarray:
         ids, answers = torch.cat(self.pool, 1), self.pool[1]
         scores = self.policy.model(input_ids=ids).logits[:, -3:-1].log_softmax(-1)
-        return float(scores.gather(-1, answers[..., None]).sum((1, 2)).exp().mean())
+        return scores.gather(-1, answers[..., None]).sum((1, 2)).exp().numpy()
 
     def rows(self) -> list[dict[str, Any]]:
         history = self.guard.history
         assert len(history) == len(self.truth), self.guard.failures
         ones, eights = zip(*self.truth.values(), strict=True)
-        worst = max(
-            abs(p.track.change - (self.in_pool[p.step] - self.in_pool[0])) / p.track.change_se
-            for p in history[1:]
+        ids, start = list(history[0].row_ids), self.in_pool[0]
+        moved = [self.in_pool[p.step] - start for p in history[1:]]
+        off = np.array(
+            [p.track.change - d[ids].mean() for p, d in zip(history[1:], moved, strict=True)]
         )
+        off_pool = np.array(
+            [p.track.change - d.mean() for p, d in zip(history[1:], moved, strict=True)]
+        )
+        plain = [plain_change(self.plain[0], look)[0] for look in self.plain[1:]]
+        off_plain = np.array(plain) - [d[ids].mean() for d in moved]
+        said = np.array(self.own_se[1:]), np.array([p.track.change_se for p in history[1:]])
         measured = [p.alignment.inner for p in history if p.alignment]
         updates = [p.update_alignment for p in history if p.update_alignment]
         z = [found.inner / found.jackknife_se for found in updates if found.jackknife_se > 0]
@@ -155,16 +171,22 @@ class Run:
             **{"end8": f"{eights[-1]:.4f}", "looks": len(history)},
             "negative8": f"{np.mean(np.array(measured) < 0):.2f}",
             "mean_z": f"{np.mean(z):.2f}" if z else "",
-            "worst_error": f"{worst:.2f}",
+            "error": f"{100 * _rms(off):.3f}",
+            "plain_error": f"{100 * _rms(off_plain):.3f}",
+            "rms_z": f"{_rms(off / said[0]):.2f}",
+            "pool_z": f"{_rms(off_pool / said[1]):.2f}",
         }
         rows = []
-        for rule, alarms_of in RULES.items():
-            told = (
-                f"{step}:{ones[0] - self.truth[step][0]:+.4f}:{cause}"
-                for step, cause in alarms_of(history)
-            )
+        found = {rule: alarms_of(history) for rule, alarms_of in RULES.items()}
+        found[PLAIN] = plain_alarms(self.plain, len(self.rows_of))
+        for rule, alarms in found.items():
+            told = (f"{s}:{ones[0] - self.truth[s][0]:+.4f}:{cause}" for s, cause in alarms)
             rows.append({"rule": rule, **shared, "alarms": " ".join(told)})
         return rows
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def told(row: dict[str, str]) -> list[tuple[int, float, str]]:
@@ -175,8 +197,11 @@ def told(row: dict[str, str]) -> list[tuple[int, float, str]]:
 
 def print_tables(rows: list[dict[str, str]]) -> None:
     by_run = {name: [r for r in rows if r["run"] == name] for name in RUNS}
-    print("| run | seeds | pass@1 (lowest) | pass@8 | looks | pass@8 opposes | z | error |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| run | seeds | pass@1 (lowest) | pass@8 | looks | pass@8 opposes | z "
+        "| error, points | plain | rms z | of the pool |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in RUNS:
         mine = [row for row in by_run[name] if row["rule"] == "today"]
         if mine:
@@ -184,33 +209,38 @@ def print_tables(rows: list[dict[str, str]]) -> None:
                 float(np.nanmean([float(row[field] or "nan") for row in mine]))
                 for field in ("start", "end", "lowest", "start8", "end8", "negative8", "mean_z")
             )
-            error = max(float(row["worst_error"] or "nan") for row in mine)
+            error, plain, own_z, pool_z = (
+                math.sqrt(np.mean([float(row[name]) ** 2 for row in mine]))
+                for name in ("error", "plain_error", "rms_z", "pool_z")
+            )
             print(
                 f"| {name} | {len(mine)} | {start:.3f} → {end:.3f} ({lowest:.3f}) "
                 f"| {start8:.3f} → {end8:.3f} | {sum(int(row['looks']) for row in mine)} "
-                f"| {negative:.0%} | {z:+.1f} | {error:.1f} |".replace("+nan", "–").replace(
-                    "nan", "–"
-                )
+                f"| {negative:.0%} | {z:+.1f} | {error:.2f} | {plain:.2f} | {own_z:.2f} "
+                f"| {pool_z:.2f} |".replace("+nan", "–").replace("nan", "–")
             )
     print("\n'pass@8 opposes': looks at which the pass@8 gradient opposes pass@1; 'z': mean one of")
-    print("the update's inner product, where there is a signal; 'error': worst one of pass@1's")
-    print("change in the pool, in standard errors. Not kept for the first rows of conflicts.")
+    print(
+        "the update's inner product, where there is a signal; 'error': of the change of pass@1 on"
+    )
+    print("these prompts, and a plain evaluation's; 'rms z': in units of what is stated, on these")
+    print("prompts and in the pool.")
     loud = [name for name in RUNS if name not in QUIET and by_run[name]]
     print("\nFirst alarm where pass@1 falls: mean step, points of pass@1 lost by then (worst):\n")
     print(f"| rule | {' | '.join(loud)} |\n|---{'|---' * len(loud)}|")
-    for rule in RULES:
+    for rule in [*RULES, PLAIN]:
         cells = (_first([r for r in by_run[name] if r["rule"] == rule]) for name in loud)
         print(f"| {rule} | {' | '.join(cells)} |")
     quiet = [name for name in QUIET if by_run[name]]
     print("\nElsewhere: alarms, and in brackets those while less than a point was lost:\n")
     print(f"| rule | {' | '.join(quiet)} | in all |\n|---{'|---' * len(quiet)}|---|")
-    for rule in RULES:
+    for rule in [*RULES, PLAIN]:
         mine = [[r for r in by_run[name] if r["rule"] == rule] for name in quiet]
         cells = (_count(group) for group in [*mine, [row for group in mine for row in group]])
         print(f"| {rule} | {' | '.join(cells)} |")
-    print("\nThose of today's rule, and of the last release's:\n")
+    print("\nThose of today's rule, and of the plain evaluation:\n")
     for row in rows:
-        if row["run"] in [*QUIET, "too fast"] and row["rule"] in ("today", "before"):
+        if row["run"] in [*QUIET, "too fast"] and row["rule"] in ("today", PLAIN):
             for step, lost, cause in told(row):
                 where = f"{row['run']}, seed {row['seed']}, step {step}"
                 print(f"* {row['rule']}: {where}: {100 * lost:+.1f} lost, {cause or 'no cause'}")

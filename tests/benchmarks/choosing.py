@@ -1,10 +1,12 @@
-"""How to spend a probe's rollouts: many prompts, or many rollouts of each?
+"""How to spend a look's rollouts: many prompts, or many rollouts of each?
 
     python tests/benchmarks/choosing.py
 
-On the bandit of examples/bandit.py, whose truth is known: how clearly one probe shows the conflict
-of pass@k with pass@1, in standard errors of the inner product, and the error of pass@1 itself; how
-often the cosine's interval covers the truth. The figures are left in ``results/choosing.json``.
+On the bandit of examples/bandit.py, whose truth is known, with 6144 rollouts at the start and 1024
+at a look, of the same prompts: how clearly a look shows the conflict of pass@k with pass@1, in
+standard errors of the inner product; the error of the change of pass@1 after a few steps, where it
+has fallen; and how often the cosine's interval covers the truth. The figures are left in
+``results/choosing.json``.
 """
 
 import json
@@ -16,63 +18,81 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import bandit
 
-from passk_guard import estimate_alignment, prompt_weight, unbiased_prompt_weight
-from passk_guard.statistics.cosine import gradient_parts, pooled_gradient_parts, profile_cosine
+from passk_guard import prompt_weight, unbiased_prompt_weight, weighted_alignment
+from passk_guard.statistics.kept_batches import KeptBatch, KeptBatches
 
-K, PROBES = 8, 1500
+K, START, LOOK, RUNS = 8, 6144, 1024, 400
 RESULTS = Path(__file__).parent / "results" / "choosing.json"
+P, G = bandit.gradients(bandit.THETA, bandit.X, bandit.RIGHT)
+ASCENT = prompt_weight(P, K) @ G / len(P)
+LATER = bandit.THETA + 4 * ASCENT.reshape(4, 2)
 
 
-def probe(m, n):
-    """Gradients and right rollouts of one probe, and its pass@1."""
-    rows = bandit.RNG.integers(len(bandit.X), size=m)
-    p, g = bandit.gradients(bandit.THETA, bandit.X[rows], bandit.RIGHT[rows], n)
-    solved = (p * n).round().astype(int)
-    return g, solved, p.mean()
+def weigh(batch):
+    return unbiased_prompt_weight(batch.correct, batch.n, K)
 
 
-def inner_product(m, n):
-    """Of one probe, with its pass@1 and its share of prompts without signal."""
-    g, solved, level = probe(m, n)
-    found = estimate_alignment(g @ g.T, solved, n, K)
-    return found.inner, level, np.mean((solved == 0) | (solved == n))
+class Panel:
+    """Prompts that are solved again and again."""
+
+    def __init__(self, m):
+        drawn = bandit.RNG.integers(len(P), size=m)
+        self.x, self.right, self.n = bandit.X[drawn], bandit.RIGHT[drawn], START // m
+        self.rates, g = bandit.gradients(bandit.THETA, self.x, self.right, self.n)
+        solved = (self.rates * self.n).round()
+        self.reference = self._batch(g, solved, self.n, self.n)
+        self._earlier = solved + 1, self.n + 2
+
+    def _batch(self, g, correct, n, rollouts):
+        return KeptBatch(g @ g.T, correct, np.full(len(g), n), np.full(len(g), np.nan), rollouts)
+
+    def look(self, theta):
+        """Its batch, with baselines and weights of the start, and its pass rates."""
+        r, wanted = LOOK // len(self.x), np.eye(len(theta))[self.right]
+        odds = np.exp(self.x @ theta.T)
+        pi = odds / odds.sum(1, keepdims=True)
+        shares = bandit.RNG.multinomial(r, pi) / r
+        gain = shares * (wanted - self.rates[:, None])
+        slopes = gain - gain.sum(1, keepdims=True) * pi
+        g = (slopes[:, :, None] * self.x[:, None]).reshape(len(slopes), -1)
+        return self._batch(g, *self._earlier, r), (shares * wanted).sum(1)
 
 
-def coverage(longest=12, runs=300):
-    """After each probe of 64 x 16: how many intervals of the cosine are right, and their width."""
-    p, g = bandit.gradients(bandit.THETA, bandit.X, bandit.RIGHT)
-    one, many = g.mean(0), prompt_weight(p, K) @ g / len(p)
-    truth = one @ many / np.linalg.norm(one) / np.linalg.norm(many)
-    right, width = np.zeros(longest), np.zeros(longest)
-    for _ in range(runs):
-        parts = []
+def measured(m):
+    """z, and the error of the change of pass@1 in points."""
+    moved = bandit.gradients(LATER, bandit.X, bandit.RIGHT)[0].mean() - P.mean()
+    inner, off = [], []
+    for _ in range(RUNS):
+        panel = Panel(m)
+        batch, _ = panel.look(bandit.THETA)
+        inner.append(weighted_alignment(batch.gramian, weigh(batch)).inner)
+        off.append((panel.look(LATER)[1] - panel.rates).mean() - moved)
+    return -np.mean(inner) / np.std(inner), 100 * np.sqrt(np.mean(np.square(off)))
+
+
+def coverage(longest=8):
+    """After the start and after each look: how many intervals of the cosine are right."""
+    one = G.mean(0)
+    truth, right = one @ ASCENT / np.linalg.norm(one) / np.linalg.norm(ASCENT), np.zeros(longest)
+    for _ in range(RUNS):
+        panel = Panel(512)
+        kept = KeptBatches([panel.reference])
         for at in range(longest):
-            g, solved, _ = probe(64, 2 * K)
-            parts.append(gradient_parts(g @ g.T, unbiased_prompt_weight(solved, 2 * K, K)))
-            ages = np.arange(len(parts))[::-1]
-            cosine = profile_cosine(pooled_gradient_parts(parts, 0.85**ages))
+            cosine = kept.cosine(weigh)
             right[at] += cosine.low <= truth <= cosine.high
-            width[at] += cosine.high - cosine.low
-    return right / runs, width / runs
+            kept = kept.plus(panel.look(bandit.THETA)[0])
+    return right / RUNS
 
 
 def main():
-    figures = {"probes": {}}
-    print("   m     n  rollouts -inner / s.e.  s.e. of pass@1  no signal")
-    same_cost = [(1024 // n, n) for n in (K + 1, 3 * K // 2, 2 * K, 4 * K, 8 * K)]
-    for m, n in (*same_cost, *((m, 2 * K) for m in (16, 32, 128, 256))):
-        inner, level, silent = map(
-            np.array, zip(*[inner_product(m, n) for _ in range(PROBES)], strict=True)
-        )
-        z, error = -inner.mean() / inner.std(), level.std()
-        figures["probes"][f"{m} x {n}"] = {"z": round(z, 3), "error": round(error, 4)}
-        print(f"{m:4}{n:6}{m * n:10}{z:14.2f}{error:16.3f}{silent.mean():11.2f}", flush=True)
-    print("\nprobes  interval covers the truth  its width")
-    covers, widths = coverage()
-    for at, row in enumerate(zip(covers, widths, strict=True), 1):
-        print("{:6}{:27.2f}{:11.2f}".format(at, *row))
-    figures["coverage"] = [round(share, 3) for share in covers]
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    figures = {}
+    for m in (512, 256, 128, 64):
+        z, error = measured(m)
+        figures[f"{m} x {LOOK // m}"] = {"z": round(float(z), 2), "error": round(float(error), 2)}
+        print(m, LOOK // m, figures[f"{m} x {LOOK // m}"], flush=True)
+    found = {"looks": figures, "coverage": coverage().round(3).tolist()}
+    print(found["coverage"])
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ over the root of the sum of their squared standard errors, each ``sd / √prompt
 First table: how often a change is seen, of pass@1 that fell by 0, .5, 1, 2 and 5 points, for
 several ways in which two checkpoints are related. At 0 points what is seen is false.
 Second: prompts lost, how many of those that are named are wrong, and how many are found, beside
-the rule over all prompts (as the guard has it) and candidates by p-values that are not conditional.
+a rule over all prompts and candidates by p-values that are not conditional.
 
 Exits with an error where a false share is surely above 5 %, or pairing does not help.
 The full form leaves its figures in ``results/compare_power.json``.
@@ -30,9 +30,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from passk_guard.statistics.lost_prompts import changed_prompts
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from barnard import loss_p_values
+
+from passk_guard.statistics.lost_prompts import changed_prompts, discoveries
 from passk_guard.statistics.mean_interval import mean_intervals
-from passk_guard.statistics.turnover import discoveries, loss_p_values
 
 RESULTS = Path(__file__).parent / "results" / "compare_power.json"
 

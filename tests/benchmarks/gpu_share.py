@@ -77,7 +77,7 @@ def share(options: argparse.Namespace) -> None:
         prompts=task.make_rows(1024, seed=9),
         k=4,
         num_generations=8,
-        prompts_per_probe=16,
+        reference_prompts=16,
         max_overhead=options.budget,
     )
     began = time.monotonic()

@@ -79,7 +79,7 @@ def one_run(budget: float, steps: int, out: Path) -> str:
         prompts=task.make_rows(1024, seed=9),
         k=4,
         objective="pkpo",
-        prompts_per_probe=16,
+        reference_prompts=16,
         max_overhead=budget,
     )
     trainer.add_callback(callback)

@@ -8,11 +8,8 @@ import pytest
 from passk_guard.detection.cusum import AlignmentDetector, FusedCusum, cusum_threshold
 from passk_guard.detection.detector import DetectorSettings, LookEvidence
 from passk_guard.detection.drift_scale import DriftScale
-from passk_guard.statistics.alignment import weighted_alignment
 from passk_guard.statistics.first_test import FirstTest
-from passk_guard.statistics.kept_batches import KeptBatch, KeptBatches
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Drift, Increment, PairedTrack, Track
 
 NOMINAL = 1e-2
 CALM = Track(0.6, 0.02, 0.56, 0.64, 0.6, 0.0, 0.001)
@@ -49,38 +46,6 @@ def test_evidence_that_is_counted_twice_fails_the_same_test():
         cusum.update((u + 2 * d) / math.sqrt(3), None)  # as if errors cancelled
 
     assert rate(20_000, step) > 2 * NOMINAL
-
-
-def low_rank(rng, m=16):
-    """No conflict: gradients with mean zero in three directions."""
-    g = rng.normal(size=(m, 3))
-    return KeptBatch(g @ g.T, np.full(m, 4), np.full(m, 8), np.full(m, np.nan))
-
-
-def ones(batch):
-    return np.ones(len(batch.n))
-
-
-def test_a_scale_from_past_probes_keeps_the_rate_and_the_same_probes_own_breaks_it():
-    rng, kept = np.random.default_rng(0), KeptBatches()
-    for _ in range(8):
-        kept = kept.plus(low_rank(rng))
-
-    def past(cusum):
-        batch = low_rank(rng)
-        cusum.update(weighted_alignment(batch.gramian, ones(batch)).inner / scale(batch), None)
-
-    def scale(batch):
-        nonlocal kept
-        found, kept = kept.scale(ones, len(batch.n)), kept.plus(batch)
-        return found
-
-    def own(cusum):
-        found = weighted_alignment(low_rank(rng).gramian, np.ones(16))
-        cusum.update(found.inner / found.se, None)
-
-    assert 0.2 * NOMINAL < rate(4000, past) < 2 * NOMINAL
-    assert rate(4000, own) > 3 * NOMINAL
 
 
 def test_overwhelming_evidence_needs_one_look_whatever_the_threshold():
@@ -122,22 +87,23 @@ def test_a_look_that_knows_neither_changes_nothing():
     assert cusum.state_dict() == before
 
 
-def drift(change, se=0.004, usable=True):
-    return Drift(change, se, se**2, 64, 0.0, usable=usable)
+def drift(change, se=0.004):
+    return Drift(change, se**2)
 
 
 def test_the_drift_is_scaled_by_error_and_wander_of_the_past():
     scale = DriftScale()
     assert scale(drift(-0.01), 10) == pytest.approx(-0.01 / math.hypot(0.004, 0.002))
-    assert scale(drift(-0.01, usable=False), 10) is None
     assert scale(None, 10) is None
     half = DriftScale()
     assert half(drift(-0.01), 5) == pytest.approx(-0.01 / math.sqrt(0.004**2 + 0.002**2 / 2))
 
 
 def test_an_increment_that_goes_back_is_no_surer_than_its_own_error():
-    back = Drift(-0.052, 0.029, 0.0, 36, 0.0, usable=True)  # seen at a learning rate of .1
-    assert DriftScale()(back, 1) == pytest.approx(-0.052 / math.hypot(0.029, 0.002 / 10**0.5))
+    track = PairedTrack(0.6, 0.005**2)
+    back = Increment(-0.052, -1e-4, 0.0, 0.029**2)  # seen at a learning rate of .1
+    d = DriftScale()(track.update(back, None, 1), 1)
+    assert d == pytest.approx(-0.052 / math.hypot(0.029, 0.002 / 10**0.5))
 
 
 def test_over_a_long_interval_a_healthy_run_does_not_wander_off():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from places import TESTS
 
-from passk_guard.statistics.variance import VarianceParts, pooled_parts
+from passk_guard.detection.cusum import FusedCusum, cusum_threshold
 
 sys.path.insert(0, str(TESTS / "benchmarks"))
 
@@ -21,24 +21,20 @@ def test_quick_form():
         [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "| rollouts, strong | 0.01 |" in run.stdout
+    assert "| panel, strong | 0.01 |" in run.stdout
 
 
-@pytest.mark.parametrize("window", [1, 3])
-def test_s_is_foretold_by_the_pooled_parts_of_past_probes(window):
-    found = simulation.probes("rollouts, strong", 2, 0)
-    s = simulation.foretold(found, window)
-    for t, run in ((0, 0), (2, 1), (40, 0)):
-        ages = range(min(window, t + 1))
-        past = [
-            VarianceParts(
-                *found.parts[t - a, run],
-                m=simulation.REFERENCE if a == t else simulation.PROMPTS,
-            )
-            for a in ages
-        ]
-        pooled = pooled_parts(past, [0.85**a for a in ages])
-        assert s[t, run] ** 2 == pytest.approx(pooled.kept_at(simulation.PROMPTS))
+def test_it_is_the_shipped_rule():
+    u, d = np.random.default_rng(0).normal(-0.5, 2, size=(2, 60, 5))
+    d[::7], u[1::7] = np.nan, np.nan
+    x, count = simulation.fused(u, d), 0
+    for run in range(5):
+        cusum = FusedCusum(cusum_threshold(1e-2))
+        for one, other in zip(u[:, run], d[:, run], strict=True):
+            cusum.update(*(None if np.isnan(v) else v for v in (one, other)))
+            if cusum.open:
+                count, cusum = count + 1, FusedCusum(cusum.threshold)
+    assert simulation.alarms(x, 1e-2) == pytest.approx(count / x.size / 1e-2)
 
 
 @pytest.mark.parametrize("kind", simulation.DRIFTS)

@@ -142,7 +142,7 @@ def test_rollouts_are_spread_over_prompts_whatever_their_verdict():
 
 def test_a_judge_that_changes_half_way_through_a_run_is_named():
     judge, said = Judge(changed=0.05), []
-    guard = make_guard(judge, said=said, reference_batches=1)
+    guard = make_guard(judge, said=said)
     for step in range(0, 80, 5):
         judge.changes = step >= 40
         guard.probe(step)
@@ -166,7 +166,7 @@ def test_a_judge_that_changes_half_way_through_a_run_is_named():
 @pytest.mark.parametrize("looks", [25, pytest.param(200, marks=pytest.mark.simulation)])
 def test_a_noisy_but_steady_judge_is_not_named(looks):
     """It disagrees with itself in 10 % of verdicts."""
-    guard = make_guard(Judge(noise=0.053), reference_batches=1)
+    guard = make_guard(Judge(noise=0.053))
     for step in range(looks):
         guard.probe(step)
     drift = guard.history[-1].verifier
@@ -178,10 +178,10 @@ def test_a_noisy_but_steady_judge_is_not_named(looks):
 
 def test_it_costs_little_and_no_more_than_an_eighth():
     judge = Judge()
-    guard = make_guard(judge, prompts=8, reference_batches=2)
+    guard = make_guard(judge, prompts=8)
     for step in range(3):
         guard.probe(step)
-    assert judge.calls == [128, 16, 128, 128, 16, 128, 16]
+    assert judge.calls == [128, 16, 128, 16, 128, 16]
 
 
 def test_a_policy_that_verifies_by_itself_is_not_asked():
@@ -200,7 +200,7 @@ def test_a_judge_may_be_async():
         await asyncio.sleep(0)
         return judge(**arguments)
 
-    guard = make_guard(later, reference_batches=1)
+    guard = make_guard(later)
     guard.probe(0)
     assert guard.probe(5).verifier.disagreement == 0
     assert judge.calls == [1024, 128] * 2
@@ -209,7 +209,7 @@ def test_a_judge_may_be_async():
 @pytest.mark.usefixtures("faults")
 def test_a_judge_that_fails_the_check_costs_the_check_alone():
     judge = Judge()
-    guard = make_guard(judge, reference_batches=1)
+    guard = make_guard(judge)
     guard.probe(0)
     inner, verified = VerifiedPolicy._verify_again, []
 
@@ -229,7 +229,7 @@ def test_a_judge_that_fails_the_check_costs_the_check_alone():
     assert len(verified) == 2
     assert guard.failures == []
     assert guard.probe(15).verifier.rollouts == N
-    strict = make_guard(judge, reference_batches=1, on_error="raise")
+    strict = make_guard(judge, on_error="raise")
     strict.probe(0)
     judge.broken = True
     with pytest.raises(ConnectionError):
@@ -239,12 +239,12 @@ def test_a_judge_that_fails_the_check_costs_the_check_alone():
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_check_survives_a_resume(tmp_path, resumed):
     judge = Judge(changed=0.3)
-    guard = make_guard(judge, reference_batches=1)
+    guard = make_guard(judge)
     for step in (0, 5, 10):
         guard.probe(step)
     if resumed:
         torch.save(guard.state_dict(), tmp_path / "state.pt")
-        guard = make_guard(judge, reference_batches=1)
+        guard = make_guard(judge)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             guard.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -256,12 +256,12 @@ def test_the_check_survives_a_resume(tmp_path, resumed):
 
 
 def test_the_texts_are_not_kept_with_the_stored_rollouts():
-    guard = make_guard(Judge(), reference_batches=2)
+    guard = make_guard(Judge())
     guard.probe(0)
     guard.probe(5)
-    stored = guard._prober.levels._store._batches
-    assert stored
-    assert all(group.completions is None for batch in stored for group in batch.groups)
+    levels = guard._prober.levels
+    stored = [*levels._reference.groups, *levels._last.groups]
+    assert all(group.completions is None for group in stored)
 
 
 def test_a_policy_without_the_method_has_no_check():

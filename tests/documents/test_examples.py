@@ -85,7 +85,7 @@ def test_an_example_names_its_own_file_in_both_commands(name):
 def test_an_example_ends_with_the_guard_s_table(name, tmp_path, monkeypatch, capsys):
     arguments, steps = TINY[name]
     load = tasks.load
-    few = {"prompts_at_once": 8, "prompts_per_probe": 12}
+    few = {"prompts_at_once": 8, "reference_prompts": 12}
     monkeypatch.setattr(tasks, "load", lambda *given: replace(load(*given), **few))
     run(name, arguments, tmp_path, monkeypatch)
     table = "".join(capsys.readouterr())  # a trainer's comes with its progress bar, on stderr
@@ -110,8 +110,8 @@ def test_two_processes_share_the_work_and_have_one_table(tmp_path):
     assert result.returncode == 0, result.stderr
     assert steps_in_table(result.stderr) == steps  # once: the first process alone speaks
     said = re.findall(r"Process (\d) verified (\d+) held-out rollouts, and has (.*)", result.stdout)
-    # The reference's seven further batches, a probe at each step, and at each some verified again.
-    share = str((7 * 85 * 12 + len(steps) * (64 * 16 + 128)) // 2)
+    # The reference, two rollouts of each of its prompts at the later look, and some once more.
+    share = str((512 * 12 + 512 * 2 + len(steps) * 128) // 2)
     assert said == [("0", share, "the same table."), ("1", share, "the same table.")]
 
 

@@ -18,9 +18,10 @@ NAMES = """
     unbiased_prompt_weight weight_threshold weighted_alignment
 """
 CONFIG = """
-    k objective num_generations prompts_per_probe every max_overhead action pass1_tolerance floor
-    false_alarms watch metric engine detectors controller report_temperature group_by weight_by
-    reference_batches parameters memory_limit verifier_timeout log_prompts journal on_error seed
+    k objective reference_prompts num_generations rollouts_per_look every max_overhead
+    action pass1_tolerance floor false_alarms watch metric engine detectors controller
+    report_temperature group_by weight_by parameters memory_limit verifier_timeout
+    log_prompts journal on_error seed
 """
 # Of every callback, beside the configuration's; and what a trainer without generation needs.
 CALLBACK = "prompts reward_funcs success success_threshold temperature"
@@ -32,9 +33,10 @@ CALLBACKS = {
 }
 KEYS = """
     track track_low track_high change change_low change_high pace pace_low pace_high
-    drift drift_at_k alarm overhead seconds
+    drift alarm overhead seconds
     track/<group> change/<group>
-    pass_at_1 pass_at_k pass_at_k_low pass_at_k_high pass_at_1_served pass_at_1_training
+    pass_at_1 pass_at_k pass_at_k_low pass_at_k_high pass_at_k_change pass_at_1_served
+    pass_at_1_training
     cosine cosine_low cosine_high z z_probe cosine_at_k z_at_k normalised_agreement weight_ratio
     hard_weight entropy top1_mass k pass1_weight no_signal truncated exploration_gap lost_prompts
     won_prompts inference_kl inference_ratio inference_effective

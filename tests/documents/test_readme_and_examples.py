@@ -77,7 +77,7 @@ def test_the_examples_of_docstrings_run(entry, tmp_path, monkeypatch, capsys):
         block += "\nguard = PassKGuard(Table(16, 3), HeldOutPool(rows), config, isolation=alone)"
         block += "\nprint(guard.probe(0).track)"
         rows = [{"prompt": str(i), "answer": i % 3} for i in range(16)]
-        config = PassKGuardConfig(k=2, prompts_per_probe=8)
+        config = PassKGuardConfig(k=2, reference_prompts=8)
         more = {"PassKGuard": PassKGuard, "HeldOutPool": HeldOutPool, "rows": rows}
         more |= {"config": config, "alone": lambda seed: nullcontext()}
     monkeypatch.chdir(tmp_path)
@@ -105,7 +105,7 @@ def run(*arguments, timeout=300):
 def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
     result = run("examples/demo.py", "--steps", 20, "--warm-up", 100, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("pass@1 change") == 2  # the guard's own table, of each run
+    assert result.stderr.count("change in the pool") == 2  # the guard's own table, of each run
     assert "tensorboard --logdir" in result.stdout
     assert "passk-guard report" in result.stdout
     assert (tmp_path / "passk_guard.png").read_bytes().startswith(b"\x89PNG")

@@ -46,7 +46,7 @@ def test_records_hold_what_the_tables_need(records):
     assert guarded["counts"].keys() == {"2", "4"}
     assert [look["step"] for look in guarded["looks"]] == [0, 2, 4]
     assert not guarded["failures"]
-    assert guarded["guarding"] >= 3 * QUICK.prompts_per_probe * 12
+    assert guarded["guarding"] >= 3 * QUICK.reference_prompts * 12
     rows = field_table(list(records.values()), QUICK).splitlines()
     assert [row.split(" | ")[1] for row in rows[2:]] == ["start", "pass@8, guarded", "GRPO"]
     assert "no signal" in starts_table([start], QUICK)

@@ -7,7 +7,7 @@
 Each part is a process of its own with a time limit. What a part came to is written down at once,
 and what passed is not run again, so it may be stopped and started at will, as long as neither the
 code nor the device changes. Nothing is installed and nothing is downloaded: models are made from
-configs. See docs/gpu.md.
+configs. See docs/production.md.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _machine(environment: dict[str, str], rehearsal: bool) -> dict[str, Any]:
     if asked.returncode:
         sys.exit(
             f"{asked.stderr}\nThis Python cannot import what is needed. In your environment: "
-            "pip install --no-deps -e . (docs/gpu.md says what else)."
+            "pip install --no-deps -e . (docs/production.md says what else)."
         )
     found: dict[str, Any] = json.loads(asked.stdout.splitlines()[-1])
     if found["device"] is None and not rehearsal:

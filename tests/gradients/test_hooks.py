@@ -142,15 +142,11 @@ def test_under_checkpointing(tiny_lm, reentrant, limit):
 @pytest.mark.parametrize("at_once", [7, None])
 def test_log_probs_are_to_the_last_bit_those_of_scoring(tiny_lm, dtype, at_once):
     model = tiny_lm().eval().to(dtype)
-    batches = [random_groups(6, 5), random_groups(4, 4, seed=1)]
-    taken = engine(model, passes=PassSize(at_once)).take(batches, (0,))
-    want = [
-        s if group.has_signal else None  # those that are always right have packs of their own
-        for batch in batches
-        for group, s in zip(
-            batch, score(CausalLMPolicy(model), batch, PassSize(at_once)), strict=True
-        )
-    ]
+    groups = random_groups(6, 5) + random_groups(4, 4, seed=1)
+    taken = engine(model, passes=PassSize(at_once)).take(groups, (0,))
+    scores = score(CausalLMPolicy(model), groups, PassSize(at_once))
+    # Those that are always right have packs of their own.
+    want = [s if group.has_signal else None for group, s in zip(groups, scores, strict=True)]
     assert [s is None for s in taken.scores] == [s is None for s in want]
     assert any(s is None for s in want)
     for got, expected in zip(taken.scores, want, strict=True):
@@ -255,7 +251,7 @@ def test_no_signal_costs_nothing(tiny_lm):
     groups = random_groups(4, 4)
     for group in groups:
         group.success[:] = 0.0
-    taken = engine(tiny_lm(), policy=Untouchable).take([groups], (0,))
+    taken = engine(tiny_lm(), policy=Untouchable).take(groups, (0,))
     assert not taken.gramian.any()
     assert taken.scores == [None] * 4
 
@@ -362,7 +358,7 @@ def test_what_no_rule_describes_is_left_to_autograd_and_said(tiny_lm, kind):
     assert "o_proj" in unknown
     assert "of the parameters by autograd" in watched.said
     assert error(auto.gramian(groups, (0,)), want) < 1e-5
-    taken = watched.take([groups], (0,))
+    taken = watched.take(groups, (0,))
     assert taken.scores is None  # prompt by prompt, scores would round in another way
     # Had nobody compared, it would be wrong.
     blind = engine(model)

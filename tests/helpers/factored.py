@@ -66,15 +66,6 @@ class Kernels:
         spread = (centred**2).sum(1)
         return (centred * centred_variance).sum(1) / np.where(spread > 0, spread, 1.0)
 
-    @cached_property
-    def parts(self) -> np.ndarray:
-        """``(batches, 3)``: shared, square and theta2 of :class:`VarianceParts`."""
-        m = self.m
-        S, A, B = self.row.sum(1), (self.row**2).sum(1), self.squares.sum(1)
-        pairs = m * (m - 1)
-        theta2 = (S**2 - 4 * A + 2 * B) / (pairs * (m - 2) * (m - 3))
-        return np.stack([(A - B) / (pairs * (m - 2)), B / pairs, theta2], 1)
-
 
 Against = Callable[[np.ndarray], np.ndarray]
 

@@ -10,10 +10,12 @@ CONTEXTS = 64
 
 def make_guard(policy=None, say=lambda text: None, **settings):
     policy = policy or BanditPolicy(CONTEXTS, dim=3, seed=5)
-    settings = {"k": 4, "prompts_per_probe": 16, "every": 5, **settings}
+    settings = {"k": 4, "reference_prompts": 16, "every": 5, **settings}
     rows = [{"prompt": str(i)} for i in range(CONTEXTS)]
     config = PassKGuardConfig(**settings)
-    return PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated, say=say)
+    return PassKGuard(
+        policy, HeldOutPool(rows, config.seed), config, isolation=policy.isolated, say=say
+    )
 
 
 def ascend(policy, k, steps, lr=3.0):

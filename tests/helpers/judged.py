@@ -46,7 +46,7 @@ def make_guard(judge, policy=None, said=None, prompts=CONTEXTS, **settings):
     torch.manual_seed(0)
     policy = policy or Speaks(CONTEXTS, dim=3, seed=5)
     rows = [{"prompt": i, "answer": str(int(policy.right[i]))} for i in range(CONTEXTS)]
-    settings = {"k": 4, "prompts_per_probe": prompts, "num_generations": 16, **settings}
+    settings = {"k": 4, "reference_prompts": prompts, "num_generations": 16, **settings}
     config = PassKGuardConfig(**{"every": 5, "action": lambda *_: None, **settings})
     verified = VerifiedPolicy(policy, judge)
     say = (lambda text: None) if said is None else said.append

@@ -9,19 +9,24 @@ whose gradients have the means ::
 
 ``E[g] = π_1 a + π_2 b = s e_1`` and ``E[w g] = π_1 w_1 a + π_2 w_2 b = t e_2``. What is added to a
 and b is noise with mean zero given the kind. ``CONTROLS`` are no nulls.
+
+Those of ``PANELS`` are looks at the same m prompts, ``f(rng, m)`` that yields gradients and weights
+for ever, the reference's first. Prompts and what is their own stay; rollouts are fresh.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from passk_guard.passk import prompt_weight, unbiased_prompt_weight
+from passk_guard.statistics.kept_batches import KeptBatch
 
 Sample = tuple[np.ndarray, np.ndarray]
 Generator = Callable[[np.random.Generator, int], Sample]
+Panel = Callable[[np.random.Generator, int], Iterator[Sample]]
 
 
 # Both gradients vanish --------------------------------------------------------------------------
@@ -62,6 +67,13 @@ def kind_means(
     )
 
 
+def _two_means(rank, strength, rare, weights, tail, cosine=0.0):
+    shares = (1 - rare, rare)
+    spread = math.sqrt(rank / 64 * (1 if tail is None else tail / (tail - 2)))
+    size = math.sqrt(shares[0] * weights[0] ** 2 + rare * weights[1] ** 2)
+    return kind_means(shares, weights, strength[0] * spread, strength[1] * spread * size, cosine)
+
+
 def two_kinds(
     rank: int,
     strength: tuple[float, float],
@@ -80,12 +92,7 @@ def two_kinds(
         tail: degrees of freedom of a heavy-tailed size of each gradient's noise.
         cosine: 0 for a null.
     """
-    shares = (1 - rare, rare)
-    spread = math.sqrt(rank / 64)
-    if tail is not None:
-        spread *= math.sqrt(tail / (tail - 2))
-    size = math.sqrt(shares[0] * weights[0] ** 2 + rare * weights[1] ** 2)
-    means = kind_means(shares, weights, strength[0] * spread, strength[1] * spread * size, cosine)
+    means = _two_means(rank, strength, rare, weights, tail, cosine)
 
     def sample(rng: np.random.Generator, m: int) -> Sample:
         kind = (rng.random(m) < rare).astype(int)
@@ -96,6 +103,16 @@ def two_kinds(
         return gradients, np.asarray(weights)[kind]
 
     return sample
+
+
+_RATES, _SHARES = np.array([0.85, 0.5, 0.08]), np.array([0.5, 0.3, 0.2])
+
+
+def _run_means(strength: float, rank: int, k: int, cosine: float) -> np.ndarray:
+    easy, _, hard = (float(w) for w in prompt_weight(_RATES, k))
+    size = strength * 0.2 * math.sqrt(rank) / 8
+    found = kind_means((_SHARES[0], _SHARES[2]), (easy, hard), size, size * hard / 3, cosine)
+    return np.insert(found, 1, 0.0, 0)
 
 
 def rollouts(
@@ -114,22 +131,11 @@ def rollouts(
         n, k: rollouts per prompt, and the k of the objective.
         cosine: 0 for a null.
     """
-    p = np.array([0.85, 0.5, 0.08])
-    shares = np.array([0.5, 0.3, 0.2])
-    easy, _, hard = (float(w) for w in prompt_weight(p, k))
-    spread = 0.2 * math.sqrt(rank) / 8
-    easy_mean, hard_mean = kind_means(
-        (shares[0], shares[2]),
-        (easy, hard),
-        strength * spread,
-        strength * spread * hard / 3,
-        cosine,
-    )
-    means = np.stack([easy_mean, np.zeros(2), hard_mean])
+    means = _run_means(strength, rank, k, cosine)
 
     def sample(rng: np.random.Generator, m: int) -> Sample:
-        kind = rng.choice(3, size=m, p=shares)
-        rate = p[kind]
+        kind = rng.choice(3, size=m, p=_SHARES)
+        rate = _RATES[kind]
         correct = rng.binomial(n, rate)
         pairs = correct * (n - correct) / (n * (n - 1.0))
         gradients = 0.5 * (rate * (1 - rate))[:, None] * rng.normal(size=(m, rank))
@@ -168,3 +174,101 @@ CONTROLS: dict[str, Generator] = {
     "opposed": two_kinds(3, (3, 3), cosine=-0.2),
     "rollouts, opposed": rollouts(5.0, cosine=-0.2),
 }
+
+
+# Looks at the same prompts ----------------------------------------------------------------------
+
+
+_FIRST, _EACH = 12, 2  # rollouts of a prompt
+
+
+def kinds_panel(
+    rank: int,
+    strength: tuple[float, float],
+    rare: float = 0.3,
+    weights: tuple[float, float] = (0.25, 3.0),
+    tail: float | None = None,
+    own: float = 0.1,
+) -> Panel:
+    """Common and rare prompts, as :func:`two_kinds`; of a look's noise the share ``own`` stays."""
+    means = _two_means(rank, strength, rare, weights, tail)
+
+    def looks(rng: np.random.Generator, m: int) -> Iterator[Sample]:
+        def noise() -> np.ndarray:
+            heavy = 1.0 if tail is None else rng.standard_t(tail, size=(m, 1))
+            return heavy * rng.normal(size=(m, rank))
+
+        kind = (rng.random(m) < rare).astype(int)
+        kept, scale = math.sqrt(own) * noise(), math.sqrt(_EACH / _FIRST)
+        kept[:, :2] += means[kind]
+        while True:
+            yield kept + scale * math.sqrt(1 - own) * noise(), np.asarray(weights)[kind]
+            scale = 1.0
+
+    return looks
+
+
+def rollouts_panel(strength: float, own: float = 0.5, cosine: float = 0.0, k: int = 8) -> Panel:
+    """As in a run, as :func:`rollouts`; baselines and weights are those of the last looks' counts.
+
+    Args:
+        strength, cosine, k: as there.
+        own: size of a prompt's own direction in ∇p.
+    """
+    rank = 12
+    means = _run_means(strength, rank, k, cosine)
+
+    def looks(rng: np.random.Generator, m: int) -> Iterator[Sample]:
+        kind = rng.choice(3, size=m, p=_SHARES)
+        p = _RATES[kind]
+        true = own * (p * (1 - p))[:, None] * rng.normal(size=(m, rank))
+        true[:, :2] += means[kind]
+
+        def seen(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+            noise = 1.2 * np.sqrt(variance)[:, None] * rng.normal(size=(m, rank))
+            return mean[:, None] * true + noise
+
+        first, past = rng.binomial(_FIRST, p), []
+        pairs = first * (_FIRST - first) / (_FIRST * (_FIRST - 1.0))
+        yield seen(pairs / (p * (1 - p)), pairs / _FIRST), unbiased_prompt_weight(first, _FIRST, k)
+        while True:
+            last = past[-_FIRST // _EACH :]  # as ``PromptCounts.recent`` has it
+            short = _EACH * len(last) < _FIRST
+            c, n = sum(last) + short * first, _EACH * len(last) + short * _FIRST
+            right, b = rng.binomial(_EACH, p), c / n
+            past.append(right)
+            mean = (right * (1 - b) / p + (_EACH - right) * b / (1 - p)) / _EACH
+            variance = (right * (1 - b) ** 2 + (_EACH - right) * b**2) / _EACH**2
+            yield seen(mean, variance), unbiased_prompt_weight(c + 1, n + 2, k)
+
+    return looks
+
+
+PANELS: dict[str, Panel] = {
+    "panel, rank 2, vanishing": kinds_panel(2, (0, 0)),
+    "panel, rank 2, weak": kinds_panel(2, (1, 1)),
+    "panel, rank 2, strong": kinds_panel(2, (8, 8)),
+    "panel, rank 3, half its own": kinds_panel(3, (3, 3), own=0.5),
+    "panel, rank 40, strong": kinds_panel(40, (6, 6)),
+    "panel, rare hard": kinds_panel(5, (1, 1), **_HARD),
+    "panel, heavy tails": kinds_panel(10, (2, 2), tail=2.5),
+    "panel, no signal": rollouts_panel(0.0),
+    "panel, weak": rollouts_panel(1.0),
+    "panel, strong": rollouts_panel(5.0),
+    "panel, strong, much its own": rollouts_panel(5.0, own=2.0),
+}
+PANEL_CONTROLS: dict[str, Panel] = {"panel, opposed": rollouts_panel(5.0, cosine=-0.2)}
+
+
+def by_trainer(batch: KeptBatch) -> np.ndarray:
+    """The weights that a panel's looks have."""
+    return batch.trainer_weights
+
+
+def panel_batches(panel: Panel, rng: np.random.Generator, m: int) -> Iterator[KeptBatch]:
+    """Its looks as they are kept."""
+    n = _FIRST
+    for gradients, weights in panel(rng, m):
+        zeros = np.zeros(m)
+        yield KeptBatch(gradients @ gradients.T, zeros, zeros, weights, n)
+        n = _EACH

@@ -26,7 +26,7 @@ ROWS = real_model.sums(128)
 # Small sums are solved at times, so that there is something to learn.
 TRAINING = [row for row in ROWS[16:] if 9 < int(row["answer"]) < 14][:8]
 HELD_OUT = ROWS[:16]
-GUARD = {"k": 2, "prompts_per_probe": 4, "reference_batches": 1, "prompts": HELD_OUT}
+GUARD = {"k": 2, "reference_prompts": 4, "prompts": HELD_OUT}
 # Pass@1 is surely below the floor: an alarm at the first look, so that λ is above 0 at once.
 ACTIONS = {
     "warn": {"every": 2, "memory_limit": 2**28},

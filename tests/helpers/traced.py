@@ -19,7 +19,7 @@ def trace(action: str = "mix", floor: str | float = "best", steps: int = 60) -> 
     config = PassKGuardConfig(
         k=4,
         num_generations=8,
-        prompts_per_probe=16,
+        reference_prompts=16,
         every=5,
         group_by="kind",
         action=["warn", action],
@@ -31,7 +31,7 @@ def trace(action: str = "mix", floor: str | float = "best", steps: int = 60) -> 
     told: list[dict] = []
     guard = PassKGuard(
         policy,
-        HeldOutPool(rows, config.seed, batch=16),
+        HeldOutPool(rows, config.seed),
         config,
         isolation=policy.isolated,
         objective=objective,

@@ -74,7 +74,7 @@ def chat_rows(rows):
 
 
 TAKES_ASYNC = "async" in GRPOTrainer.__doc__  # older TRL calls plain reward functions only
-GUARD = {"k": 4, "prompts_per_probe": 16, "every": 2, "reference_batches": 2}
+GUARD = {"k": 4, "reference_prompts": 16, "every": 2}
 
 
 def weights(trainer):

@@ -19,7 +19,7 @@ from trl_runs import held_out
 from passk_guard.config import PassKGuardConfig
 
 ON_CPU = ["--use_cpu", "true", "--bf16", "false"]
-TINY = {"k": 4, "every": 2, "prompts_per_probe": 16, "reference_batches": 2}
+TINY = {"k": 4, "every": 2, "reference_prompts": 16}
 
 
 def parse(*arguments, beside=TrainingArguments, parser=HfArgumentParser):

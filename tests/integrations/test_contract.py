@@ -77,12 +77,13 @@ def test_mix_without_an_alarm_leaves_them_and_with_one_does_not(tmp_path, host):
 
 
 TRACE = [
-    "probes of # held-out prompts x # rollouts, every # steps, # probes in all, false-alarm "
-    "chance # % per run. Pool: # prompts, action: ['warn', 'mix'].",
+    "# held-out prompts, solved # times each at the start and # times at every later look, every "
+    "# steps, # probes in all, false-alarm chance # % per run. Pool: # prompts, action: ['warn', "
+    "'mix'].",
     "every look is written to passk_guard.jsonl",
-    "WARNING step #: pass@# is at risk",
+    "WARNING step #: pass@# is at risk, and whether the update opposes it is not known yet",
     "step #: mixing pass@# back in, λ = #.",
-    "a probe costs # training steps (the first look, with all reference prompts, #); about one "
+    "a probe costs # training steps (the first look, which takes the reference, #); about one "
     "probe per # steps, # probes in all, false-alarm chance # % per run. Gradients: watched "
     "layers, many prompts per backward, exact. The smallest loss of pass@# that it can be sure of: "
     "about # points.",

@@ -139,7 +139,7 @@ def test_a_probe_without_signal_is_a_result(tmp_path, host, name, caplog):
     assert [p.step for p in found.guard.history] == [0, 2, 4, 6]
     assert not found.guard.failures
     silent = found.guard.history[1]
-    assert (silent.alignment, silent.no_signal) == (None, 1.0)
+    assert silent.no_signal == 1.0
     assert silent.pass_at_1 == (1.0 if name == "all right" else 0.0)
     fired = {kind for p in found.guard.history if p.alarm for kind in p.alarm.fired}
     assert fired <= ({"level"} if name == "all wrong" else set())  # pass@1 is 0, after all
@@ -148,7 +148,7 @@ def test_a_probe_without_signal_is_a_result(tmp_path, host, name, caplog):
 
 def test_a_policy_that_says_nothing_any_more_is_an_alarm(tmp_path, host):
     with pytest.warns(PassKGuardWarning, match=r"step 2: .*\(level alarm\)"):
-        found = hit(host, tmp_path, Fault(hook=only_end_of_sequence))
+        found = hit(host, tmp_path, Fault(hook=only_end_of_sequence), reference_prompts=128)
     assert [p.step for p in found.guard.history] == [0, 2, 4, 6]
     assert not found.guard.failures
     assert found.guard.history[1].pass_at_1 == 0.0

@@ -86,7 +86,7 @@ def test_an_optimizer_without_the_policy_gets_no_term(tmp_path):
     steered.load_state_dict(alone.state_dict())
     fit(tmp_path, alone, steps=6)
     fit(tmp_path, steered, guard(reward_funcs=verify, **MIX, **ALARM), steps=6)
-    assert asked.count(4 * 8) == 3  # anchors x rollouts, at the three steps of the policy's own
+    assert asked.count(4 * 6) == 3  # anchors x rollouts, at the three steps of the policy's own
     assert same_weights(module_weights(alone.critic), module_weights(steered.critic))
     assert not same_weights(module_weights(alone.model), module_weights(steered.model))
 

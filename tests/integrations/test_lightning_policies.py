@@ -65,7 +65,7 @@ def test_a_policy_that_is_no_language_model(tmp_path, kind):
         prompts=rows,
         policy=lambda module: module.bandit,
         reward_funcs=chose if kind is Silent else None,
-        **{**GUARD, "prompts_per_probe": 64, "every": 1, "num_generations": 16},
+        **{**GUARD, "reference_prompts": 64, "every": 1, "num_generations": 16},
     )
     fit(tmp_path, module, callback, Exact(), steps=8)
     assert not callback.guard.failures

@@ -13,7 +13,7 @@ from passk_guard.integrations.trl import PassKGuardCallback
 
 IN_TRAIN_MODE = "use_transformers_continuous_batching"
 BLOCKS = {"num_blocks": 32, "max_batch_tokens": 64, "page_size": 32}
-SMALL = {**GUARD, "prompts_per_probe": 4, "reference_batches": 1}
+SMALL = {**GUARD, "reference_prompts": 4}
 
 
 def continuous(tmp_path, **config):

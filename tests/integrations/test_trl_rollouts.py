@@ -126,7 +126,7 @@ def test_other_model_shapes(tmp_path, build):
     callback = PassKGuardCallback(trainer, prompts=held_out(), **GUARD)
     train(trainer, callback)
     assert len(callback.guard.history) == 3
-    assert all(p.drift.usable for p in callback.guard.history[1:])
+    assert all(p.drift.rescored for p in callback.guard.history[1:])
 
 
 def format_reward(completions, **_):

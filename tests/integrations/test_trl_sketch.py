@@ -35,7 +35,6 @@ def test_a_real_run_gets_the_same_alarms_from_sketches(tmp_path):
             k=8,
             objective="pkpo",
             every=2,
-            reference_batches=3,
             false_alarms=0.05,
             action=lambda probe, guard: None,
             memory_limit=memory_limit,

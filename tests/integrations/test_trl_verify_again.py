@@ -36,9 +36,9 @@ def test_a_reward_function_is_verified_again_as_trl_calls_it(tmp_path):
     calls = list(judge.given)
     assert first.verifier is None
     (arguments,) = {tuple(names) for _, names in calls}  # the same names, in a probe and again
-    assert calls.count((16 * 8 // 8, list(arguments))) >= 1
+    assert calls.count((16 * 6 // 8, list(arguments))) >= 1
     second = guard.probe(1).verifier
-    assert (second.rollouts, second.disagreement, second.baseline) == (16, 0.0, 0.0)
+    assert (second.rollouts, second.disagreement, second.baseline) == (12, 0.0, 0.0)
     # Texts, tokens and verdicts belong together.
     fixed = guard._prober.verifier._rollouts
     for one in fixed:

@@ -181,7 +181,7 @@ def wrong(trainer, change):
 def test_an_engine_that_is_another_model_is_named(make, sharper, named):
     trainer = make(sharpness=20.0)
     wrong(trainer, lambda weight: weight.mul_(sharper))
-    callback = guarded(trainer, prompts_per_probe=64, num_generations=16)
+    callback = guarded(trainer, reference_prompts=64, num_generations=16)
     train(trainer, callback)
     guard = callback.guard
     assert (NamedState.INFERENCE_MISMATCH in guard.states) == named

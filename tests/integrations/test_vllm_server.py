@@ -92,7 +92,7 @@ def test_a_server_that_fails_a_probe_costs_that_probe(serve, monkeypatch, fault,
     server, trainer = serve()
     session = trainer.vllm_generation.vllm_client.session
     before = dict(vars(session)), session.adapters["http://"].max_retries
-    callback = guarded(trainer, reference_batches=1)
+    callback = guarded(trainer)
     policy, probes = callback.guard.policy, []
     generate = policy.generate
 

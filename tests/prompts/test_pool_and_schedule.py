@@ -1,8 +1,8 @@
-"""Which prompts a probe draws, and when a probe is due."""
+"""Which prompts stand for the pool, and when a probe is due."""
 
-import collections
 import itertools
 
+import numpy as np
 import pytest
 
 from passk_guard import HeldOutPool
@@ -123,29 +123,31 @@ def test_schedule_resumes():
     assert [one.due(s) for s in range(400, 500)] == [other.due(s) for s in range(400, 500)]
 
 
-def test_weighted_rows_come_in_proportion():
-    weights = [0.2, 0.5, 1.0, 1.0, 2.0, 3.3]
-    rows = [{"prompt": "x", "traffic": w} for w in weights * 10]
-    pool = HeldOutPool(rows, seed=3, weight_by="traffic", batch=12)
-    drawn = collections.Counter(row for _ in range(100) for row in set_of(pool.draw(12)))
-    for kind, weight in enumerate(weights):
-        share = sum(drawn[row] for row in range(kind, 60, 6)) / 1200
-        assert share == pytest.approx(weight / sum(weights), abs=0.01)
+def test_a_weighted_reference_stands_for_the_pool():
+    """Its weighted mean is the pool's, on the mean over seeds; at most one weight is certain."""
+    weights = [0.0, 0.2, 0.5, 1.0, 1.0, 2.0, 3.3] * 10 + [100.0]
+    rows = [{"prompt": "x", "traffic": w} for w in weights]
+    values = np.random.default_rng(0).random(len(rows))
+    seen = []
+    for seed in range(400):
+        ids, each = HeldOutPool(rows, seed=seed, weight_by="traffic").reference(24)
+        assert len(set(ids)) == len(ids)
+        assert abs(len(ids) - 24) <= 1
+        assert each.mean() == pytest.approx(1)
+        assert not any(weights[i] == 0 for i in ids)
+        assert len(rows) - 1 in ids
+        seen.append(each @ values[ids] / each.sum())
+    want = np.average(values, weights=weights)
+    assert np.mean(seen) == pytest.approx(want, abs=4 * np.std(seen) / 20)
 
 
-def set_of(batch):
-    assert len(set(batch)) == len(batch)  # pairs are of different prompts
-    return batch
-
-
-def test_weighted_pool_resumes():
-    rows = [{"prompt": "x", "traffic": w % 3} for w in range(30)]
-    one = HeldOutPool(rows, weight_by="traffic", batch=4)
-    batches = [one.draw(4) for _ in range(20)]
-    other = HeldOutPool(rows, weight_by="traffic", batch=4)
-    other.load_state_dict(one.state_dict())
-    assert other.draw(4) == one.draw(4)
-    assert not any(row % 3 == 0 for batch in batches for row in batch)  # weight 0 is never drawn
+def test_a_reference_as_large_as_the_pool_is_the_pool():
+    rows = [{"prompt": "x", "traffic": w} for w in (1.0, 2.0, 5.0)]
+    ids, each = HeldOutPool(rows, weight_by="traffic").reference(8)
+    assert (each[np.argsort(ids)] * 8 / 3).tolist() == pytest.approx([1.0, 2.0, 5.0])
+    ids, each = HeldOutPool(rows).reference(8)
+    assert sorted(ids) == [0, 1, 2]
+    assert each.tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize(
@@ -155,13 +157,12 @@ def test_weighted_pool_resumes():
         ([1.0, float("nan"), 1.0, 1.0], "numbers >= 0"),
         ([1.0, "a", 1.0, 1.0], "numbers >= 0, not all of them 0. Row 1 has 'a'"),
         ([0.0] * 4, "not all of them 0"),
-        ([100.0, 1.0, 1.0, 1.0], "row 0 would make up 97% of all draws"),
     ],
 )
 def test_bad_weights(weights, message):
     rows = [{"prompt": "x", "traffic": w} for w in weights]
     with pytest.raises(ValueError, match=message):
-        HeldOutPool(rows, weight_by="traffic", batch=2)
+        HeldOutPool(rows, weight_by="traffic")
 
 
 def test_a_column_that_is_not_there_is_named():

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from passk_guard.detection.alarm import AlarmKind
 from passk_guard.remedies.controller import CONTROLLERS, ControlReading
 from passk_guard.runtime.effort import Effort
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Drift, Track
 
 LEADING, LEVEL = AlarmKind("alignment", leading=True), AlarmKind("level")
 SE = 0.004  # of a paired increment
@@ -23,8 +22,8 @@ def track(change, se=0.003):
     return Track(level, se, level - 2 * se, level + 2 * se, 0.64, change, se)
 
 
-def drift(change, se=SE, usable=True):
-    return Drift(change, se, se**2, 64, 0.0, usable)
+def drift(change, se=SE):
+    return Drift(change, se**2)
 
 
 def plant(
@@ -221,13 +220,13 @@ def test_it_rests_once_the_conflict_has_cleared_and_it_wants_nothing():
     assert read(controller, 300, -0.2, moved=-0.02) == 0.0  # a loss without an alarm is no matter
 
 
-def test_a_look_without_a_usable_drift_goes_by_the_level():
+def test_a_look_without_a_drift_goes_by_the_level():
     controller = CONTROLLERS.make("mpc", 0.01)
     read(controller, 0, 0.0, conflicts=(LEADING,))
     before = controller.state_dict()["all"]["model"]
     lower = read(controller, 10, -0.015)
     assert lower > read(controller, 20, -0.010) > 0
-    unusable = ControlReading(30, track(-0.01), (), drift(0.5, usable=False), effort=Effort(10.0))
+    unusable = ControlReading(30, track(-0.01), (), None, effort=Effort(10.0))
     controller.update(unusable)
     assert controller.state_dict()["all"]["model"] == before
 
@@ -305,7 +304,7 @@ changes = st.floats(-1, 1)
 looks = st.tuples(
     st.integers(0, 60),  # steps since the last
     changes,
-    st.none() | st.tuples(changes, st.floats(0, 0.1), st.booleans()),
+    st.none() | st.tuples(changes, st.floats(0, 0.1)),
     st.sampled_from([(), (LEADING,), (LEVEL,), (MATHS,), (LEADING, MATHS)]),
     st.none() | changes,  # of the group
     st.floats(0, 1),  # λ in force
@@ -354,7 +353,7 @@ def test_a_run_that_is_stretched_is_steered_alike(stretch):
             if look:
                 true = (1 - share) * -0.0075 + share * 0.004
                 change += true
-                drift = Drift(true + 0.002 * rng.normal(), 0.002, 0.002**2, 512, 0.0, usable=True)
+                drift = Drift(true + 0.002 * rng.normal(), 0.002**2)
             track = Track(0.6, 0.01, 0.5, 0.7, 0.6, change, 0.004)
             share = controller.update(
                 ControlReading(

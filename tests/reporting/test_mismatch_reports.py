@@ -42,7 +42,7 @@ class WithEngine(BanditPolicy):
 
 
 def run_with(policy, folder, said):
-    guard = make_guard(policy, said.append, prompts_per_probe=64, num_generations=32)
+    guard = make_guard(policy, said.append, reference_prompts=64, num_generations=32)
     journal = Journal(folder)
     begin_run(guard, journal, 0, "Loop")
     for step in (0, 5):

@@ -12,7 +12,7 @@ from passk_guard.reporting.read_run import read_run
 from passk_guard.reporting.report import begin_run, end_run, publish
 from passk_guard.reporting.summary import summary
 
-QUIET = {"prompts_per_probe": 48, "action": lambda probe, guard: None}
+QUIET = {"reference_prompts": 64, "num_generations": 32, "action": lambda probe, guard: None}
 OURS = "another run writes to .* This one goes on in .*passk_guard\\.[0-9a-f]{8}-[0-9a-f]{4}"
 
 

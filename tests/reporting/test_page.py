@@ -149,7 +149,7 @@ def test_groups_have_a_table_and_their_labels_are_text(tmp_path):
     policy = BanditPolicy(64, dim=3, seed=5)
     labels = ("<b>easy</b>", "a | b")
     rows = [{"prompt": str(i), "kind": labels[i % 2]} for i in range(64)]
-    config = PassKGuardConfig(k=4, prompts_per_probe=16, every=5, group_by="kind")
+    config = PassKGuardConfig(k=4, reference_prompts=16, every=5, group_by="kind")
     guard = PassKGuard(policy, HeldOutPool(rows), config, isolation=policy.isolated)
     publish(guard.probe(0), guard, Journal(tmp_path), lambda report: None)
     found = summary(read_run(tmp_path))["groups"]

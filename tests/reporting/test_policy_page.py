@@ -77,10 +77,9 @@ def test_a_page_without_pictures_is_whole(kind):
     assert policy_figure(record(found)).axes
 
 
-def test_a_large_heat_map_is_thinned_and_says_so():
+def test_a_large_heat_map_is_thinned():
     found = reading(m=400)
     kept = policy_record(found)["picture"]
     assert len(kept["rows"]) == 160
     assert np.all(np.diff(kept["pass_rates"]) >= 0)
-    assert "The heat map shows 160 of the prompts" in policy_page(record(found))
     assert CONTROLS  # the gradients come from one of them

@@ -13,7 +13,7 @@ from passk_guard.reporting.read_run import read_run
 from passk_guard.reporting.report import begin_run, end_run, publish
 from passk_guard.reporting.summary import summary
 
-QUIET = {"prompts_per_probe": 48, "action": lambda probe, guard: None}
+QUIET = {"reference_prompts": CONTEXTS, "num_generations": 32, "action": lambda probe, guard: None}
 
 
 def run_bandit(folder, *, lr=0.0, probes=4, end=True, policy=None, **settings):
@@ -37,7 +37,9 @@ def test_a_healthy_run(tmp_path):
     run = read_run(tmp_path)
     found = summary(run)
     assert found["verdict"] == "healthy"
-    assert found["sentence"].startswith("No conflict in 4 looks. Pass@1 has changed by +0.0 points")
+    assert found["sentence"].startswith(
+        "No conflict in 4 looks. Pass@1 of the pool has changed by "
+    )
     assert (found["state"], found["trainer"], found["probes"]) == ("ended", "Loop", 4)
     assert found["step"] == 20  # where it ended, not where it was last looked at
     track, probe = guard.history[-1].track, guard.history[-1]
@@ -47,8 +49,8 @@ def test_a_healthy_run(tmp_path):
         "k": 4,
         "start": guard.history[0].pass_at_k,
         "now": probe.pass_at_k,
-        "low": pytest.approx(max(0, probe.pass_at_k - 1.96 * probe.pass_at_k_se)),
-        "high": pytest.approx(min(1, probe.pass_at_k + 1.96 * probe.pass_at_k_se)),
+        "low": pytest.approx(max(0, probe.pass_at_k - 1.96 * probe.solved_in_k.se)),
+        "high": pytest.approx(min(1, probe.pass_at_k + 1.96 * probe.solved_in_k.se)),
     }
     assert found["config"]["action"] == "<lambda>"
     assert found["conflict"] is None

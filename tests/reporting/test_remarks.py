@@ -43,7 +43,7 @@ def remarks(name, made, prompts, **more):
     return "\n".join(str(w.message) for w in caught)
 
 
-CLEAN = range(128)  # 8 x prompts_per_probe, trained on none
+CLEAN = range(128)  # trained on none
 
 
 @pytest.mark.parametrize("name", ["trl", "transformers"])
@@ -167,16 +167,12 @@ def attach(host, out, **more):
     [
         (
             {"num_generations": 32},
-            "num_generations=32 makes each probe about 4 times as expensive as the default of 8 .* "
-            "raise prompts_per_probe instead",
+            "num_generations=32 makes the first look about 5 times as expensive as .* of 6 .* "
+            "raise reference_prompts instead",
         ),
         (
-            {"prompts_per_probe": 512},
-            "the pool has 128 prompts, and prompts_per_probe=512 takes all .* Lower it to 16",
-        ),
-        (
-            {"reference_batches": 100},
-            r"the first probe would sample 1600 \(reference_batches=100 x .* Lower .* to 8",
+            {"reference_prompts": 512},
+            "the pool has 128 prompts, and verdicts are about the pool. With fewer than 512 false",
         ),
     ],
     ids=str,
@@ -189,7 +185,7 @@ def test_what_is_dear_for_little_is_said_with_the_mend(tmp_path, name, dear, mes
 
 
 def test_usual_settings_are_not_remarked_on(tmp_path):
-    for usual in ({"num_generations": 16}, {"reference_batches": 8}, {"prompts_per_probe": 8}):
+    for usual in ({"num_generations": 16}, {"rollouts_per_look": 8}, {"reference_prompts": 8}):
         attach(HOSTS["trl"], tmp_path, prompts=rows(CLEAN), **usual)
 
 

@@ -140,7 +140,7 @@ def test_a_real_run_leaves_texts_images_and_charts_in_tensorboard(tmp_path, monk
 
 def test_lightning_leaves_the_same(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="tb")
-    callback = guard(action=lambda probe, guard: None, **ALARM)
+    callback = guard(action=lambda probe, guard: None, reference_prompts=64, **ALARM)
     fit(tmp_path, Automatic(), callback, logger=logger)
     check_events(logger.log_dir, "", [0, 2, 4], quoted=False)
 
@@ -173,7 +173,7 @@ def test_every_look_is_a_line_of_jsonl_without_any_reporter(tmp_path, name):
 
 @pytest.mark.usefixtures("faults")
 def test_a_look_that_cannot_be_reported_costs_a_warning(tmp_path):
-    guard = make_guard(prompts_per_probe=48, action=lambda probe, guard: None)
+    guard = make_guard(reference_prompts=48, action=lambda probe, guard: None)
     probe = replace(guard.probe(0), gramian=None, conflicts=("level",))
     guard.history[:] = [probe]
     sent = []

@@ -38,11 +38,11 @@ from passk_guard.reporting.table import history_table
 from passk_guard.runtime.schedule import Forecast
 from passk_guard.runtime.short_run import FirstLook
 from passk_guard.statistics.cosine import Parts, profile_cosine
+from passk_guard.statistics.kept_batches import Foretold
 from passk_guard.statistics.levels import Reading
 from passk_guard.statistics.pace import PaceKeeper
 from passk_guard.statistics.policy_reading import Verdict, has_signal, read_policy
-from passk_guard.statistics.rollout_store import Drift
-from passk_guard.statistics.track import Level, Pass1Track
+from passk_guard.statistics.track import Fix, Increment, PairedTrack
 
 chance, sd = st.floats(0, 1), st.floats(0, 0.5)
 value = st.floats(-2, 2)  # increments are no probabilities
@@ -62,16 +62,9 @@ def figures(pattern, text):
     return [float(part) for part in re.search(pattern, text).groups()]
 
 
-drifts = st.builds(
-    Drift,
-    value,
-    sd,
-    sd.map(lambda s: s**2),
-    st.just(36),
-    chance,
-    st.sampled_from([True, True, False]),
-)
-levels = st.builds(lambda mean, spread: Level(mean, spread, 4), chance, st.floats(0.01, 0.25))
+variance = sd.map(lambda s: s**2)
+increments = st.none() | st.builds(Increment, value, variance, variance, variance)
+fixes = st.none() | st.builds(Fix, st.floats(-1, 1), variance)
 parts = st.tuples(z, z, z, st.floats(1e-3, 3)).map(
     lambda p: Parts(
         np.array(p[:3]), np.full(3, p[3] * -1.0 if p[3] > 2 else p[3]), np.eye(3) * p[3]
@@ -84,18 +77,19 @@ def runs(draw):
     """The looks of a run, from what detectors and filters make of anything."""
     floor = draw(st.none() | chance)
     detector = ConflictDetector(1e-3, 0.01, groups=2, relative=floor is None)
-    tracks, pace, looks = {label: Pass1Track() for label in (None, "a", "b")}, PaceKeeper(), []
+    tracks = {label: PairedTrack(draw(chance), draw(variance)) for label in (None, "a", "b")}
+    pace, looks = PaceKeeper(), []
     for step in range(draw(st.integers(1, 6))):
-        drift = draw(drifts) if step else None
-        found = {
-            label: track.update(draw(levels), draw(drifts) if step else None, 1)
-            for label, track in tracks.items()
-        }
+        told = [
+            track.update(draw(increments), draw(fixes), 1) if step else None
+            for track in tracks.values()
+        ]
+        drift, found = told[0], {label: track.now() for label, track in tracks.items()}
         track = found.pop(None)
         now = pace.update(drift, 1, track.pass_at_1)
         cosine = draw(st.none() | parts.map(profile_cosine))
         u = None if cosine is None else SimpleNamespace(inner=draw(z))
-        evidence = LookEvidence(u, track, found, 1.0, drift, 1, None, now)
+        evidence = LookEvidence(u, track, found, Foretold(0.0, 1.0), drift, 1, None, now)
         fired, cleared = detector.update(evidence, cosine)
         alarm = None
         if fired:
@@ -156,7 +150,7 @@ def test_an_alarm_and_the_verdict_on_a_run(looks, action):
             change=track.change,
             rises=(pace is not None and pace.low > 0) or track.change > 1.96 * track.change_se,
         )
-        levels = r"%s (\S+) -> (\S+), change (\S+) ± (\S+) "
+        levels = r"%s (\S+) -> (\S+) on the reference's prompts, change in the pool (\S+) ± (\S+) "
         for name, one in {
             "pass@1": track,
             **{f"pass@1 of {k!r}": t for k, t in look.alarm.groups.items()},
@@ -204,7 +198,8 @@ def test_an_alarm_and_the_verdict_on_a_run(looks, action):
 configs = st.builds(
     PassKGuardConfig,
     k=st.integers(1, 64),
-    prompts_per_probe=st.integers(4, 6) | st.just(64),
+    reference_prompts=st.integers(4, 6) | st.just(64),
+    rollouts_per_look=st.integers(1, 8) | st.just(1024),
     every=st.none() | st.integers(1, 20),
     max_overhead=st.none() | st.floats(1e-6, 0.999),
     false_alarms=st.floats(1e-9, 0.4),
@@ -216,15 +211,17 @@ steps = st.floats(1e-9, 1e9)
 @given(configs, st.integers(1, 30), st.floats(0, 1e6), steps, st.floats(0, 3), st.integers(1, 40))
 def test_what_a_run_will_see(config, probes, times, cost, visible, total):
     few = checked(few_probes_message(probes, config, times))
-    short = checked(short_run_message(FirstLook(1, cost * times, cost, over=True), total, config))
+    look = FirstLook(1, 2, cost * times, cost, over=True)
+    short = checked(short_run_message(look, total, config))
     plan = checked(
         plan_message(Forecast(cost, cost, cost, probes, probes + 2, cost), visible, config)
     )
     for text in (few, short):
         if every := re.search(r"Lower every=(\d+)", text):
             assert int(every[1]) > 1
-        if size := re.search(r"lower prompts_per_probe=(\d+)", text):
-            assert int(size[1]) > 4
+        least = {"reference_prompts": 4, "rollouts_per_look": config.reference_prompts}
+        if lower := re.search(r"lower (\w+)=(\d+)", text):
+            assert int(lower[2]) > least[lower[1]]
     every, looks = figures(r"Give every=(\d+) for (\d+)", short)
     assert looks == total // every + 1
     assert ("sure of: about" in plan) == (visible < 1)
@@ -284,7 +281,8 @@ def test_a_state_without_signal(m, n, low, high, threshold, data):
         pass_at_1=sum(counts) / (m * n),
         verifier=None,
         inference=None,
-        diagnostics=SimpleNamespace(gap=0.3, top1_mass=0.5),
+        diagnostics=SimpleNamespace(top1_mass=0.5),
+        solved_in_k=SimpleNamespace(gap_at_start=0.1, gap=0.04),
     )
     text = checked(blind_message(probe, 3, threshold))
     seen = re.search(r"from (\S+) to (\S+), right from success_threshold=(\S+) on", text).groups()
@@ -292,10 +290,10 @@ def test_a_state_without_signal(m, n, low, high, threshold, data):
     assert ("nothing was right" in text) == (high < threshold) == (high_seen < bound)
     if "each prompt was" in text:
         assert mixed == 0
-    text = checked(state_message(NamedState.VANISHING_SIGNAL, probe, 0.1, 0.04))
+    text = checked(state_message(NamedState.VANISHING_SIGNAL, probe))
     assert ("none has" in text) == (mixed == 0)
-    text = checked(state_message(NamedState.EXPLORATION_COLLAPSE, probe, 0.1, 0.04))
-    assert "was 0.100 at the start and is 0.040" in text  # not the last probe's own
+    text = checked(state_message(NamedState.EXPLORATION_COLLAPSE, probe))
+    assert "was 0.100 at the start and is 0.040" in text
 
 
 @quick
@@ -322,8 +320,8 @@ def test_a_policy_read_by_itself(m, seed, pull, p):
 def test_both_alarms_of_the_issue_are_told_by_their_figures():
     """An update that helps, and pass@1 that has risen: nothing is said to fall."""
     for cause in Cause:
-        track = Pass1Track()
-        track.update(Level(0.114, 0.1, 36), None, 0)
-        now = track.update(None, Drift(0.18, 0.1, 0.01, 36, 0.0, usable=True), 1)
+        track = PairedTrack(0.114, 0.01)
+        track.update(Increment(0.18, 0.01), None, 1)
+        now = track.now()
         alarm = Alarm(2, ("alignment",), now, {}, cause, None, None, ())
         assert "falls" not in alarm_message(alarm, PassKGuardConfig())

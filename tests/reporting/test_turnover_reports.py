@@ -24,7 +24,7 @@ HOSTILE = " ".join(SEVERAL)
 def run(folder, *, change=True, **settings):
     torch.manual_seed(0)
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    size = {"prompts_per_probe": CONTEXTS, "num_generations": 64}
+    size = {"reference_prompts": CONTEXTS, "num_generations": 64}
     guard = make_guard(policy, **size, action=lambda probe, guard: None, **settings)
     for row in guard.pool.rows:
         row["prompt"] = HOSTILE
@@ -57,7 +57,7 @@ def test_rows_are_named_and_prompts_are_not(tmp_path):
         len(turnover.lost),
         len(turnover.won),
     )
-    assert "turnover" not in reports[-1].record  # a re-scoring draws no prompt
+    assert "turnover" not in reports[-1].record  # a re-scoring samples nothing
     assert "lost_prompts" not in reports[-1].record
     assert "alert(1)" not in (tmp_path / FILE_NAME).read_text()
     text = reports[3].texts["passk_guard/turnover"]
@@ -87,10 +87,10 @@ def test_a_page_says_that_none_was_lost(tmp_path):
     _, reports = run(tmp_path, change=False)
     assert "passk_guard/turnover" not in reports[3].texts
     shown = "".join(section(tmp_path).itertext())
-    assert "none of 64 prompts that were drawn again has surely lost or won" in shown
+    assert "none of 64 prompts with rollouts enough has surely lost or won" in shown
 
 
-def test_before_a_prompt_was_drawn_again_there_is_no_such_section(tmp_path):
+def test_at_the_first_look_there_is_no_such_section(tmp_path):
     run(tmp_path)
     path = tmp_path / FILE_NAME
     lines = [json.loads(line) for line in path.read_text().splitlines()]

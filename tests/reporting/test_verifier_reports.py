@@ -15,7 +15,7 @@ from passk_guard.reporting.summary import summary
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("judged")
     judge, journal = Judge(changed=request.param), Journal(folder)
-    guard = make_guard(judge, reference_batches=1)
+    guard = make_guard(judge)
     begin_run(guard, journal, 0, "Loop")
     for step in range(0, 50, 5):
         judge.changes = step >= 25

@@ -10,6 +10,7 @@ import ambiguous_arithmetic as task
 import pytest
 import torch
 from datasets import Dataset
+from guarded_bandit import make_guard
 from hosts import HOSTS, settings
 from tiny import BanditPolicy
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -24,6 +25,7 @@ from passk_guard.rollouts.sampling import FitRows, Sampler
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.runtime.isolation import isolated
 
+ALL = {**GUARD, "reference_prompts": 32}
 LONG = "1 " * 20  # tokens; the tiny models have 16 positions
 SAID = (
     r"2 of 32 rows of prompts cannot be sampled and are left out: row 3, 17\. Row 3 has 20 tokens"
@@ -45,19 +47,21 @@ def gpt2():
 
 
 def looked(guard, left_out, of):
-    """Every probe went through, and none had one of those rows; all others came up."""
+    """Every probe went through, of all rows but those."""
     assert not guard.failures
     assert [p.step for p in guard.history] == [0, 2, 4]
     seen = {row for probe in guard.history for row in probe.row_ids}
     assert seen.isdisjoint(left_out)
-    assert len(seen) > of / 2
+    assert len(seen) == of
 
 
 @pytest.mark.parametrize("name", ["transformers", "lightning"])
 def test_in_a_hosted_run(tmp_path, name):
     host = HOSTS[name]
     with pytest.warns(PassKGuardWarning, match=SAID) as told:
-        found = host.run(tmp_path, steps=4, guard=settings(host, prompts=with_long_ones()))
+        found = host.run(
+            tmp_path, steps=4, guard=settings(host, prompts=with_long_ones(), reference_prompts=32)
+        )
     assert sum("cannot be sampled" in str(w.message) for w in told) == 1
     looked(found.guard, {3, 17}, of=30)
 
@@ -68,7 +72,9 @@ def test_rows_that_tokenizer_and_verifier_refuse(tmp_path, name):
     rows[3]["prompt"] = "1 \ud83d ="  # half an emoji
     rows[17]["answer"] = None
     with pytest.warns(PassKGuardWarning) as told:
-        found = HOSTS[name].run(tmp_path, steps=4, guard=settings(HOSTS[name], prompts=rows))
+        found = HOSTS[name].run(
+            tmp_path, steps=4, guard=settings(HOSTS[name], prompts=rows, reference_prompts=32)
+        )
     looked(found.guard, {3, 17}, of=30)
     texts = [str(w.message) for w in told if w.category is PassKGuardWarning]
     for said in (
@@ -82,7 +88,7 @@ def test_rows_that_tokenizer_and_verifier_refuse(tmp_path, name):
 
 def test_in_a_trl_run_where_positions_run_out(tmp_path):
     trainer = make_trainer(tmp_path, model=gpt2())
-    callback = PassKGuardCallback(trainer, prompts=with_long_ones(), **GUARD)
+    callback = PassKGuardCallback(trainer, prompts=with_long_ones(), **ALL)
     with pytest.warns(PassKGuardWarning, match=SAID) as told:
         train(trainer, callback)
     assert sum("cannot be sampled" in str(w.message) for w in told) == 1
@@ -110,7 +116,7 @@ def test_in_trl_the_longest_answer_must_find_room_where_positions_run_out(tmp_pa
 def test_in_trl_rotary_positions_go_on(tmp_path):
     """TRL trains on such prompts, too."""
     trainer = make_trainer(tmp_path)
-    callback = PassKGuardCallback(trainer, prompts=with_long_ones(), **GUARD)
+    callback = PassKGuardCallback(trainer, prompts=with_long_ones(), **ALL)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "passk-guard: .*cannot be sampled")
         train(trainer, callback)
@@ -150,7 +156,7 @@ def test_in_trl_chat_prompts_are_counted_through_the_template(tmp_path):
 
 def test_prompts_that_all_lack_room_are_refused_before_training(tmp_path):
     rows = with_long_ones(at=range(32))
-    message = r"None of the first 16 rows of prompts can be sampled\. Row 0 has 20 tokens"
+    message = r"None of the first 32 rows of prompts can be sampled\. Row 0 has 20 tokens"
     with pytest.raises(ValueError, match=message):
         PassKGuardCallback(make_trainer(tmp_path, model=gpt2()), prompts=rows, **GUARD)
     for name in ("transformers", "lightning"):
@@ -207,18 +213,20 @@ def test_all_rows_are_looked_through_only_once_one_is_found():
     assert policy.asked == 115
 
 
-def test_a_batch_of_nothing_but_unfit_rows_is_a_lost_probe():
+def test_a_reference_of_nothing_but_unfit_rows_is_a_lost_probe():
     pool = HeldOutPool([{"prompt": str(i)} for i in range(8)])
-    policy = Fussy(8, set(range(8)) - {0})
-    sampler = Sampler(policy, pool, 2, 8, 4)
-    with pytest.warns(PassKGuardWarning, match="7 of 8 rows"):
-        lost(sampler)
+    fit = next(i for i in range(8) if i not in pool.reference(4)[0])
+    sampler = Sampler(Fussy(8, set(range(8)) - {fit}), pool, 4, 4)
+    with pytest.warns(PassKGuardWarning, match="7 of 8 rows"), pytest.raises(ProbeError):
+        sampler.reference(6)
 
 
-def lost(sampler):
-    for _ in range(2):  # row 0 is in one of them at most
-        with pytest.raises(ProbeError):
-            sampler.batch()
+def test_a_reference_that_is_taken_up_goes_on_whatever_the_new_settings_would_draw():
+    one, other = make_guard(), make_guard(reference_prompts=8, seed=1)
+    rows = one.probe(0).row_ids
+    with pytest.warns(PassKGuardWarning, match="reference_prompts: 16 -> 8"):
+        other.load_state_dict(one.state_dict())
+    assert other.probe(5).row_ids == rows
 
 
 def test_an_anchor_prompt_without_room_costs_itself():

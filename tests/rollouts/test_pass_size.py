@@ -85,7 +85,7 @@ def test_a_guard_loses_no_look_and_says_so():
         guard = PassKGuard(
             policy,
             HeldOutPool([{"prompt": "a"}] * CONTEXTS),
-            PassKGuardConfig(k=4, prompts_per_probe=16, on_error="raise"),
+            PassKGuardConfig(k=4, reference_prompts=16, on_error="raise"),
             isolation=policy.isolated,
             say=said.append,
         )

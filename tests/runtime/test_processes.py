@@ -36,7 +36,7 @@ def gramians(kind="torch", seed=0, prepare=lambda model: model, watched=True):
         "scores": score_all(policy, groups, PassSize(8)),
     }
     for name, limit in (("hooks", 1e12), ("hooks, sketched", 0)) if watched else ():
-        taken = HookEngine(policy, EngineSettings(None, PassSize(8), limit)).take([groups], (0,))
+        taken = HookEngine(policy, EngineSettings(None, PassSize(8), limit)).take(groups, (0,))
         found |= {name: taken.gramian, "scores, too": [s for s in taken.scores if s is not None]}
     return found
 

@@ -33,7 +33,7 @@ def make_guard(scores=None, threshold=0.5, per_step=lambda: None, total=None, **
     guard = PassKGuard(
         policy,
         HeldOutPool([{"prompt": str(i)} for i in range(CONTEXTS)]),
-        PassKGuardConfig(**{"k": 4, "prompts_per_probe": 16, **settings}),
+        PassKGuardConfig(**{"k": 4, "reference_prompts": 16, **settings}),
         isolation=policy.isolated,
         sampling={"success_threshold": threshold},
         rollouts_per_step=per_step,
@@ -64,7 +64,10 @@ def test_three_looks_without_signal_say_what_was_seen(scores, threshold, seen, m
     with pytest.warns(PassKGuardWarning, match=seen) as caught:
         warnings.warn(told[2][0], PassKGuardWarning, stacklevel=1)
     assert mend in str(caught[0].message)
-    assert "no signal in 3 looks in a row: of 16 held-out prompts x 8 rollouts" in told[2][0]
+    assert (
+        "no signal in 3 looks in a row: of 16 held-out prompts, each with its last 6 rollouts"
+        in told[2][0]
+    )
 
 
 def test_a_look_with_signal_starts_the_count_again():
@@ -89,48 +92,47 @@ def test_a_run_of_two_blind_looks_says_so_at_its_end():
 
 
 def test_the_first_look_stays_within_three_times_the_budget_or_says_so():
-    for first in (1.0, 4.0):
-        for more in (0.5, 1.0):
-            for budget in (0.1, 1.0, 3.0, 100.0):
-                look = plan_first_look(first, more, 4, budget, may_shrink=True)
-                assert 1 <= look.batches <= 4
-                assert look.seconds == first + (look.batches - 1) * more
-                assert look.over == (look.seconds > 3 * budget)
-                assert not look.over or look.batches == 1
-                fixed = plan_first_look(first, more, 4, budget, may_shrink=False)
-                assert fixed.batches == 4
+    for each in (1.0, 4.0):
+        for budget in (0.1, 1.0, 3.0, 100.0):
+            look = plan_first_look(each, 4, budget)
+            assert 1 <= look.chunks <= 4
+            assert look.seconds == look.chunks * each
+            assert look.over == (look.seconds > 3 * budget)
+            assert not look.over or look.chunks == 1
 
 
-def sampled(guard):
-    """Batches of the first look."""
-    return round(guard.policy.generated / (16 * 8))
+@pytest.fixture
+def chunks(monkeypatch):
+    """Chunks of four prompts: the reference has four. Gives how many of them were sampled."""
+    for module in ("passk_guard.guard", "passk_guard.rollouts.sampling"):
+        monkeypatch.setattr(f"{module}.CHUNK", 4)
+    return lambda guard: round(guard.policy.generated / (4 * 6))
 
 
-def test_a_short_run_takes_fewer_reference_batches_and_says_so_before_them():
-    guard = make_guard(per_step=lambda: 128, total=10, max_overhead=0.02)
+@pytest.mark.parametrize(
+    ("per_step", "taken", "said"),
+    [
+        (128, 2, "more than that, with 2 of 4 parts of the reference's prompts"),
+        (24, 1, "more than three times that, with 1 of 4 parts of the reference's prompts"),
+    ],
+)
+def test_a_short_run_takes_a_part_of_the_reference_and_says_so(chunks, per_step, taken, said):
+    guard = make_guard(per_step=lambda: per_step, total=10, max_overhead=0.02)
     (told,) = warned(lambda: guard.probe(0))
-    assert sampled(guard) == 1
+    assert chunks(guard) == taken
+    assert guard.history[0].prompts == 4 * taken
     assert "this run is short for its budget: 2 % of 10 steps" in told
-    assert "from 1 reference batch instead of 4" in told
+    assert said in told
     assert "Give every=1 for 11, whatever" in told
-    long = make_guard(per_step=lambda: 128, total=100_000)
-    assert not warned(lambda: long.probe(0))
-    assert sampled(long) == 4
 
 
-def test_what_the_user_asked_for_is_not_shrunk_but_said():
-    guard = make_guard(per_step=lambda: 128, total=10, reference_batches=3)
-    (told,) = warned(lambda: guard.probe(0))
-    assert sampled(guard) == 3
-    assert "more than three times that, from 3 reference batches." in told
-
-
-@pytest.mark.parametrize("settings", [{"every": 5}, {"max_overhead": 0.02}])
-def test_a_fixed_interval_or_an_unknown_length_is_left_alone(settings):
-    total = 20 if "every" in settings else None
+@pytest.mark.parametrize(
+    ("total", "settings"), [(20, {"every": 5}), (None, {"max_overhead": 0.02}), (100_000, {})]
+)
+def test_a_fixed_interval_or_a_run_of_another_length_is_left_alone(chunks, total, settings):
     guard = make_guard(per_step=lambda: 128, total=total, **settings)
     assert not warned(lambda: guard.probe(0))
-    assert sampled(guard) == (8 if "every" in settings else 4)
+    assert chunks(guard) == 4
 
 
 def test_few_looks_are_announced_as_soon_as_one_step_is_timed():

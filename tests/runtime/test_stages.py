@@ -7,6 +7,7 @@ from guarded_bandit import CONTEXTS, make_guard
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
+from passk_guard.rollouts import sampling
 
 OVER = ("", 0, 0)
 
@@ -15,7 +16,7 @@ def told(policy=None, hook=None, **settings):
     """A guard, and what its hook is called with."""
     calls = []
     policy = policy or BanditPolicy(CONTEXTS, dim=3, seed=5)
-    config = PassKGuardConfig(k=4, prompts_per_probe=16, every=5, **settings)
+    config = PassKGuardConfig(k=4, reference_prompts=16, every=5, **settings)
     pool = HeldOutPool([{"prompt": str(i)} for i in range(CONTEXTS)])
 
     def keep(*call):
@@ -31,13 +32,13 @@ def stages(calls):
 
 
 def test_a_probe_tells_its_stages_in_order_and_its_end():
-    guard, calls = told(reference_batches=4)
+    guard, calls = told()
     guard.probe(0)
-    first = ["sampling and verifying", "scoring", "gradients", "scoring"]
-    assert stages(calls) == [*first, "reference batches", "scoring", "gradients", ""]
+    then = ["scoring", "gradients", "scoring"]
+    assert stages(calls) == ["sampling the reference", *then, ""]
     calls.clear()
     guard.probe(5)
-    assert stages(calls) == [*first, "scoring again", ""]
+    assert stages(calls) == ["sampling and verifying", *then, "scoring again", ""]
     calls.clear()
     guard.rescore(6)
     assert stages(calls) == ["scoring again", ""]
@@ -45,8 +46,9 @@ def test_a_probe_tells_its_stages_in_order_and_its_end():
     assert calls.count(OVER) == 1
 
 
-def test_what_is_counted_is_counted_through_from_none_to_the_last():
-    guard, calls = told(reference_batches=4)
+def test_what_is_counted_is_counted_through_from_none_to_the_last(monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK", 4)
+    guard, calls = told()
     probe = guard.probe(0)
     guard.rescore(5)
     counted = [call for call in calls if call[2]]
@@ -55,9 +57,9 @@ def test_what_is_counted_is_counted_through_from_none_to_the_last():
         done, total = zip(*((d, t) for _, d, t in calls_of_it), strict=True)
         assert done == tuple(range(total[0]))
         assert set(total) == {total[0]}
-        totals.setdefault(stage, total[0])  # gradients: the probe's, then all the reference's
+        totals[stage] = total[0]
     alive = sum(0 < c < n for c, n in zip(probe.correct, probe.scored, strict=True))
-    assert totals == {"gradients": alive, "reference batches": 3, "scoring again": 4}
+    assert totals == {"gradients": alive, "sampling the reference": 4}
 
 
 @pytest.mark.usefixtures("faults")
@@ -89,7 +91,7 @@ def test_a_lost_probe_is_over_as_well():
     guard, calls = told(Broken(CONTEXTS, dim=3, seed=5))
     with pytest.warns(PassKGuardWarning, match="this probe is lost"):
         assert guard.probe(0) is None
-    assert calls == [("sampling and verifying", 0, 0), OVER]
+    assert calls == [("sampling the reference", 0, 1), OVER]
 
 
 def test_so_is_one_that_is_interrupted():

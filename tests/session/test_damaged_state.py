@@ -10,7 +10,6 @@ from test_resume import (
     ALARMS,
     ALIGNMENT,
     GROUPS,
-    ORDER,
     STATES,
     TRACK,
     make_guard,
@@ -49,19 +48,17 @@ def changed(state, path, value):
 
 
 # What lies in these is there or not: by row, sum, task or setting.
-OPTIONAL = {"depends", "start", "first", "last", "credit", "settled", "variance", "spent", "groups"}
+OPTIONAL = {"depends", "first", "last", "spent", "groups"}
 
 
 def damaged(state):
     """States with one thing wrong each: where, and the state."""
     for path, value in places(state):
-        optional = OPTIONAL & {path[-2:][0]} or path[-1] in ("latest", "left", "parameters")
+        optional = OPTIONAL & {path[-2:][0]} or path[-1] == "parameters"
         if isinstance(path[-1], str) and not optional and path[:-1] != (GROUPS, "state"):
             yield path, changed(state, path, None)
-        of_group = path[-2:] in (("credit", "even"), ("credit", "odd"))
         if isinstance(value, torch.Tensor):
-            if not of_group:
-                yield path, changed(state, path, value[:-1])
+            yield path, changed(state, path, value[:-1])
             if value.is_floating_point() and path[-1] not in ("advantages", "rewards"):
                 yield path, changed(state, path, torch.full_like(value, NAN))
         elif isinstance(value, float):
@@ -95,7 +92,7 @@ def test_one_thing_wrong_anywhere_costs_one_piece_and_no_probe(good):
         assert path[0] == "schema" or path[0].removeprefix("_") in text, (path, text)
         assert len(text) < 900, path
         # What starts afresh is what was damaged, or follows it.
-        followers = {path[0], "_floor", GROUPS, "_drift of pass@k"}
+        followers = {path[0], "_floor", GROUPS}
         assert path[0] == "schema" or set(taken.afresh) <= followers, (path, taken.afresh)
         assert guard.due(20) == "probe", path
         if tried % 10 == 0:
@@ -122,10 +119,10 @@ def test_a_state_of_another_release_is_not_guessed_at(tmp_path):
 
 def test_each_piece_is_loaded_on_its_own(tmp_path):
     guard, state = saved(tmp_path)
-    del state[STATES]["state"]["start"]
-    told = r"\(named states: start is missing\)\. Starts afresh: named states\. Goes on: open"
+    del state[STATES]["state"]["top"]
+    told = r"\(named states: top is missing\)\. Starts afresh: named states\. Goes on: open"
     other = resumed(state, told)
-    for name in (TRACK, GROUPS, ORDER, ALIGNMENT, ALARMS, "schedule", "remedy"):
+    for name in (TRACK, GROUPS, ALIGNMENT, ALARMS, "schedule", "remedy"):
         assert part(other, name) == part(guard, name)
     assert part(other, STATES) == part(make_guard(), STATES)
 
@@ -139,7 +136,6 @@ def test_what_rests_on_a_reference_goes_with_it(tmp_path):
     for name in (TRACK, GROUPS, "_floor"):
         assert part(other, name) == part(fresh, name)
     assert part(other, ALARMS)["active"] == []  # its evidence is gone
-    assert part(other, ORDER) == part(guard, ORDER)
 
 
 def test_another_pool_loses_no_probe_and_gets_a_reference_of_its_own(tmp_path):

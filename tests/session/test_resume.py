@@ -11,7 +11,7 @@ from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWar
 from passk_guard.runtime.pieces import Piece, save_pieces, take_up_pieces
 
 CONTEXTS = 64
-SETTINGS = {"k": 4, "prompts_per_probe": 16, "num_generations": 8, "every": 5, "group_by": "kind"}
+SETTINGS = {"k": 4, "reference_prompts": 16, "num_generations": 8, "every": 5, "group_by": "kind"}
 
 
 def rows(mark=""):
@@ -64,8 +64,24 @@ def goes_on(one, other, *names):
     return [part(one, name) == part(other, name) for name in names]
 
 
-TRACK, GROUPS, ORDER = "pass@1 and its reference", "pass@1 of the groups", "held-out order"
+TRACK, GROUPS = "pass@1 and its reference", "pass@1 of the groups"
 ALIGNMENT, STATES, ALARMS = "alignment", "named states", "open alarms"
+
+
+def test_a_fast_policys_state_is_read_back_too(tmp_path):
+    """One that stored rollouts say too little of, so that fixes alone tell of it."""
+    guard = make_guard()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PassKGuardWarning)
+        for step in range(0, 20, 5):
+            guard.probe(step)
+            with torch.no_grad():
+                guard.policy.weight += torch.randn(guard.policy.weight.shape)
+    assert guard._prober.levels._reference is None
+    torch.save(guard.state_dict(), tmp_path / "passk_guard.pt")
+    other = make_guard()
+    other.load_state_dict(torch.load(tmp_path / "passk_guard.pt", weights_only=True))
+    assert part(other, TRACK) == part(guard, TRACK)
 
 
 def test_nothing_changed_takes_up_everything(tmp_path):
@@ -75,7 +91,7 @@ def test_nothing_changed_takes_up_everything(tmp_path):
     assert len(names) > 9
     assert all(goes_on(guard, other, *names))
     fresh = make_guard(floor=0.99)
-    assert not any(goes_on(guard, fresh, TRACK, GROUPS, ORDER, ALIGNMENT, STATES, ALARMS))
+    assert not any(goes_on(guard, fresh, TRACK, GROUPS, ALIGNMENT, STATES, ALARMS))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +102,6 @@ def test_nothing_changed_takes_up_everything(tmp_path):
         {"every": 50},
         {"max_overhead": 0.01},
         {"action": "stop"},
-        {"reference_batches": 1},
         {"log_prompts": True},
         {"memory_limit": 1000},
     ],
@@ -94,10 +109,10 @@ def test_nothing_changed_takes_up_everything(tmp_path):
 def test_what_says_how_to_watch_touches_no_state(tmp_path, change):
     guard, state = saved(tmp_path)
     other = resumed(state, **change)
-    assert all(goes_on(guard, other, TRACK, GROUPS, ORDER, ALIGNMENT, STATES, ALARMS, "schedule"))
+    assert all(goes_on(guard, other, TRACK, GROUPS, ALIGNMENT, STATES, ALARMS, "schedule"))
 
 
-def test_another_k_wins_and_keeps_track_reference_and_order(tmp_path):
+def test_another_k_wins_and_keeps_track_and_reference(tmp_path):
     guard, state = saved(tmp_path, objective=PassKObjective(4), action="mix")
     assert guard.pass1_weight > 0
     other = resumed(
@@ -110,13 +125,7 @@ def test_another_k_wins_and_keeps_track_reference_and_order(tmp_path):
     )
     assert other.k == 2
     assert other.pass1_weight == 0
-    assert goes_on(guard, other, TRACK, GROUPS, ORDER) == [False, True, True]  # drift of pass@k
-    kept, was = part(other, TRACK), part(guard, TRACK)
-    assert kept["track"] == was["track"]
-    assert [b["groups"] for b in kept["store"]["batches"]] == [
-        b["groups"] for b in was["store"]["batches"]
-    ]
-    assert set(was["store"]["variance"]) - set(kept["store"]["variance"]) == {"pass_at_k"}
+    assert all(goes_on(guard, other, TRACK, GROUPS))
     before = guard.history[-1].track
     after = other.probe(20)
     assert after.track.reference == 0.99
@@ -130,7 +139,7 @@ def test_another_pool_is_another_pass_at_1(tmp_path):
     other = resumed(
         state, "prompts: .* Starts afresh: pass@1 and its reference", held_out=rows("x")
     )
-    assert not any(goes_on(guard, other, TRACK, GROUPS, ORDER, ALIGNMENT, STATES))
+    assert not any(goes_on(guard, other, TRACK, GROUPS, ALIGNMENT, STATES))
     with pytest.warns(PassKGuardWarning, match="level alarm"):  # this floor is nowhere near
         assert other.probe(20).drift is None  # a new reference
     assert part(other, "schedule")["steps"] == part(guard, "schedule")["steps"]
@@ -143,7 +152,7 @@ def test_other_rollouts_are_another_pass_at_1(tmp_path, sampling):
     guard, state = saved(tmp_path)
     if set(sampling) <= {"temperature", "verifier"}:
         other = resumed(state, "Starts afresh: pass@1 and its reference", sampling=sampling)
-        assert goes_on(guard, other, TRACK, ORDER) == [False, True]
+        assert goes_on(guard, other, TRACK) == [False]
     else:  # a setting that the checkpoint did not know
         resumed(state, sampling=sampling)
 
@@ -156,9 +165,7 @@ def test_a_setting_that_is_no_longer_said_counts_as_changed(tmp_path):
 def test_other_groups_keep_the_track_of_all(tmp_path):
     guard, state = saved(tmp_path)
     other = resumed(state, "group_by: kind -> None", group_by=None)
-    assert goes_on(guard, other, GROUPS, ORDER, ALIGNMENT) == [False, True, True]
-    assert part(other, TRACK)["track"] == part(guard, TRACK)["track"]
-    assert set(part(other, TRACK)["store"]["variance"]) == {"pass_at_1", "pass_at_k"}
+    assert goes_on(guard, other, TRACK, GROUPS, ALIGNMENT) == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -167,13 +174,13 @@ def test_other_groups_keep_the_track_of_all(tmp_path):
 def test_other_evidence_starts_the_alignment_alarm_afresh(tmp_path, change):
     guard, state = saved(tmp_path)
     other = resumed(state, "Starts afresh: alignment", **change)
-    assert goes_on(guard, other, TRACK, GROUPS, ORDER, ALIGNMENT) == [True, True, True, False]
+    assert goes_on(guard, other, TRACK, GROUPS, ALIGNMENT) == [True, True, False]
 
 
 def test_a_remedy_that_is_taken_up_later_keeps_the_floor(tmp_path):
     guard, state = saved(tmp_path)
     other = resumed(state, "remedy: None -> mix", action="mix", objective=PassKObjective(4))
-    assert all(goes_on(guard, other, TRACK, ORDER))
+    assert all(goes_on(guard, other, TRACK))
     assert other.pass1_weight == 0
 
 

@@ -9,6 +9,7 @@ import torch
 from passk_guard.detection.named_states import NamedState, StateWatch
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.statistics.diagnostics import diagnose
+from passk_guard.statistics.exploration import PassAtK
 from passk_guard.statistics.inference_mismatch import inference_mismatch
 
 PI = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
@@ -135,8 +136,15 @@ def test_ordinary_rounding_is_not_named_and_half_as_sharp_again_is(sharpness, na
 
 def states_of(watch, pairs):
     groups, scores = zip(*pairs, strict=True)
-    diagnostics = diagnose(groups, scores, 2, np.ones(len(groups)), None)
-    return watch.update(0.0, 0.5, diagnostics)
+    diagnostics = diagnose(
+        groups,
+        scores,
+        (np.ones(len(groups)), np.full(len(groups), 2)),
+        2,
+        np.ones(len(groups)),
+        None,
+    )
+    return watch.update(0.0, PassAtK(0.5, 0.1, None, None, 0.1, 0.1, None, None), diagnostics)
 
 
 def test_the_state_begins_once_and_ends_when_the_engine_is_right_again():

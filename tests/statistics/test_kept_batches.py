@@ -1,7 +1,10 @@
 """Kept Gramians, weighed as training weighs prompts today."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
+from nulls import PANELS, by_trainer, panel_batches
 
 from passk_guard import PassKObjective
 from passk_guard.objectives.mixes import TrainerMix
@@ -11,24 +14,25 @@ from passk_guard.statistics.alignment import weighted_alignment
 from passk_guard.statistics.evidence import WeightsInForce
 from passk_guard.statistics.kept_batches import KeptBatch, KeptBatches
 from passk_guard.statistics.pace import PaceKeeper
-from passk_guard.statistics.rollout_store import Drift
+from passk_guard.statistics.track import Drift
 
 N = 16
 
 
-def batch(rng, m=64, trainer=np.nan):
+def batch(rng, m=64, trainer=np.nan, hard=None, rollouts=N):
     """Hard prompts pull the other way."""
-    hard = rng.random(m) < 0.3
+    hard = rng.random(m) < 0.3 if hard is None else hard
     correct = rng.binomial(N, np.where(hard, 0.1, 0.8))
     g = np.where(hard, -1.0, 1.0)[:, None] * np.eye(30)[0] + 0.8 * rng.normal(size=(m, 30))
     g[(correct == 0) | (correct == N)] = 0
-    return KeptBatch(g @ g.T, correct, np.full(m, N), np.full(m, trainer))
+    return KeptBatch(g @ g.T, correct, np.full(m, N), np.full(m, trainer), rollouts)
 
 
 def kept(count, seed=0):
     rng, batches = np.random.default_rng(seed), KeptBatches()
+    hard = rng.random(64) < 0.3
     for _ in range(count):
-        batches = batches.plus(batch(rng))
+        batches = batches.plus(batch(rng, hard=hard))
     return batches
 
 
@@ -40,24 +44,49 @@ def test_the_cosine_is_of_todays_update_not_of_those_that_were():
 
     assert today().high < 0  # pass@8
     objective.pass1_weight = 1.0
-    assert today().low > 0.9  # pass@1, on the very same batches
+    assert today().value > 0.9  # pass@1, on the very same batches
     objective.pass1_weight, objective.k = 0.0, 1.5
-    assert today().low > 0  # fractional k
+    assert today().value > 0  # fractional k
 
 
-def test_the_scale_is_the_error_that_a_fresh_batch_has():
-    rng, batches = np.random.default_rng(1), kept(20)
+def test_the_error_foretold_is_that_of_a_look_at_these_prompts():
+    rng, hard = np.random.default_rng(1), np.random.default_rng(0).random(64) < 0.3
+    weigh, batches = WeightsInForce(8, PassKObjective(8), "update"), kept(20)
+    looks = [batch(rng, hard=hard) for _ in range(200)]
+    inner = [weighted_alignment(b.gramian, weigh(b)).inner for b in looks]
+    foretold = batches.foretold(weigh, N)
+    assert foretold.se == pytest.approx(np.std(inner), rel=0.4)
+    assert abs(foretold.mean) < abs(np.mean(inner))  # the opposition is no error in common
+
+
+def test_it_is_foretold_from_looks_with_as_many_rollouts():
+    """The reference has more of each prompt, and less noise than the looks that follow."""
     weigh = WeightsInForce(8, PassKObjective(8), "update")
-    fresh = [batch(rng) for _ in range(200)]
-    inner = [weighted_alignment(b.gramian, weigh(b)).inner for b in fresh]
-    assert batches.scale(weigh, 64) == pytest.approx(np.std(inner), rel=0.15)
-    assert batches.scale(weigh, 256) < 0.6 * batches.scale(weigh, 64)
+    assert kept(3).foretold(weigh, 2) is None
+    assert kept(3).plus(batch(np.random.default_rng(0), rollouts=2)).foretold(weigh, 2) is not None
 
 
-def test_only_the_last_twenty_count_and_nothing_is_nothing():
+@pytest.mark.parametrize("name", ["panel, rank 40, strong", "panel, rank 3, half its own"])
+def test_u_of_successive_looks_is_white_and_without_the_common_part_it_is_not(name):
+    rng, sums = np.random.default_rng(0), []
+    for _ in range(40):
+        looks = panel_batches(PANELS[name], rng, 64)
+        batches, u = KeptBatches([next(looks)]), []
+        for look in islice(looks, 21):
+            if foretold := batches.foretold(by_trainer, look.rollouts):
+                found = weighted_alignment(look.gramian, look.trainer_weights)
+                u.append([(found.inner - foretold.mean) / foretold.se, found.z])
+            batches = batches.plus(look)
+        sums.append(np.clip(u, -4, 4).sum(0))
+    white, control = np.std(sums, 0) / 20**0.5
+    assert white < 1.6
+    assert control > 2.5
+
+
+def test_only_the_last_ten_count_and_nothing_is_nothing():
     assert KeptBatches().cosine(lambda kept: np.ones(1)) is None
-    assert KeptBatches().scale(lambda kept: np.ones(1), 64) is None
-    assert len(kept(30)) == 20
+    assert KeptBatches().foretold(lambda kept: np.ones(1), N) is None
+    assert len(kept(30)) == 10
 
 
 def test_gradients_by_other_parameters_are_not_pooled():
@@ -95,14 +124,14 @@ def test_its_state_goes_on_and_a_damaged_one_is_refused():
 def test_the_pace_is_the_last_increments_per_ten_steps():
     keeper = PaceKeeper()
     assert keeper.update(None, 0) is None
-    now = keeper.update(Drift(-0.006, 0.002, 0.002**2, 64, 0.0, usable=True), 5)
+    now = keeper.update(Drift(-0.006, 0.002**2), 5)
     assert now.change == pytest.approx(-0.012)
     assert (now.low, now.high) == pytest.approx((-0.012 - 1.96 * 0.004, -0.012 + 1.96 * 0.004))
-    assert keeper.update(Drift(0.0, 0.0, 0.0, 64, 0.0, usable=False), 5) == now
+    assert keeper.update(None, 5) == now
     for _ in range(20):
-        now = keeper.update(Drift(-0.006, 0.002, 0.002**2, 64, 0.0, usable=True), 5)
+        now = keeper.update(Drift(-0.006, 0.002**2), 5)
     assert now.change == pytest.approx(-0.012)
     assert now.high - now.low == pytest.approx(2 * 1.96 * 0.004 / 3**0.5, rel=0.01)
     for _ in range(20):
-        now = keeper.update(Drift(0.006, 0.002, 0.002**2, 64, 0.0, usable=True), 5)
+        now = keeper.update(Drift(0.006, 0.002**2), 5)
     assert now.change == pytest.approx(0.012, rel=1e-3)  # what was before is forgotten

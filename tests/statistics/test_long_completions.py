@@ -49,8 +49,8 @@ def clipped_change(groups, before, after):
     return float(np.mean(changes))
 
 
-@pytest.mark.parametrize(("style", "exact"), [(0.02, True), (0.1, False), (0.3, False)])
-def test_drift_holds_where_clipping_would_invent_a_loss(style, exact):
+@pytest.mark.parametrize(("style", "usable"), [(0.02, True), (0.1, False), (0.3, False)])
+def test_drift_holds_or_says_nothing_where_clipping_would_invent_a_loss(style, usable):
     """Tokens that no reward looks at move a lot; the sequence ratio then is of no use."""
     torch.manual_seed(0)
     policy = CoinPolicy(CONTEXTS, TOKENS)
@@ -67,16 +67,16 @@ def test_drift_holds_where_clipping_would_invent_a_loss(style, exact):
         scores = list(zip(score(policy, groups), score(new, groups), strict=True))
         before, after = styled(groups, scores, logits, repeat)
         change = paired_change(groups, before, after)
-        assert change.usable
-        assert change.exact == exact
+        assert change.usable == usable
         ours.append(change.change)
         errors.append(change.se)
         clipped.append(clipped_change(groups, before, after))
     error = np.std(ours, ddof=1) / np.sqrt(40)
-    assert abs(np.mean(ours) - truth) < 3 * error
-    assert np.mean(np.abs(np.array(ours) - truth) < 1.96 * np.array(errors)) > 0.85
+    if usable:
+        assert abs(np.mean(ours) - truth) < 3 * error
+        assert np.mean(np.abs(np.array(ours) - truth) < 1.96 * np.array(errors)) > 0.85
     if style == 0.3:
-        assert np.mean(clipped) < truth - 20 * error
+        assert np.mean(clipped) < truth - 0.01
 
 
 def test_alignment_covers_at_five_hundred_tokens():

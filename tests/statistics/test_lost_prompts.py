@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from barnard import loss_p_values
 
 from passk_guard.statistics import lost_prompts
-from passk_guard.statistics.lost_prompts import candidate_p_values, changed_prompts
-from passk_guard.statistics.turnover import discoveries, loss_p_values
+from passk_guard.statistics.lost_prompts import candidate_p_values, changed_prompts, discoveries
 
 MARGIN, LEVEL = 0.1, 0.05
 

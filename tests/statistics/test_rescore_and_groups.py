@@ -1,19 +1,16 @@
-"""Re-scoring between probes; floors for groups of prompts; pass@k's drift."""
+"""Re-scoring between looks; floors for groups of prompts."""
 
-import numpy as np
 import pytest
 import torch
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
-from passk_guard.rollouts.scores import score
-from passk_guard.statistics.rollout_store import RolloutStore
 
 CONTEXTS = 120
 
 
 def make_guard(policy, **settings):
-    settings = {"k": 4, "prompts_per_probe": 48, "every": 5, **settings}
+    settings = {"k": 4, "every": 5, **settings}
     rows = [{"prompt": str(i), "kind": "ab"[i % 2]} for i in range(CONTEXTS)]
     pool = HeldOutPool(rows)
     return PassKGuard(policy, pool, PassKGuardConfig(**settings), isolation=policy.isolated)
@@ -46,12 +43,12 @@ def test_a_rescore_follows_the_policy_without_sampling():
     truth = level(policy) - start
     assert truth > 0.02
     assert abs(found.track.change - truth) < 3 * found.track.change_se
-    assert found.drift.prompts == 48 + 7 * 64  # the probe's, and the reference's at 3/4 of n
+    assert found.drift.rescored
 
 
 def test_a_loss_between_probes_raises_the_alarm_at_a_rescore():
     policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    guard = make_guard(policy, every=None, max_overhead=0.01, reference_batches=12)
+    guard = make_guard(policy, every=None, max_overhead=0.01)
     guard.probe(0)
 
     def train():
@@ -72,7 +69,7 @@ def test_rescoring_often_tells_the_same_as_rescoring_once():
     for every in (1, 6):
         torch.manual_seed(0)
         policy = BanditPolicy(CONTEXTS, dim=3, seed=5)
-        guard = make_guard(policy, reference_batches=1)
+        guard = make_guard(policy)
         guard.probe(0)
         for step in range(1, 7):
             push(policy, torch.ones(CONTEXTS), 0.5)
@@ -123,31 +120,6 @@ def test_a_rescore_and_a_probe_resume():
     run(second, range(20, 40, 5))
     assert [p.reading for p in second.history] == [p.reading for p in whole.history[2:]]
     assert [r.reading for r in second.rescores] == [r.reading for r in whole.rescores[2:]]
-
-
-@pytest.mark.simulation
-def test_pass_at_k_drift_is_unbiased_to_first_order_and_covers():
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    k, n = 4, 8
-    old = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    new = BanditPolicy(CONTEXTS, dim=3, seed=5)
-    push(new, torch.ones(CONTEXTS), 1.0)
-    p, q = (torch.stack([m.success(x).detach() for x in range(CONTEXTS)]) for m in (old, new))
-    truth = float((k * (1 - p) ** (k - 1) * (q - p)).mean())
-    changes, covered = [], []
-    for _ in range(300):
-        groups = old.generate(None, rng.integers(CONTEXTS, size=32).tolist(), n)
-        store = RolloutStore(k)
-        store.add([(groups, score(old, groups))])
-        drift = store.measure(new)["pass_at_k"]
-        changes.append(drift.change)
-        covered.append(abs(drift.change - truth) < 1.96 * drift.se)
-    error = np.std(changes, ddof=1) / np.sqrt(300)
-    assert abs(np.mean(changes) - truth) < 3 * error
-    assert 0.90 < np.mean(covered) < 0.985
-    plug_in = float((k * (1 - p) ** (k - 1)).mean() * (q - p).mean())
-    assert abs(plug_in - truth) > 5 * error  # weights matter here: the test can fail
 
 
 def test_a_group_that_falls_is_named_while_the_whole_stands():

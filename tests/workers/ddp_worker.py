@@ -106,7 +106,7 @@ def run(out: Path, name: str) -> dict:
         trainer.add_callback(Steps(verifier))
     if name != "alone":
         # 7 rollouts x 16 prompts: straddles, and needs filling up.
-        settings = {**GUARD, "num_generations": 7, "prompts_per_probe": 15}
+        settings = {**GUARD, "num_generations": 7, "reference_prompts": 15}
         callback = PassKGuardCallback(
             trainer,
             prompts=held_out(),

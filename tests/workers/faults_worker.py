@@ -82,9 +82,7 @@ def made(engine):
     tokenizer = task.make_tokenizer()
     model = split(task.make_model(tokenizer, hidden=32, layers=1), engine)
     policy = Shaky(model, tokenizer, max_completion_length=2)
-    config = PassKGuardConfig(
-        k=2, prompts_per_probe=8, reference_batches=2, on_error="continue", action=lambda *_: None
-    )
+    config = PassKGuardConfig(k=2, reference_prompts=8, on_error="continue", action=lambda *_: None)
     rank = dist.get_rank()
     return model, PassKGuard(
         VerifiedPolicy(policy, verify, module=model),
@@ -133,7 +131,7 @@ def break_down(guard, model, out):
     broken = range(2)
     assert guard.probe(1) is None
     broken = range(0)
-    assert guard.probe(2).row_ids != first.row_ids
+    assert guard.probe(2).row_ids == first.row_ids
     (out / f"alive{dist.get_rank()}").touch()
     broken = range(1, 2)
     guard.probe(3)

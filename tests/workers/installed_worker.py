@@ -14,7 +14,7 @@ assert Path(passk_guard.__file__).is_relative_to(sys.argv[1]), passk_guard.__fil
 torch.manual_seed(0)
 policy = BanditPolicy(32)
 pool = HeldOutPool([{"prompt": str(i)} for i in range(32)])
-config = PassKGuardConfig(k=2, prompts_per_probe=16, reference_batches=2)
+config = PassKGuardConfig(k=2, reference_prompts=16)
 guard = PassKGuard(VerifiedPolicy(policy, None), pool, config, isolation=policy.isolated)
 guard.probe(0)
 [look] = guard.history

@@ -64,7 +64,7 @@ def faults():
     """50 probes with a fault on one random process; what this one has in the end."""
     policy = Shaky(32)
     rows = [{"prompt": str(i)} for i in range(32)]
-    config = PassKGuardConfig(k=2, prompts_per_probe=8, reference_batches=2, on_error="continue")
+    config = PassKGuardConfig(k=2, reference_prompts=8, on_error="continue")
     guard = PassKGuard(
         VerifiedPolicy(policy, None),
         HeldOutPool(rows),
@@ -144,7 +144,7 @@ class FailsAgain(Judge):
 def again():
     """Three looks at the verifier, of which one fails on one process."""
     judge = FailsAgain(noise=0.2, seed=dist.get_rank())
-    guard = make_guard(judge, reference_batches=1, prompts=16, on_error="continue")
+    guard = make_guard(judge, prompts=16, on_error="continue")
     guard.probe(0)
     guard.probe(5)
     judge.fails = True

@@ -48,7 +48,7 @@ def inside(out: Path, models) -> dict:
         )
         guard, calls = None, []
         if name == "guarded":
-            settings = {**GUARD, "num_generations": 7, "prompts_per_probe": 15}
+            settings = {**GUARD, "num_generations": 7, "reference_prompts": 15}
             callback = PassKGuardCallback(trainer, prompts=held_out(), **settings)
             trainer.add_callback(callback)
             guard, llm = callback.guard, trainer.vllm_generation.llm
@@ -76,7 +76,7 @@ def failing(out: Path, models) -> dict:
         vllm_mode="server",
         vllm_server_base_url=server.url,
     )
-    settings = {**GUARD, "reference_batches": 1, "on_error": "continue"}
+    settings = {**GUARD, "on_error": "continue"}
     callback = PassKGuardCallback(trainer, prompts=held_out(), **settings)
     policy, looks = callback.guard.policy, []
     generate = policy.generate

@@ -114,7 +114,6 @@ def coverage(
         "sampled_se": float(error.sum().sqrt() / len(groups)),
         "sampled_again_se": probe_error(values, error, sum(noise) / N),
         "usable": len(usable) / len(found),
-        "exact": float(np.mean([one.exact for one in found])),
         "mean": float(change.mean()) if len(usable) else float("nan"),
         "se": typical,
         "se_over_sd": typical / float(change.std(ddof=1)) if len(usable) > 1 else float("nan"),
@@ -122,32 +121,8 @@ def coverage(
         "inside": float((np.abs(change - truth) <= Z95 * se).mean())
         if len(usable)
         else float("nan"),
-        **forms(groups, before, later.after),
         "draws": draws,
     }
-
-
-def forms(groups: Sequence[RolloutGroup], before: Scores, after: Scores) -> dict[str, float]:
-    """Both forms of the estimate on the whole bank, and the error of a measurement with either."""
-    found = {}
-    shifts = [
-        (new - old).double() * group.completion_mask
-        for group, old, new in zip(groups, before, after, strict=True)
-    ]
-    for name, gain in {
-        "exact": lambda shift: shift.sum(-1).expm1(),
-        "first_order": lambda shift: shift.expm1().sum(-1),
-    }.items():
-        terms = torch.stack(
-            [
-                group.centred_success().double() * gain(shift)
-                for group, shift in zip(groups, shifts, strict=True)
-            ]
-        )
-        values, noise = terms.mean(1), terms.var(1)
-        found[f"all_{name}"] = float(values.mean())
-        found[f"all_{name}_se"] = probe_error(values, noise / terms.shape[1], noise / N)
-    return found
 
 
 def probe_error(values: Tensor, error: Tensor, noise: Tensor) -> float:

@@ -11,11 +11,11 @@ each, of which the truth is known:
 * paired drift: how often its 95 % interval holds the change of pass@1, after 5 to 40 steps at three
   learning rates, and its bias; beside its error that of sampling the same prompts again;
 * how many of the start's rollouts still count, by steps passed and by tokens;
-* the inner product of the pass@8 gradient with the pass@1 gradient and their cosine, from 1, 3 and
-  8 probes of this bank, and of one of 1,536 prompts x 16 rollouts: how often intervals hold the
-  truth, and how often a sure sign is wrong. As it is, and with weights changed by a constant so
-  that the truth is a right angle, or a conflict. Beside it what not to do: prompts paired with
-  themselves and plug-in weights.
+* the inner product of the pass@8 gradient with the pass@1 gradient and their cosine, from probes of
+  a bank of 1,536 prompts x 16 rollouts: how often intervals hold the truth, and how often a sure
+  sign is wrong. As it is, and with weights changed by a constant so that the truth is a right
+  angle, or a conflict. Beside it what not to do: prompts paired with themselves and plug-in
+  weights.
 
 The full form leaves its figures in ``results/field_estimators.json``, and exits with an error where
 an interval of a usable measurement is surely below .9, or what not to do does not fail.
@@ -94,27 +94,20 @@ def drift(cache: Path, size: Size, rate: float, step: int) -> dict[str, Any]:
 
 
 def gradients(cache: Path, size: Size) -> dict[str, Any]:
-    """Of the start's two banks, by name."""
-    banks = {
-        "few prompts": ("gradients.pt", lambda: start_bank(cache, size)[0]),
-        "many prompts": ("wide-gradients.pt", lambda: wide_bank(cache, size)),
+    """Of the start, on many prompts."""
+
+    def taken() -> cosine_coverage.Bank:
+        policy = policy_of(*start(cache, size), size)
+        return cosine_coverage.bank_of(policy, wide_bank(cache, size))
+
+    bank = kept(cache / "wide-gradients.pt", taken)
+    return {
+        "cosine_error": cosine_coverage.cosine_error(bank),
+        "probes": {
+            update: cosine_coverage.coverage(bank, less, size.draws, 0)
+            for update, less in cosine_coverage.updates(bank).items()
+        },
     }
-    found = {}
-    for name, (file, bank) in banks.items():
-
-        def taken(bank: Any = bank) -> cosine_coverage.Chunks:
-            policy = policy_of(*start(cache, size), size)
-            return cosine_coverage.chunk_gradients(policy, bank())
-
-        chunks = kept(cache / file, taken)
-        found[name] = {
-            "truth": cosine_coverage.truths(chunks),
-            "probes": {
-                update: cosine_coverage.coverage(chunks, less, size.draws, 0)
-                for update, less in cosine_coverage.updates(chunks).items()
-            },
-        }
-    return found
 
 
 def drift_row(one: dict[str, Any]) -> str:
@@ -124,42 +117,31 @@ def drift_row(one: dict[str, Any]) -> str:
         f"| {one['truth']:+.4f} ± {one['truth_se']:.4f} | {one['se']:.4f} "
         f"| {one['sampled_again_se']:.4f} "
         f"| {one['se_over_sd']:.2f} | {one['bias_over_se']:+.2f} | {one['inside']:.3f} "
-        f"| {one['exact']:.2f} | {one['usable']:.2f} |"
+        f"| {one['usable']:.2f} |"
     )
 
 
 def print_tables(found: dict[str, Any]) -> None:
     print(
         "\n| rate | step | size | per token | truth | se | sampled again | se/sd | bias/se "
-        "| inside | exact | usable |"
+        "| inside | usable |"
     )
-    print("|" + "---|" * 12)
+    print("|" + "---|" * 11)
     for one in found["drift"]:
         print(drift_row(one))
     print("\n| rate | step | " + "size (tokens), from short to long")
     for one in found["drift"]:
         bins = (f"{part['size']:.3f} ({part['tokens']:.0f})" for part in one["spread"]["bins"])
         print(f"| {one['rate']:g} | {one['step']} | {' | '.join(bins)} |")
-    for name, taken in found["gradients"].items():
-        print_cosines(name, taken)
-
-
-def print_cosines(name: str, taken: dict[str, Any]) -> None:
-    truths = (
-        f"{way} {one['cosine']:+.3f} ± {one['cosine_error']:.3f}"
-        for way, one in taken["truth"].items()
-    )
-    print(f"\n{name}, cosine: {', '.join(truths)}")
-    print("| update | truth | probes | inside | width | surely below 0 | surely above 0 | sized |")
-    print("|---|---|---|---|---|---|---|---|")
-    for update, one in taken["probes"].items():
-        for probes, cell in one["pooled"].items():
-            keys = ("inside", "width", "surely_below", "surely_above", "sized")
-            figures = " | ".join(f"{cell[key]:.3f}" for key in keys)
-            print(f"| {update} | {one['cosine']:+.3f} | {probes} | {figures} |")
-        print(f"  inner product, 1 probe: {rounded(one['inner'])}")
-        for probes, cell in one["naive"].items():
-            print(f"  what not to do, {probes}: {rounded(cell)}")
+    print(f"\ncosine ± {found['gradients']['cosine_error']:.3f}")
+    print("| update | truth | inside | width | surely below 0 | surely above 0 | sized |")
+    print("|---|---|---|---|---|---|---|")
+    for update, one in found["gradients"]["probes"].items():
+        keys = ("inside", "width", "surely_below", "surely_above", "sized")
+        figures = " | ".join(f"{one['interval'][key]:.3f}" for key in keys)
+        print(f"| {update} | {one['cosine']:+.3f} | {figures} |")
+        print(f"  inner product: {rounded(one['inner'])}")
+        print(f"  what not to do: {rounded(one['naive'])}")
 
 
 def rounded(cell: dict[str, float]) -> dict[str, float]:
@@ -173,19 +155,16 @@ def shortcomings(found: dict[str, Any]) -> list[str]:
         f"drift, {one['rate']:g}, step {one['step']}": (one["inside"], one["usable"] * one["draws"])
         for one in found["drift"]
     }
-    for bank, taken in found["gradients"].items():
-        for update, one in taken["probes"].items():
-            cells[f"{bank}, inner product, {update}"] = one["inner"]["inside"], one["draws"]
-            for probes, cell in one["pooled"].items():
-                name = f"{bank}, cosine, {update}, {probes} probes"
-                cells[name] = cell["inside"], one["draws"]
+    probes = found["gradients"]["probes"]
+    for update, one in probes.items():
+        for what in ("inner", "interval"):
+            cells[f"{what}, {update}"] = one[what]["inside"], one["draws"]
     low = [
         f"{name}: {inside:.3f}"
         for name, (inside, draws) in cells.items()
         if inside < LEAST - slack(draws)  # False for NaN: nothing was usable
     ]
-    probes = [one for taken in found["gradients"].values() for one in taken["probes"].values()]
-    naive = [cell["inside"] for one in probes for cell in one["naive"].values()]
+    naive = [one["naive"]["inside"] for one in probes.values()]
     return low + (["what not to do does not fail"] if min(naive) > LEAST else [])
 
 

@@ -43,7 +43,7 @@ class Size:
 
     Attributes:
         stages: of the warm-up: most terms of a sum, or 0 for long sums; steps; learning rate.
-        prompts, rollouts: of the start's bank; rollouts are a multiple of 16.
+        prompts, rollouts: of the start's bank.
         wide: prompts of a second bank, with 16 rollouts of each.
         fresh: rollouts that each later policy samples of each prompt.
         runs: by learning rate, the steps of training after which weights are kept.

@@ -146,7 +146,7 @@ def training(task: Task, seed: int, arm: str, cache: Path, size: Size, out: Path
         prompts=task.rows("pool", size.pool, 0),
         k=K,
         every=size.every,
-        prompts_per_probe=size.prompts_per_probe,
+        reference_prompts=size.reference_prompts,
         seed=seed,
         **ARMS[arm],
     )

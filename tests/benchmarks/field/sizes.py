@@ -22,7 +22,7 @@ class Size:
         every: steps between probes.
         look: steps between readings of the truth on the way.
         pool, test: held-out prompts of the guard; those of the truth, which nothing else sees.
-        prompts_per_probe: of the guard.
+        reference_prompts: of the guard.
         probe: prompts of the first reading.
         many, few: samples of each test prompt at start and end, and on the way.
         hidden, layers, positions: of the model.
@@ -40,7 +40,7 @@ class Size:
     look: int = 20
     pool: int = 1024
     test: int = 300
-    prompts_per_probe: int = 64
+    reference_prompts: int = 512
     probe: int = 512
     many: int = 64
     few: int = 16
@@ -67,7 +67,7 @@ QUICK = Size(
     look=2,
     pool=64,
     test=8,
-    prompts_per_probe=8,
+    reference_prompts=8,
     probe=16,
     many=8,
     few=4,
