@@ -310,5 +310,5 @@ class PassKGuard:
         return run_settings(self.config, self.pool, self.objective, self._sampling)
 
     def _pieces(self) -> list[Piece]:
-        parts = (self._prober, self.pool, self.schedule, self._states)
+        parts = (self._prober, self.schedule, self._states)
         return guard_pieces(*parts, self.objective, self._remedy, self._run, self._sampling)

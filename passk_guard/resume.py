@@ -67,7 +67,6 @@ def _plain(value: Any) -> Any:
 
 def guard_pieces(
     prober: Prober,
-    pool: HeldOutPool,
     schedule: Schedule,
     states: StateWatch,
     objective: LiveObjective | None,

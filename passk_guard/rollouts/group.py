@@ -242,8 +242,3 @@ def truncation(groups: Sequence[RolloutGroup]) -> Truncation | None:
 def counts(groups: Sequence[RolloutGroup]) -> tuple[list[int], list[int]]:
     """Right rollouts and all rollouts, per prompt."""
     return [group.correct for group in groups], [group.n for group in groups]
-
-
-def enough_signal(groups: Sequence[RolloutGroup]) -> bool:
-    """Whether at least two prompts have both right and wrong rollouts: pairs are compared."""
-    return sum(group.has_signal for group in groups) >= 2

@@ -28,9 +28,8 @@ class StoredRollouts:
     def __init__(self, groups: Sequence[RolloutGroup], before: Sequence[Tensor | None]) -> None:
         self.groups, self._before = list(groups), list(before)
         m = len(groups)
-        self._told = torch.zeros(
-            3, m, dtype=torch.float64, device="cpu"
-        )  # change, noise, covariance
+        # Change, noise and covariance of each prompt.
+        self._told = torch.zeros(3, m, dtype=torch.float64, device="cpu")
         self.measured = False
 
     def __len__(self) -> int:
