@@ -14,4 +14,4 @@ def test_quick_calibration():
         [sys.executable, str(script), "--quick"], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "| still | 0.01 |" in run.stdout
+    assert "| still |" in run.stdout
