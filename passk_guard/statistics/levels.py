@@ -169,7 +169,7 @@ class Levels:
                 if stored is self._reference:
                     self._reference = None
                 continue
-            grown, change = found
+            before, now, change = found
             stored.note(change)
             if self._last is not None:
                 self._last.measured = True
@@ -179,21 +179,24 @@ class Levels:
                 for label, at in self._members().items():
                     self._spread[label] = _spread(change.per_prompt, change.noise, at[places])
             return {
-                label: self._increment(grown.numpy(), places, at)
+                label: self._increment(before.numpy(), now.numpy(), places, at)
                 for label, at in self._members().items()
             }
         return {}
 
-    def _increment(self, grown: np.ndarray, places: np.ndarray, at: np.ndarray) -> Increment:
+    def _increment(
+        self, before: np.ndarray, now: np.ndarray, places: np.ndarray, at: np.ndarray
+    ) -> Increment:
         of = at[places]
-        w = self.weights[places][of]
-        change, noise, covariance = grown[:, of]
-        total = w.sum()
+        share = self.weights[places][of]
+        share = share / share.sum()
+        change, noise, covariance, _ = (now - before)[:, of]
+        missed = _missed(share, now[3, of]) - _missed(share, before[3, of])
         return Increment(
-            float(w @ change / total),
-            max(float(w**2 @ noise / total**2), 0.0),
-            float(w**2 @ covariance / total**2),
-            float(w**2 @ (change - w @ change / total) ** 2 / total**2),
+            float(share @ change),
+            max(float(share**2 @ noise) + missed, 0.0),
+            float(share**2 @ covariance),
+            float(share**2 @ (change - share @ change) ** 2),
         )
 
     def _members(self) -> dict[str | None, np.ndarray]:
@@ -361,6 +364,22 @@ class Levels:
             self._tracks[label] = PairedTrack(0.0, 0.0)
             self._tracks[label].load_state_dict(stored)
             self._spread[label] = stored["spread"]
+
+
+def _missed(share: np.ndarray, unseen: np.ndarray) -> float:
+    """Variance of a change for what stored rollouts cannot show.
+
+    A mean probability ratio below 1 means that the policy now gives other rollouts than the stored
+    ones that share of its samples. How many of those are right is not known: half, give or take
+    half, of what exceeds its own standard error.
+
+    Args:
+        share: ``(b,)`` weights of the prompts, 1 in all.
+        unseen: ``(b,)`` 1 - mean ratio of each.
+    """
+    mean = share @ unseen
+    se = math.sqrt(share**2 @ (unseen - mean) ** 2)
+    return float(0.5 * max(mean - se, 0.0)) ** 2
 
 
 def _spread(change: Tensor, noise: Tensor, at: np.ndarray) -> float:

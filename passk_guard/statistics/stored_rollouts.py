@@ -28,8 +28,7 @@ class StoredRollouts:
     def __init__(self, groups: Sequence[RolloutGroup], before: Sequence[Tensor | None]) -> None:
         self.groups, self._before = list(groups), list(before)
         m = len(groups)
-        # Change, noise and covariance of each prompt.
-        self._told = torch.zeros(3, m, dtype=torch.float64, device="cpu")
+        self._told = torch.zeros(4, m, dtype=torch.float64, device="cpu")
         self.measured = False
 
     def __len__(self) -> int:
@@ -37,23 +36,20 @@ class StoredRollouts:
 
     def measure(
         self, policy: Policy, size: PassSize | None = None
-    ) -> tuple[Tensor, PairedChange] | None:
+    ) -> tuple[Tensor, Tensor, PairedChange] | None:
         """Score them again under the present weights; ``None`` where they say too little by now.
 
         Returns:
-            ``(3, m)`` by how much change, noise and covariance of each prompt have grown since the
-            last measurement, and the change since they were sampled.
+            ``(4, m)`` change, noise, covariance and unseen share of each prompt at the last
+            measurement; the same now; the change since the rollouts were sampled.
         """
         after = score(policy, self.groups, size)
         change = paired_change(self.groups, self._before, after)
-        if not change.usable:
-            return None
-        told = torch.stack([change.per_prompt, change.noise, change.covariance])
-        return told - self._told, change
+        return (self._told, _told(change), change) if change.usable else None
 
     def note(self, change: PairedChange) -> None:
         """What :meth:`measure` found is taken in."""
-        self._told = torch.stack([change.per_prompt, change.noise, change.covariance])
+        self._told = _told(change)
         self.measured = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,9 +71,13 @@ class StoredRollouts:
         groups = [load_group(group) for group in state["groups"]]
         before = zip(state["before"], groups, strict=True)
         found = cls(groups, [_scores(scores, group) for scores, group in before])
-        found._told = tensor(state, "told", 3, len(groups))
+        found._told = tensor(state, "told", 4, len(groups))
         found.measured = bool(state["measured"])
         return found
+
+
+def _told(change: PairedChange) -> Tensor:
+    return torch.stack([change.per_prompt, change.noise, change.covariance, 1 - change.seen])
 
 
 def _scores(stored: Any, group: RolloutGroup) -> Tensor | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from coins import CoinPolicy
+from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool
 from passk_guard.rollouts.scores import score
@@ -93,3 +94,35 @@ def test_rows_are_chosen_in_proportion_to_their_weight():
     ids, weights = HeldOutPool(rows, 0, weight_by="w").reference(300)
     assert np.allclose(weights, w[ids] / w.mean())
     assert HeldOutPool(rows[:5], 1).reference(3)[1].tolist() == [1.0, 1.0, 1.0]
+
+
+def unseen_answers_grow():
+    """Error and stated error of a re-scoring where an answer that no stored rollout has takes over
+    a sixth of what is sampled of half the prompts.
+    """
+    torch.manual_seed(0)
+    m = 200
+    policy = BanditPolicy(m, dim=m)
+    policy.features = torch.eye(m, dtype=torch.float64)
+    places = torch.arange(m)
+    unseen, odd = (policy.right + 1) % 4, places % 2 == 1
+    with torch.no_grad():
+        policy.weight[:] = -30.0
+        policy.weight[policy.right, places] = policy.weight[(policy.right + 2) % 4, places] = 0.0
+        policy.weight[unseen, places] = -7.0
+    levels = Levels(policy, None)
+    groups = policy.generate(None, range(m), 12)
+    levels.begin(0, groups, score(policy, groups), np.ones(m))
+    with torch.no_grad():
+        policy.weight[unseen[odd], places[odd]] = -0.9
+        now = torch.stack([policy.success(x) for x in range(m)])
+    track = levels.again(10).track
+    return track.change - float(now.mean() - 0.5), track.change_se
+
+
+def test_stored_rollouts_cannot_show_what_they_never_saw(monkeypatch):
+    error, stated = unseen_answers_grow()
+    assert 0.02 < abs(error) < 1.96 * stated
+    monkeypatch.setattr("passk_guard.statistics.levels._missed", lambda *_: 0.0)
+    error, stated = unseen_answers_grow()
+    assert abs(error) > 3 * stated
