@@ -6,7 +6,6 @@ needs("reasoning_gym", "trl", "matplotlib")
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from field import on_the_pool, pictures
+from field import pictures
 from field.agreement import agreement_table, differences
 from field.recorded import as_watched, file_of, one
 from field.runs import ARMS
@@ -97,24 +96,6 @@ def test_the_guard_is_compared_with_the_truth_at_the_looks_that_both_have():
     same = {**run, "arm": "guarded"}  # without an alarm: nothing was done
     row = agreement_table([start, run, same], FULL).splitlines()[-1]
     assert row == f"| {NAME} | 2 | -2.5, 4.9 | 100 % | 8.9 |"
-
-
-def test_the_truth_on_the_guards_own_prompts(cache):
-    task, size = QUICK.tasks[NAME], replace(QUICK, test=QUICK.pool)
-    own = on_the_pool.OnPool(**vars(task))
-    assert own.rows("test", 8, 0) == task.rows("pool", 8, 0)
-    assert own.rows("training", 8, 0) == task.rows("training", 8, 0) != task.rows("pool", 8, 0)
-    found = on_the_pool.compared(NAME, 0, cache, size)
-    assert (found["task"], found["step"]) == (NAME, QUICK.steps)
-    rng = np.random.default_rng(0)
-    first, last = rng.random((2, 50))
-    several = np.array(
-        [on_the_pool.change_on_all(*rng.binomial(16, [first, last]), 16) for _ in range(2000)]
-    )
-    assert several[:, 0].mean() == pytest.approx((last - first).mean(), abs=0.001)
-    assert several[:, 1] == pytest.approx(several[:, 0].std(), rel=0.15)
-    over_prompts = (last - first).std() / 50**0.5  # what it would be if there were others
-    assert over_prompts > 2 * several[:, 1].mean()
 
 
 def test_settings_for_a_gpu_are_ready():
