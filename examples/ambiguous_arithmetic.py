@@ -128,7 +128,7 @@ def make_trainer(
     from trl import GRPOConfig, GRPOTrainer  # the task itself does without
 
     defaults = {"lr_scheduler_type": "constant", "per_device_train_batch_size": 512}
-    defaults |= {"use_cpu": True, "bf16": False}
+    defaults |= {"use_cpu": True, "bf16": False, "save_strategy": "no"}
     return GRPOTrainer(
         model=model,
         reward_funcs=right_answer,
@@ -138,7 +138,6 @@ def make_trainer(
             learning_rate=learning_rate,
             num_generations=16,
             max_completion_length=ANSWER_TOKENS,
-            save_strategy="no",
             seed=seed,
             **{**defaults, **settings},
         ),

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from passk_guard import __version__
-from passk_guard.cli import compare, doctor, probe, report
+from passk_guard.cli import compare, doctor, probe, report, watch
 from passk_guard.errors import PassKGuardWarning, reason_of
 
 # Bad input or usage, and Ctrl-C. 0, 1 and 2 are answers of ``passk-guard compare``.
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"passk-guard {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for command in (report, probe, compare, doctor):
+    for command in (watch, report, probe, compare, doctor):
         command.add(commands)
     arguments = parser.parse_args(argv)
     return exit_status(f"passk-guard {arguments.command}", partial(arguments.run, arguments))

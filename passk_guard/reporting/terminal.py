@@ -39,6 +39,7 @@ class Terminal:
 
     def conclude(self, guard: Watched, journal: Journal) -> None:
         """What the guard cost and, where progress is shown, what it saw."""
-        self.say(f"passk-guard: took {100 * guard.overhead:.1f} % of the run's time.")
+        if guard.overhead < 0.999:  # else the run goes on elsewhere
+            self.say(f"passk-guard: took {100 * guard.overhead:.1f} % of the run's time.")
         if self._shows() and guard.history:
             self.say(run_summary(guard.history, guard.rescores, journal.path))

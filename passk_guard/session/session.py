@@ -266,6 +266,15 @@ class Session(Harmless):
         self._grant_requests(step)
 
     @harmless
+    def look(self, step: int) -> None:
+        """Look, if it is time, where the run goes on elsewhere and has no time here.
+
+        Args:
+            step: optimizer steps done.
+        """
+        self._look(step)
+
+    @harmless
     def end(self, step: int) -> None:
         """Training has ended: give the trainer its own advantages back, and sum the run up."""
         if self._hook is not None:

@@ -18,10 +18,11 @@ import numpy as np
 from passk_guard.runtime.stored import Stored
 from passk_guard.statistics.interval import Z95
 
-# What a policy may move by in ten steps where no increment tells, until fixes have shown it.
-_PRIOR_WANDER = 0.03**2
+# What a policy may move by in ten steps where no increment tells, until fixes have shown it: wide,
+# since stored rollouts fail where policies move fast.
+_PRIOR_WANDER = 0.1**2
 _LEAST_WANDER = 0.002**2
-_PRIOR_LOOKS = 2.0
+_PRIOR_LOOKS = 1.0
 _DECAY = 0.9
 _SURPRISE = 4.0  # standard errors
 

@@ -3,9 +3,8 @@
     python tests/benchmarks/look_size.py    # a minute a run on one core; runs are kept
 
 Conflict runs of ``alarms.py``: step and points lost at the first alarm after step 0, at the level
-alarm, at that of a plain evaluation with as many rollouts; rms errors. Then the rollouts by which a
-loss is known, five looks after the start: all variances but that between prompts go with
-1 / rollouts, so what is stated at step 50 tells; of fresh prompts p (1 - p).
+alarm, at that of a plain evaluation with as many rollouts; rms errors. What is stated at step 50
+also tells how many rollouts make a loss known (``tables.py``); of fresh prompts it is p (1 - p).
 """
 
 import json
@@ -15,9 +14,7 @@ from pathlib import Path
 
 import alarms
 import numpy as np
-from rules import FALSE_ALARMS, PLAIN, TOLERANCE, plain_change
-
-from passk_guard.detection.level import level_threshold
+from rules import PLAIN, plain_change
 
 RESULTS = Path(__file__).parent / "results" / "look_size.json"
 SIZES = {10: 1024, 5: 512, 20: 2048}  # rollouts of a look, by steps between two
@@ -56,12 +53,6 @@ def row(runs):
     return " | ".join([*cells, str(np.sqrt((errors**2).mean(0)).round(2))])
 
 
-def needed(runs, what, loss, pool):
-    target = ((loss - TOLERANCE) / level_threshold(FALSE_ALARMS / 2)) ** 2
-    left = [(of * own, target - pool * between) for of, own, between in (r[what] for r in runs)]
-    return round(np.median([cost / room if room > 0 else np.inf for cost, room in left]), -2)
-
-
 def main():
     runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     keys = list(product(("conflict 1e-5", "conflict 3e-5"), SIZES))
@@ -71,10 +62,6 @@ def main():
             RESULTS.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
     for key in keys:
         print(f"| {key} |", row([r for r in runs if (r["run"], r["every"]) == key]), "|")
-    for key, pool, loss in product(keys[::3], (0, 1), (0.02, 0.03, 0.05)):
-        known = [r for r in runs if (r["run"], r["every"]) == key]
-        cells = (needed(known, what, loss, pool) for what in ("paired", "beside", "fresh"))
-        print(f"| {key}, {loss} {'of the pool' * pool} |", *cells, "|")
 
 
 if __name__ == "__main__":

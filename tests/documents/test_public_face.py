@@ -41,7 +41,7 @@ KEYS = """
     hard_weight entropy top1_mass k pass1_weight no_signal truncated exploration_gap lost_prompts
     won_prompts inference_kl inference_ratio inference_effective
 """
-COMMANDS = "report probe compare doctor"
+COMMANDS = "watch report probe compare doctor"
 
 
 def test_what_the_package_exports():
@@ -99,6 +99,10 @@ OPTIONS = {  # of the commands, beside --help
         group-by adapter device dtype trust-remote-code temperature max-completion-length
         rollouts-at-once seed num-generations
         num-prompts prompts-at-once micro-batch early-stop journal out json log-prompts""",
+    "watch": """prompts prompt-column chat chat-template-kwargs verifier success-threshold
+        group-by adapter device dtype trust-remote-code temperature max-completion-length
+        rollouts-at-once seed once stop-on-alarm pattern every tolerance reference-prompts
+        rollouts-per-look micro-batch poll out log-prompts""",
     "compare": """tolerance margin false-discovery format metric filter threshold prompts
         prompt-column chat chat-template-kwargs verifier success-threshold group-by device dtype
         trust-remote-code

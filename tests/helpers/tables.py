@@ -12,11 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from places import ROOT
 from quoted import RESULTS, figures, share, table
+
+from passk_guard import PassKGuardConfig
+from passk_guard.detection.level import level_threshold
 
 Row = Mapping[str, str]
 EVIDENCE, PRODUCTION = "docs/evidence.md", "docs/production.md"
@@ -103,6 +106,32 @@ def errors() -> str:
             rows.append([name, str(len(mine)), *(f"{value:.2f}" for value in cells)])
     head = "run | seeds | the guard | a plain evaluation | over what is stated | in the pool"
     return markdown(head, rows)
+
+
+POWER = {
+    "paired": "**this guard**",
+    "beside": "a plain evaluation of the same prompts",
+    "fresh": "fresh prompts at every look",
+}
+
+
+def power() -> str:
+    """All variances but that between prompts go with 1 / rollouts: what is stated five looks after
+    the start tells how many it takes.
+    """
+    runs = [run for run in figures("look_size.json") if run["every"] == 10]
+    z = level_threshold(PassKGuardConfig().false_alarms / 2)
+
+    def needed(what: str, run: str, loss: float) -> str:
+        most = ((loss - PassKGuardConfig().pass1_tolerance) / z) ** 2
+        found = [r[what][0] * r[what][1] / most for r in runs if r["run"] == run]
+        return f"{round(median(found), -2):,.0f}"
+
+    rows = (
+        [name, *(needed(what, "conflict 1e-5", loss) for loss in (0.02, 0.03, 0.05))]
+        for what, name in POWER.items()
+    )
+    return markdown("rollouts that make a loss known | 2 points | 3 points | 5 points", rows)
 
 
 def calibration() -> str:
@@ -249,6 +278,13 @@ def field_study() -> str:
     return markdown(head, rows)
 
 
+def field_replay() -> str:
+    _field()
+    from field.replay import table
+
+    return table(figures("field_replay.json"))
+
+
 def field_agreement() -> str:
     records = _field()
     from field.agreement import as_good_as_watched, differences
@@ -327,6 +363,7 @@ TABLES: list[tuple[str, Callable[[], str]]] = [
     ),
     (EVIDENCE, alarms),
     (EVIDENCE, errors),
+    (EVIDENCE, power),
     (EVIDENCE, calibration),
     (EVIDENCE, closed_loop),
     (EVIDENCE, other_tasks),
@@ -335,7 +372,7 @@ TABLES: list[tuple[str, Callable[[], str]]] = [
     (PRODUCTION, gradient_cost),
     ("docs/checkpoints.md", compare_power),
 ]
-FIELD = [(EVIDENCE, field_study), (EVIDENCE, field_agreement)]
+FIELD = [(EVIDENCE, field_replay), (EVIDENCE, field_study), (EVIDENCE, field_agreement)]
 FIELD_HEADS = (
     "| task | pass@8 | lowest | first alarm (points by then) | pass@8, guarded | GRPO |",
     "| task | looks | error | as stated | 95 % intervals that hold the truth |",

@@ -175,7 +175,7 @@ def replay(task: Task, seed: int, cache: Path, size: Size, **settings: Any) -> d
 
 def table(found: list[dict[str, Any]]) -> str:
     head = (
-        "| task | end (most lost) | first alarm (lost) | level alarm | plain alarm "
+        "| task, seed | end (most lost) | first alarm (lost) | level alarm | plain alarm "
         "| error | plain | over what is stated | plain |"
     )
     lines = [head, "|---" * 9 + "|"]
@@ -203,7 +203,7 @@ def table(found: list[dict[str, Any]]) -> str:
             for name, e in errors.items()
         }
         cells = [
-            f"{run['task']} {run['seed']}",
+            f"{run['task']}, {run['seed']}",
             f"{-lost[looks[-1]['step']]:+.1f} ({max(lost.values()):.1f})",
             told(min(alarms, default=None)),
             told(min(level, default=None)),
