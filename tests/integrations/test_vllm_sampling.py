@@ -123,9 +123,8 @@ def test_a_probe_is_one_call_and_no_forward_of_trls(make):
     train(trainer, callback)
     assert trainer.args.generation_batch_size == 16
     sizes = [count for count, _ in calls]
-    # Two reference batches at the first look; a batch of 16 for each of the steps.
-    assert [count for count in sizes if count > 16] == [128, 126, 128, 128]
-    assert len(sizes) == 4 + 4
+    assert [count for count in sizes if count > 16] == [96, 96, 96]
+    assert len(sizes) == 3 + 4  # a batch of 16 for each of the steps
     assert forwards
     assert not any(forwards)
 
