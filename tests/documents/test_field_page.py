@@ -53,6 +53,17 @@ def test_how_many_runs_fell_and_how_many_were_seen():
     assert f"{said}{max(watched.values()):.1f} points at most" in words("README.md")
 
 
+def test_replayed_losses_are_seen_in_time():
+    late = 0.035
+    assert f"lost {100 * late:.1f} points or more had an alarm by the look after that" in EVIDENCE
+    for run in figures("field_replay.json"):
+        lost = [-look["truth"][0] for look in run["looks"]]
+        alarm = next((i for i, look in enumerate(run["looks"]) if look["alarm"]), None)
+        fell = next((i for i, points in enumerate(lost) if points >= late), None)
+        assert (alarm is None) == (fell is None), run["task"]
+        assert alarm is None or alarm <= fell + 1, run["task"]
+
+
 def test_every_record_is_of_the_settings_that_the_page_tells():
     for run in RECORDS:
         if run["arm"] != "start":

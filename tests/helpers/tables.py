@@ -374,6 +374,8 @@ TABLES: list[tuple[str, Callable[[], str]]] = [
 ]
 FIELD = [(EVIDENCE, field_replay), (EVIDENCE, field_study), (EVIDENCE, field_agreement)]
 FIELD_HEADS = (
+    "| task, seed | end (most lost) | first alarm (lost) | level alarm | plain alarm "
+    "| error | plain | over what is stated | plain |",
     "| task | pass@8 | lowest | first alarm (points by then) | pass@8, guarded | GRPO |",
     "| task | looks | error | as stated | 95 % intervals that hold the truth |",
 )
