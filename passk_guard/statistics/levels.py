@@ -16,12 +16,11 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.runtime.progress import Progress, silent
 from passk_guard.runtime.stored import Unfit
-from passk_guard.statistics.floor import Floor
 from passk_guard.statistics.lost_prompts import ChangedPrompts, changed_prompts
 from passk_guard.statistics.pace import Pace, PaceKeeper
 from passk_guard.statistics.prompt_counts import Counts, PromptCounts
 from passk_guard.statistics.stored_rollouts import StoredRollouts
-from passk_guard.statistics.track import Drift, Fix, Increment, PairedTrack, Track
+from passk_guard.statistics.track import Drift, Fix, Floor, Increment, PairedTrack, Track
 
 _MEMORY = 0.3  # of a look, in the spread of the prompts' changes
 
@@ -59,7 +58,7 @@ class Levels:
         size: of a forward.
         label_of: group of a row, or ``None``.
         floor: under pass@1 of all prompts, see
-            :class:`~passk_guard.statistics.floor.Floor`; each group's is where it began.
+            :class:`~passk_guard.statistics.track.Floor`; each group's is where it began.
         progress: told where scoring again stands.
         pool: rows in the pool by group and, under ``None``, in all; empty where any number.
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from passk_guard.statistics.floor import Floor
-from passk_guard.statistics.track import Track
+from passk_guard.statistics.track import Floor, Track
 
 
 def track(change, se=0.004, reference=0.64):
