@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from passk_guard.config import PassKGuardConfig, Settings, check_keywords
 from passk_guard.guard import PassKGuard
-from passk_guard.integrations._lightning_side import LightningSide, module_host
+from passk_guard.integrations._lightning_adapter import LightningAdapter
 from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.integrations._parallel import check_deepspeed, no_anchors
 from passk_guard.objectives.passk_objective import PassKObjective
 from passk_guard.remedies.anchors import norm
 from passk_guard.remedies.gradient_term import add_to_gradients, averaged
 from passk_guard.runtime.sharding import refuse_splits
-from passk_guard.session.arguments import Arguments
-from passk_guard.session.guard_for_host import hosted_guard
-from passk_guard.session.session import Session
+from passk_guard.session.session import Session, another_trainer
+from passk_guard.session.trainer_adapter import Arguments
 
 # The same code under two names. Trainers of older releases take only callbacks of their own, and
 # importing the second one takes the first one's log messages away.
@@ -146,13 +145,13 @@ class PassKGuardCallback(Callback):
         self._forget_run()
 
     def _forget_run(self) -> None:
-        self._side = LightningSide(self.config)
-        self._session = Session(self.config, self._side)
+        self._adapter: Any = None
+        self._session: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy goes on from what a checkpoint would keep, once it has met its own trainer."""
-        kept = {k: v for k, v in vars(self).items() if k not in ("_side", "_session")}
-        return {**kept, "_restored": self._session.state() or self._restored}
+        kept = {k: v for k, v in vars(self).items() if k not in ("_adapter", "_session")}
+        return {**kept, "_restored": self.state_dict() or self._restored}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -161,7 +160,7 @@ class PassKGuardCallback(Callback):
     @property
     def guard(self) -> PassKGuard:
         """The guard, once ``fit`` has begun in this process."""
-        if not self._session.built:
+        if self._session is None:
             raise RuntimeError(
                 "PassKGuardCallback has no guard in this process: it is made as fit begins. "
                 "ddp_spawn, ddp_fork and ddp_notebook train in processes of their own, and no "
@@ -169,7 +168,8 @@ class PassKGuardCallback(Callback):
                 "passk_guard.jsonl in trainer.default_root_dir, which passk-guard report reads, "
                 "has every look, unless journal= or a trainer that keeps no files rules it out."
             )
-        return self._session.guard
+        guard: PassKGuard = self._session.guard
+        return guard
 
     def on_init_end(self, *args: Any, **kwargs: Any) -> None:
         """What ``transformers.Trainer`` calls on a callback of its own: this is none."""
@@ -184,8 +184,9 @@ class PassKGuardCallback(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Check everything before training starts, once the module is configured."""
-        self._session.meet((trainer, pl_module))
-        if self._session.built:
+        if self._session is not None:
+            if self._adapter.trainer is not trainer or self._adapter.module is not pl_module:
+                raise another_trainer()
             return
         strategy = type(trainer.strategy)
         kinds = {kind.__name__ for kind in strategy.__mro__}
@@ -195,15 +196,14 @@ class PassKGuardCallback(Callback):
                 "no gradients of their own: one process, DDP, ModelParallelStrategy (FSDP2) and "
                 "DeepSpeedStrategy work."
             )
-        why_no_mix = None
+        check_needs(trainer, _NEEDS, "lightning", ">=2.4")
+        adapter = LightningAdapter(trainer, pl_module, self.config, self._arguments)
         if "DeepSpeedStrategy" in kinds:
             check_deepspeed(self.config)
-            why_no_mix = no_anchors("DeepSpeed")
-        check_needs(trainer, _NEEDS, "lightning", ">=2.4")
-        self._side.found(trainer, pl_module)
-        terminal = self._session.terminal
-        host = module_host(trainer, pl_module, terminal.say, terminal.progress, why_no_mix)
-        self._session.attach(*hosted_guard(host, self._arguments, self.config))
+            adapter.why_no_mix = no_anchors("DeepSpeed")
+        session = Session(adapter)
+        session.build()
+        self._adapter, self._session = adapter, session
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up a saved state, and probe the untouched policy."""
@@ -212,7 +212,7 @@ class PassKGuardCallback(Callback):
         restored, self._restored = self._restored, {}
         # Without a checkpoint a second fit goes on with the guard that is there.
         load = (lambda: restored) if trainer.ckpt_path is not None or restored else None
-        self._side.tell(restored.get("told", self._side.told))
+        self._adapter.tell(restored.get("told", self._adapter.told))
         self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
 
     def on_train_batch_start(
@@ -250,7 +250,9 @@ class PassKGuardCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
-        return {**self._session.state(), "told": self._side.told} if self._session.built else {}
+        if self._session is None:
+            return {}
+        return {**self._session.state(), "told": self._adapter.told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""

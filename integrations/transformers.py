@@ -8,12 +8,10 @@ from typing import Any, Unpack
 from transformers import Trainer
 
 from passk_guard.config import PassKGuardConfig, Settings, check_keywords
-from passk_guard.integrations._parallel import why_no_anchors
+from passk_guard.integrations._trainer_adapter import TransformersAdapter
 from passk_guard.integrations._trainer_callback import GuardCallback
-from passk_guard.integrations._trainer_side import trainer_host
 from passk_guard.objectives.passk_objective import PassKObjective
-from passk_guard.session.arguments import Arguments
-from passk_guard.session.guard_for_host import hosted_guard
+from passk_guard.session.trainer_adapter import Arguments
 
 __all__ = ["PassKGuardCallback"]
 
@@ -75,7 +73,7 @@ class PassKGuardCallback(GuardCallback):
         **settings: Unpack[Settings],
     ) -> None:
         check_keywords(PassKGuardCallback, settings)
-        self._arguments = Arguments(
+        arguments = Arguments(
             prompts=prompts,
             reward_funcs=reward_funcs,
             success=success,
@@ -87,10 +85,9 @@ class PassKGuardCallback(GuardCallback):
             anchor_prompts=anchor_prompts,
             anchor_batch_size=anchor_batch_size,
         )
-        config = PassKGuardConfig(**settings)
-        super().__init__(config, trainer)
+        super().__init__(PassKGuardConfig(**settings), arguments, trainer)
 
-    def _check(self, trainer: Any) -> None:
+    def _adapter_class(self, trainer: Any) -> type[TransformersAdapter]:
         if not isinstance(trainer, Trainer):
             raise TypeError(
                 "passk_guard.integrations.transformers.PassKGuardCallback guards a "
@@ -102,9 +99,4 @@ class PassKGuardCallback(GuardCallback):
                 f"{type(trainer).__name__} computes rewards and advantages of its own, which the "
                 "guard can read: use passk_guard.integrations.trl.PassKGuardCallback."
             )
-
-    def _build(self) -> None:
-        terminal = self._session.terminal
-        why = why_no_anchors(self._trainer)
-        host = trainer_host(self._trainer, terminal.say, terminal.progress, why)
-        self._session.attach(*hosted_guard(host, self._arguments, self.config))
+        return TransformersAdapter

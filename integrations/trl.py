@@ -10,9 +10,10 @@ import trl  # noqa: F401  # if it is missing, that is said at once
 from transformers import Trainer
 
 from passk_guard.config import PassKGuardConfig, Settings, check_keywords
+from passk_guard.integrations._trainer_adapter import TransformersAdapter
 from passk_guard.integrations._trainer_callback import GuardCallback
-from passk_guard.integrations._trl_guard import advantages_guard, monitoring_guard
-from passk_guard.session.arguments import Arguments
+from passk_guard.integrations._trl_adapter import AdvantagesAdapter, MonitoringAdapter
+from passk_guard.session.trainer_adapter import Arguments
 
 __all__ = ["PassKGuardCallback"]
 
@@ -66,35 +67,27 @@ class PassKGuardCallback(GuardCallback):
         **settings: Unpack[Settings],
     ) -> None:
         check_keywords(PassKGuardCallback, settings)
-        self._arguments = Arguments(
+        arguments = Arguments(
             prompts=prompts,
             reward_funcs=reward_funcs,
             success=success,
             success_threshold=success_threshold,
             temperature=temperature,
         )
-        config = PassKGuardConfig(objective=objective, **settings)
-        super().__init__(config, trainer)
+        super().__init__(PassKGuardConfig(objective=objective, **settings), arguments, trainer)
 
-    def _check(self, trainer: Any) -> None:
+    def _adapter_class(self, trainer: Any) -> type[TransformersAdapter]:
         if _shows_advantages(trainer):
-            return
+            return AdvantagesAdapter
+        use = "passk_guard.integrations.transformers"
         if not isinstance(trainer, Trainer):
-            raise TypeError(
-                "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
-                f"{type(trainer).__name__}. For Lightning use passk_guard.integrations.lightning."
-            )
-        if not any(cls.__module__.startswith("trl.") for cls in type(trainer).__mro__):
-            raise TypeError(
-                "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
-                f"{type(trainer).__name__}. Use passk_guard.integrations.transformers."
-            )
-
-    def _build(self) -> None:
-        if _shows_advantages(self._trainer):
-            self._session.attach(**advantages_guard(self._trainer, self._arguments, self._session))
-        else:
-            self._session.attach(monitoring_guard(self._trainer, self._arguments, self._session))
+            use = "passk_guard.integrations.lightning for Lightning"
+        elif any(cls.__module__.startswith("trl.") for cls in type(trainer).__mro__):
+            return MonitoringAdapter
+        raise TypeError(
+            "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
+            f"{type(trainer).__name__}. Use {use}."
+        )
 
 
 def _shows_advantages(trainer: Any) -> bool:

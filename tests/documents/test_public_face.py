@@ -62,7 +62,7 @@ FOLDERS = {  # doors, and what a new adapter or a loop of one's own needs
     "remedies": """ACTIONS CONTROLLERS Action ControlReading Controller
         PredictiveController Request register_action register_controller""",
     "rollouts": "HFPolicy Policy RolloutGroup VerifiedPolicy",
-    "session": "Arguments Host Session TrainerSide hosted_guard",
+    "session": "Arguments GuardParts Session TrainerAdapter",
 }
 
 
