@@ -14,7 +14,7 @@ export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo check test docs lint keywords lanes lane-core lane-oldest-torch lane-lowest \
+.PHONY: demo check test docs lint lanes lane-core lane-oldest-torch lane-lowest \
 	lane-real lane-deepspeed lane-vllm lane-inspect gpu clean
 
 # These have lanes of their own: all the others do without.
@@ -38,11 +38,6 @@ lint: .venv/.installed
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
-
-# The settings of PassKGuardConfig, into the adapters' signatures.
-keywords:
-	$(PY) .ci/keywords.py
-	$(PY) -m ruff format --quiet integrations
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

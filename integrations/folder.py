@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from passk_guard.config import PassKGuardConfig
 from passk_guard.errors import reason_of, warn
-from passk_guard.guard import PassKGuard
 from passk_guard.integrations._checkpoint_folder import Checkpoint, checkpoints, load_weights
-from passk_guard.integrations._tensorboard import write_to_tensorboard
+from passk_guard.integrations._trackers import write_to_tensorboard
 from passk_guard.look import Probe
-from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.reporting.report import Report
 from passk_guard.rollouts.hf_policy import HFPolicy
-from passk_guard.rollouts.verified_policy import VerifiedPolicy
-from passk_guard.rollouts.verifier import verifier_name
-from passk_guard.runtime.isolation import isolated
-from passk_guard.session.session import Session
+from passk_guard.session import Arguments, Session, TrainerAdapter
 from passk_guard.session.state_file import FILE_NAME, read_state, write_state
 from passk_guard.statistics.interval import Z95
 from passk_guard.statistics.track import Track
@@ -38,14 +36,12 @@ class CheckpointLook:
         checkpoint: its step and folder.
         probe: the look at it.
         last_good: newest checkpoint so far at which pass@1 had not fallen by more than the
-            tolerance; ``None`` where it had at all of them.
-        last_good_track: pass@1 there.
+            tolerance, and pass@1 there; ``None`` where it had at all of them.
     """
 
     checkpoint: Checkpoint
     probe: Probe
-    last_good: Checkpoint | None
-    last_good_track: Track | None
+    last_good: tuple[Checkpoint, Track] | None
 
 
 class FolderWatch:
@@ -77,8 +73,8 @@ class FolderWatch:
         settings: of :class:`~passk_guard.PassKGuardConfig`; ``every`` is 1.
 
     Attributes:
-        session: journal, state and messages; ``session.guard`` once there is a checkpoint.
-        last_good, last_good_track: see :class:`CheckpointLook`.
+        session: run under guard; ``None`` before the first checkpoint.
+        last_good: see :class:`CheckpointLook`.
         alarm: whether one was raised.
 
     Raises:
@@ -106,22 +102,23 @@ class FolderWatch:
             raise ValueError(
                 f"folder must be where a trainer puts its checkpoints, got {folder}: no folder."
             )
-        config = PassKGuardConfig(**{"every": 1, **settings})
-        if named := [a for a in config.actions if isinstance(a, str) and a != "warn"]:
+        self.config = PassKGuardConfig(**{"every": 1, **settings})
+        if named := [a for a in self.config.actions if isinstance(a, str) and a != "warn"]:
             raise ValueError(
                 f"action={named[0]!r} needs the trainer, and a watch stands beside it. Use 'warn', "
                 "a callable f(look, guard), or stop_on_alarm=True."
             )
         self._out = self._folder / "passk_guard" if out is None else Path(out)
-        self._prompts, self._verifier, self._load = prompts, verifier, load
-        self._pattern, self._once, self._poll = pattern, once, poll
-        self._stop_on_alarm, self._micro_batch = stop_on_alarm, micro_batch
-        self._threshold = success_threshold
-        self._policy: HFPolicy | None = None
+        self._load = load
+        self._pattern = pattern
+        self._once = once
+        self._stop_on_alarm = stop_on_alarm
+        self._poll = poll
+        self._micro_batch = micro_batch
+        self._arguments = Arguments(prompts, verifier, success_threshold=success_threshold)
         self._seen = -1  # step of the last checkpoint, looked at or passed over
-        self.session = Session(config, _Side(self._out))
-        self.last_good: Checkpoint | None = None
-        self.last_good_track: Track | None = None
+        self.session: Session | None = None
+        self.last_good: tuple[Checkpoint, Track] | None = None
         self.alarm = False
 
     def __iter__(self) -> Iterator[CheckpointLook]:
@@ -130,7 +127,7 @@ class FolderWatch:
         self._seen = int(state.get("checkpoint", -1))
         if state.get("last_good") is not None:
             step, path, track = state["last_good"]
-            self.last_good, self.last_good_track = Checkpoint(step, Path(path)), Track(**track)
+            self.last_good = Checkpoint(step, Path(path)), Track(**track)
         while True:
             new = [c for c in checkpoints(self._folder, self._pattern) if c.step > self._seen]
             if not new and self._once:
@@ -138,9 +135,9 @@ class FolderWatch:
             if not new:
                 time.sleep(self._poll)
                 continue
-            chosen = new[0] if self._once or self._policy is None else new[-1]
-            if passed := [str(c.step) for c in new if c.step < chosen.step]:
-                self.session.say(
+            chosen = new[0] if self._once or self.session is None else new[-1]
+            if (passed := [str(c.step) for c in new if c.step < chosen.step]) and self.session:
+                self.session.adapter.say(
                     "passk-guard: the run is faster than its looks; passed over: checkpoints "
                     f"{', '.join(passed)}."
                 )
@@ -148,100 +145,94 @@ class FolderWatch:
             self._seen = chosen.step
             if probe is None:
                 continue
-            within = -self.session.config.pass1_tolerance
-            if probe.track.change >= within:
-                self.last_good, self.last_good_track = chosen, probe.track
+            if probe.track.change >= -self.config.pass1_tolerance:
+                self.last_good = chosen, probe.track
             self.alarm = self.alarm or probe.alarm is not None
-            write_state(self._out / FILE_NAME, self._state)
-            yield CheckpointLook(chosen, probe, self.last_good, self.last_good_track)
+            write_state(self._out / FILE_NAME, self._state, self.config.strict)
+            yield CheckpointLook(chosen, probe, self.last_good)
             if probe.alarm is not None and self._stop_on_alarm:
                 break
-        if self.session.built:
+        if self.session is not None:
             self.session.end(self._seen)
 
     def _state(self) -> dict[str, Any]:
-        good = self.last_good
-        assert good is None or self.last_good_track is not None
-        return {
-            **self.session.state(),
-            "checkpoint": self._seen,
-            "last_good": good and [good.step, str(good.path), dict(vars(self.last_good_track))],
-        }
+        assert self.session is not None
+        good = None
+        if self.last_good is not None:
+            checkpoint, track = self.last_good
+            good = [checkpoint.step, str(checkpoint.path), dict(vars(track))]
+        return {**self.session.state(), "checkpoint": self._seen, "last_good": good}
 
     def _look(self, checkpoint: Checkpoint, state: Mapping[str, Any]) -> Probe | None:
         """``None`` where the checkpoint cannot be read, or the look was lost."""
+        session = self.session
         try:
-            if self._policy is None:
+            if session is None:
                 policy = self._load(checkpoint.path)
             else:
-                load_weights(self._policy.model, checkpoint.path)
+                load_weights(session.adapter.module, checkpoint.path)
         except (OSError, RuntimeError, ValueError) as error:
-            if self._policy is None and checkpoint.path.exists():
+            if session is None and checkpoint.path.exists():
                 raise
             warn(f"checkpoint {checkpoint.path} is passed over: {reason_of(error)}")
             return None
-        if self._policy is None:
-            self._policy = policy
-            self.session.attach(self._guard(policy))
-            self.session.begin(checkpoint.step, None, (lambda: state) if state else None)
+        if session is None:
+            arguments = replace(self._arguments, policy=policy)
+            session = Session(_Folder(self.config, arguments, self._out, self._micro_batch))
+            session.build()
+            self.session = session
+            session.begin(checkpoint.step, None, (lambda: state) if state else None)
         else:
-            self.session.look(checkpoint.step)
-        history = self.session.guard.history
+            session.look(checkpoint.step)
+        history = session.guard.history
         return history[-1] if history and history[-1].step == checkpoint.step else None
-
-    def _guard(self, policy: HFPolicy) -> PassKGuard:
-        config = self.session.config
-        return PassKGuard(
-            VerifiedPolicy(
-                policy,
-                self._verifier,
-                self._threshold,
-                timeout=config.verifier_timeout,
-                module=policy.model,
-            ),
-            HeldOutPool(self._prompts, config.seed, weight_by=config.weight_by),
-            config,
-            isolation=lambda seed: isolated(policy.model, seed=seed),
-            micro_batch=self._micro_batch,
-            say=self.session.say,
-            progress=self.session.terminal.progress,
-            sampling={
-                "verifier": verifier_name(self._verifier),
-                "success_threshold": self._threshold,
-            },
-        )
 
     @property
     def decision(self) -> int:
         """0: pass@1 surely did not fall by more than the tolerance, 1: it surely did, or an alarm
         was raised; 2: not enough is known.
         """
-        if not self.session.built or not self.session.guard.history:
+        if self.session is None or not self.session.guard.history:
             return 2
-        found, most = self.session.guard.history[-1], self.session.config.pass1_tolerance
+        found, most = self.session.guard.history[-1], self.config.pass1_tolerance
         half = Z95 * found.track.change_se
         if self.alarm or found.conflict or found.track.change + half < -most:
             return 1
         return 0 if found.track.change - half > -most else 2
 
 
-class _Side:
-    """What a session needs of a trainer, without one; see
-    :class:`~passk_guard.session.session.TrainerSide`.
-    """
+class _Folder(TrainerAdapter):
+    """What a session needs of a trainer, without one."""
 
-    name, is_main = "a folder of checkpoints", True
+    name = "a folder of checkpoints"
+    tokenizer = None  # the policy has it
+    model = None
 
-    def __init__(self, out: Path) -> None:
-        self.folder = str(out)
+    def __init__(
+        self, config: PassKGuardConfig, arguments: Arguments, out: Path, micro_batch: int | None
+    ) -> None:
+        super().__init__(None, config, arguments)
+        self.micro_batch = micro_batch
+        self._out = out
         self._writer: Any = None
-        try:
+        self._make_writer: Any = None
+        with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.hint = "For curves: pip install tensorboard."
-        else:
-            self.hint = ""
+
             self._make_writer = SummaryWriter
+
+    @property
+    def module(self) -> nn.Module:
+        module: nn.Module = self.arguments.policy.model
+        return module
+
+    @property
+    def folder(self) -> str:
+        return str(self._out)
+
+    @property
+    def hint(self) -> str:
+        return "" if self._make_writer else "For curves: pip install tensorboard."
 
     def shows_progress(self) -> bool:
         return True
@@ -250,17 +241,15 @@ class _Side:
         return None
 
     def send(self, report: Report) -> None:
-        if self.hint:
+        if self._make_writer is None:
             return
-        new = self._writer is None
-        if new:
-            self._writer = self._make_writer(self.folder)
-        for key, value in report.scalars.items():
-            self._writer.add_scalar(key, value, report.step)
-        write_to_tensorboard(self._writer, report, "" if new else None)
-
-    def tell(self, scalars: Mapping[str, float]) -> None:
-        pass
+        with self.reporting_to("TensorBoard"):
+            new = self._writer is None
+            if new:
+                self._writer = self._make_writer(self.folder)
+            for key, value in report.scalars.items():
+                self._writer.add_scalar(key, value, report.step)
+            write_to_tensorboard(self._writer, report, "" if new else None)
 
     def save(self, step: int) -> None:
         pass

@@ -6,22 +6,19 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from passk_guard.config import Actions, Names, PassKGuardConfig
-from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
-from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.config import PassKGuardConfig, Settings, check_keywords
 from passk_guard.guard import PassKGuard
-from passk_guard.integrations._lightning_side import LightningSide, module_host
+from passk_guard.integrations._lightning_adapter import LightningAdapter
 from passk_guard.integrations._needs import Need, check_needs
 from passk_guard.integrations._parallel import check_deepspeed, no_anchors
 from passk_guard.objectives.passk_objective import PassKObjective
 from passk_guard.remedies.anchors import norm
 from passk_guard.remedies.gradient_term import add_to_gradients, averaged
 from passk_guard.runtime.sharding import refuse_splits
-from passk_guard.session.arguments import Arguments
-from passk_guard.session.guard_for_host import hosted_guard
-from passk_guard.session.session import Session
+from passk_guard.session.session import Session, another_trainer
+from passk_guard.session.trainer_adapter import Arguments
 
 # The same code under two names. Trainers of older releases take only callbacks of their own, and
 # importing the second one takes the first one's log messages away.
@@ -128,34 +125,9 @@ class PassKGuardCallback(Callback):
         max_completion_length: int | None = None,
         anchor_prompts: Any = None,
         anchor_batch_size: int = 8,
-        # Settings but objective.
-        k: int = 8,
-        reference_prompts: int = 512,
-        num_generations: int | None = None,
-        rollouts_per_look: int = 1024,
-        every: int | None = None,
-        max_overhead: float | None = None,
-        action: Actions = "warn",
-        pass1_tolerance: float = 0.01,
-        floor: str | float = "start",
-        false_alarms: float = 0.001,
-        watch: str = "update",
-        metric: str = "euclidean",
-        engine: str = "auto",
-        detectors: Names = "alignment,level",
-        controller: str = "mpc",
-        report_temperature: float | None = None,
-        group_by: str | None = None,
-        weight_by: str | None = None,
-        parameters: ParameterFilter = None,
-        memory_limit: int = DEFAULT_MEMORY_LIMIT,
-        verifier_timeout: float = 300.0,
-        log_prompts: bool = False,
-        journal: bool | None = None,
-        on_error: str | None = None,
-        seed: int = 0,
-        # End of settings.
+        **settings: Unpack[Settings],
     ) -> None:
+        check_keywords(PassKGuardCallback, settings)
         self._arguments = Arguments(
             prompts=prompts,
             reward_funcs=reward_funcs,
@@ -168,46 +140,18 @@ class PassKGuardCallback(Callback):
             anchor_prompts=anchor_prompts,
             anchor_batch_size=anchor_batch_size,
         )
-        self.config = PassKGuardConfig(
-            # Settings but objective.
-            k=k,
-            reference_prompts=reference_prompts,
-            num_generations=num_generations,
-            rollouts_per_look=rollouts_per_look,
-            every=every,
-            max_overhead=max_overhead,
-            action=action,
-            pass1_tolerance=pass1_tolerance,
-            floor=floor,
-            false_alarms=false_alarms,
-            watch=watch,
-            metric=metric,
-            engine=engine,
-            detectors=detectors,
-            controller=controller,
-            report_temperature=report_temperature,
-            group_by=group_by,
-            weight_by=weight_by,
-            parameters=parameters,
-            memory_limit=memory_limit,
-            verifier_timeout=verifier_timeout,
-            log_prompts=log_prompts,
-            journal=journal,
-            on_error=on_error,
-            seed=seed,
-            # End of settings.
-        )
+        self.config = PassKGuardConfig(**settings)
         self._restored: dict[str, Any] = {}
         self._forget_run()
 
     def _forget_run(self) -> None:
-        self._side = LightningSide(self.config)
-        self._session = Session(self.config, self._side)
+        self._adapter: Any = None
+        self._session: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy goes on from what a checkpoint would keep, once it has met its own trainer."""
-        kept = {k: v for k, v in vars(self).items() if k not in ("_side", "_session")}
-        return {**kept, "_restored": self._session.state() or self._restored}
+        kept = {k: v for k, v in vars(self).items() if k not in ("_adapter", "_session")}
+        return {**kept, "_restored": self.state_dict() or self._restored}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -216,7 +160,7 @@ class PassKGuardCallback(Callback):
     @property
     def guard(self) -> PassKGuard:
         """The guard, once ``fit`` has begun in this process."""
-        if not self._session.built:
+        if self._session is None:
             raise RuntimeError(
                 "PassKGuardCallback has no guard in this process: it is made as fit begins. "
                 "ddp_spawn, ddp_fork and ddp_notebook train in processes of their own, and no "
@@ -224,7 +168,8 @@ class PassKGuardCallback(Callback):
                 "passk_guard.jsonl in trainer.default_root_dir, which passk-guard report reads, "
                 "has every look, unless journal= or a trainer that keeps no files rules it out."
             )
-        return self._session.guard
+        guard: PassKGuard = self._session.guard
+        return guard
 
     def on_init_end(self, *args: Any, **kwargs: Any) -> None:
         """What ``transformers.Trainer`` calls on a callback of its own: this is none."""
@@ -239,8 +184,9 @@ class PassKGuardCallback(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Check everything before training starts, once the module is configured."""
-        self._session.meet((trainer, pl_module))
-        if self._session.built:
+        if self._session is not None:
+            if self._adapter.trainer is not trainer or self._adapter.module is not pl_module:
+                raise another_trainer()
             return
         strategy = type(trainer.strategy)
         kinds = {kind.__name__ for kind in strategy.__mro__}
@@ -250,15 +196,14 @@ class PassKGuardCallback(Callback):
                 "no gradients of their own: one process, DDP, ModelParallelStrategy (FSDP2) and "
                 "DeepSpeedStrategy work."
             )
-        why_no_mix = None
+        check_needs(trainer, _NEEDS, "lightning", ">=2.4")
+        adapter = LightningAdapter(trainer, pl_module, self.config, self._arguments)
         if "DeepSpeedStrategy" in kinds:
             check_deepspeed(self.config)
-            why_no_mix = no_anchors("DeepSpeed")
-        check_needs(trainer, _NEEDS, "lightning", ">=2.4")
-        self._side.found(trainer, pl_module)
-        terminal = self._session.terminal
-        host = module_host(trainer, pl_module, terminal.say, terminal.progress, why_no_mix)
-        self._session.attach(*hosted_guard(host, self._arguments, self.config))
+            adapter.why_no_mix = no_anchors("DeepSpeed")
+        session = Session(adapter)
+        session.build()
+        self._adapter, self._session = adapter, session
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Take up a saved state, and probe the untouched policy."""
@@ -267,7 +212,7 @@ class PassKGuardCallback(Callback):
         restored, self._restored = self._restored, {}
         # Without a checkpoint a second fit goes on with the guard that is there.
         load = (lambda: restored) if trainer.ckpt_path is not None or restored else None
-        self._side.tell(restored.get("told", self._side.told))
+        self._adapter.tell(restored.get("told", self._adapter.told))
         self._session.begin(step, int(total) if 0 < total < float("inf") else None, load)
 
     def on_train_batch_start(
@@ -305,7 +250,9 @@ class PassKGuardCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's state, for the checkpoint."""
-        return {**self._session.state(), "told": self._side.told} if self._session.built else {}
+        if self._session is None:
+            return {}
+        return {**self._session.state(), "told": self._adapter.told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from transformers import Trainer
 
-from passk_guard.config import Actions, Names, PassKGuardConfig
-from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
-from passk_guard.gradients.parameters import ParameterFilter
-from passk_guard.integrations._parallel import why_no_anchors
+from passk_guard.config import PassKGuardConfig, Settings, check_keywords
+from passk_guard.integrations._trainer_adapter import TransformersAdapter
 from passk_guard.integrations._trainer_callback import GuardCallback
-from passk_guard.integrations._trainer_side import trainer_host
 from passk_guard.objectives.passk_objective import PassKObjective
-from passk_guard.session.arguments import Arguments
-from passk_guard.session.guard_for_host import hosted_guard
+from passk_guard.session.trainer_adapter import Arguments
 
 __all__ = ["PassKGuardCallback"]
 
@@ -74,35 +70,10 @@ class PassKGuardCallback(GuardCallback):
         max_completion_length: int | None = None,
         anchor_prompts: Any = None,
         anchor_batch_size: int = 8,
-        # Settings but objective.
-        k: int = 8,
-        reference_prompts: int = 512,
-        num_generations: int | None = None,
-        rollouts_per_look: int = 1024,
-        every: int | None = None,
-        max_overhead: float | None = None,
-        action: Actions = "warn",
-        pass1_tolerance: float = 0.01,
-        floor: str | float = "start",
-        false_alarms: float = 0.001,
-        watch: str = "update",
-        metric: str = "euclidean",
-        engine: str = "auto",
-        detectors: Names = "alignment,level",
-        controller: str = "mpc",
-        report_temperature: float | None = None,
-        group_by: str | None = None,
-        weight_by: str | None = None,
-        parameters: ParameterFilter = None,
-        memory_limit: int = DEFAULT_MEMORY_LIMIT,
-        verifier_timeout: float = 300.0,
-        log_prompts: bool = False,
-        journal: bool | None = None,
-        on_error: str | None = None,
-        seed: int = 0,
-        # End of settings.
+        **settings: Unpack[Settings],
     ) -> None:
-        self._arguments = Arguments(
+        check_keywords(PassKGuardCallback, settings)
+        arguments = Arguments(
             prompts=prompts,
             reward_funcs=reward_funcs,
             success=success,
@@ -114,38 +85,9 @@ class PassKGuardCallback(GuardCallback):
             anchor_prompts=anchor_prompts,
             anchor_batch_size=anchor_batch_size,
         )
-        config = PassKGuardConfig(
-            # Settings but objective.
-            k=k,
-            reference_prompts=reference_prompts,
-            num_generations=num_generations,
-            rollouts_per_look=rollouts_per_look,
-            every=every,
-            max_overhead=max_overhead,
-            action=action,
-            pass1_tolerance=pass1_tolerance,
-            floor=floor,
-            false_alarms=false_alarms,
-            watch=watch,
-            metric=metric,
-            engine=engine,
-            detectors=detectors,
-            controller=controller,
-            report_temperature=report_temperature,
-            group_by=group_by,
-            weight_by=weight_by,
-            parameters=parameters,
-            memory_limit=memory_limit,
-            verifier_timeout=verifier_timeout,
-            log_prompts=log_prompts,
-            journal=journal,
-            on_error=on_error,
-            seed=seed,
-            # End of settings.
-        )
-        super().__init__(config, trainer)
+        super().__init__(PassKGuardConfig(**settings), arguments, trainer)
 
-    def _check(self, trainer: Any) -> None:
+    def _adapter_class(self, trainer: Any) -> type[TransformersAdapter]:
         if not isinstance(trainer, Trainer):
             raise TypeError(
                 "passk_guard.integrations.transformers.PassKGuardCallback guards a "
@@ -157,9 +99,4 @@ class PassKGuardCallback(GuardCallback):
                 f"{type(trainer).__name__} computes rewards and advantages of its own, which the "
                 "guard can read: use passk_guard.integrations.trl.PassKGuardCallback."
             )
-
-    def _build(self) -> None:
-        terminal = self._session.terminal
-        why = why_no_anchors(self._trainer)
-        host = trainer_host(self._trainer, terminal.say, terminal.progress, why)
-        self._session.attach(*hosted_guard(host, self._arguments, self.config))
+        return TransformersAdapter

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import trl  # noqa: F401  # if it is missing, that is said at once
 from transformers import Trainer
 
-from passk_guard.config import Actions, Names, PassKGuardConfig
-from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
-from passk_guard.gradients.parameters import ParameterFilter
+from passk_guard.config import PassKGuardConfig, Settings, check_keywords
+from passk_guard.integrations._trainer_adapter import TransformersAdapter
 from passk_guard.integrations._trainer_callback import GuardCallback
-from passk_guard.integrations._trl_guard import advantages_guard, monitoring_guard
-from passk_guard.session.arguments import Arguments
+from passk_guard.integrations._trl_adapter import AdvantagesAdapter, MonitoringAdapter
+from passk_guard.session.trainer_adapter import Arguments
 
 __all__ = ["PassKGuardCallback"]
 
@@ -64,93 +63,31 @@ class PassKGuardCallback(GuardCallback):
         success: str | Callable[..., Any] | None = None,
         success_threshold: float = 0.5,
         temperature: float | None = None,
-        # Settings.
-        k: int = 8,
         objective: str | None = None,
-        reference_prompts: int = 512,
-        num_generations: int | None = None,
-        rollouts_per_look: int = 1024,
-        every: int | None = None,
-        max_overhead: float | None = None,
-        action: Actions = "warn",
-        pass1_tolerance: float = 0.01,
-        floor: str | float = "start",
-        false_alarms: float = 0.001,
-        watch: str = "update",
-        metric: str = "euclidean",
-        engine: str = "auto",
-        detectors: Names = "alignment,level",
-        controller: str = "mpc",
-        report_temperature: float | None = None,
-        group_by: str | None = None,
-        weight_by: str | None = None,
-        parameters: ParameterFilter = None,
-        memory_limit: int = DEFAULT_MEMORY_LIMIT,
-        verifier_timeout: float = 300.0,
-        log_prompts: bool = False,
-        journal: bool | None = None,
-        on_error: str | None = None,
-        seed: int = 0,
-        # End of settings.
+        **settings: Unpack[Settings],
     ) -> None:
-        self._arguments = Arguments(
+        check_keywords(PassKGuardCallback, settings)
+        arguments = Arguments(
             prompts=prompts,
             reward_funcs=reward_funcs,
             success=success,
             success_threshold=success_threshold,
             temperature=temperature,
         )
-        config = PassKGuardConfig(
-            # Settings.
-            k=k,
-            objective=objective,
-            reference_prompts=reference_prompts,
-            num_generations=num_generations,
-            rollouts_per_look=rollouts_per_look,
-            every=every,
-            max_overhead=max_overhead,
-            action=action,
-            pass1_tolerance=pass1_tolerance,
-            floor=floor,
-            false_alarms=false_alarms,
-            watch=watch,
-            metric=metric,
-            engine=engine,
-            detectors=detectors,
-            controller=controller,
-            report_temperature=report_temperature,
-            group_by=group_by,
-            weight_by=weight_by,
-            parameters=parameters,
-            memory_limit=memory_limit,
-            verifier_timeout=verifier_timeout,
-            log_prompts=log_prompts,
-            journal=journal,
-            on_error=on_error,
-            seed=seed,
-            # End of settings.
-        )
-        super().__init__(config, trainer)
+        super().__init__(PassKGuardConfig(objective=objective, **settings), arguments, trainer)
 
-    def _check(self, trainer: Any) -> None:
+    def _adapter_class(self, trainer: Any) -> type[TransformersAdapter]:
         if _shows_advantages(trainer):
-            return
+            return AdvantagesAdapter
+        use = "passk_guard.integrations.transformers"
         if not isinstance(trainer, Trainer):
-            raise TypeError(
-                "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
-                f"{type(trainer).__name__}. For Lightning use passk_guard.integrations.lightning."
-            )
-        if not any(cls.__module__.startswith("trl.") for cls in type(trainer).__mro__):
-            raise TypeError(
-                "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
-                f"{type(trainer).__name__}. Use passk_guard.integrations.transformers."
-            )
-
-    def _build(self) -> None:
-        if _shows_advantages(self._trainer):
-            self._session.attach(**advantages_guard(self._trainer, self._arguments, self._session))
-        else:
-            self._session.attach(monitoring_guard(self._trainer, self._arguments, self._session))
+            use = "passk_guard.integrations.lightning for Lightning"
+        elif any(cls.__module__.startswith("trl.") for cls in type(trainer).__mro__):
+            return MonitoringAdapter
+        raise TypeError(
+            "passk_guard.integrations.trl.PassKGuardCallback guards trainers of TRL, got "
+            f"{type(trainer).__name__}. Use {use}."
+        )
 
 
 def _shows_advantages(trainer: Any) -> bool:

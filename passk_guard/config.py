@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from passk_guard.checks import (
     check_between,
@@ -64,6 +65,34 @@ _RANGES = {
 _OPTIONAL = ("max_overhead", "report_temperature")
 LEAST_PROMPTS = 4
 """In a probe: the variance of a U-statistic needs as many."""
+
+
+class Settings(TypedDict, total=False):  # noqa: D101  # its docstring is the config's
+    k: int
+    reference_prompts: int
+    num_generations: int | None
+    rollouts_per_look: int
+    every: int | None
+    max_overhead: float | None
+    action: Actions
+    pass1_tolerance: float
+    floor: str | float
+    false_alarms: float
+    watch: str
+    metric: str
+    engine: str
+    detectors: Names
+    controller: str
+    report_temperature: float | None
+    group_by: str | None
+    weight_by: str | None
+    parameters: ParameterFilter
+    memory_limit: int
+    verifier_timeout: float
+    log_prompts: bool
+    journal: bool | None
+    on_error: str | None
+    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +283,24 @@ class PassKGuardConfig:
     def rollouts(self, prompts: int) -> int:
         """Fresh rollouts of each of so many prompts at a later look."""
         return min(max(self.rollouts_per_look // prompts, 1), self.n)
+
+
+Settings.__doc__ = PassKGuardConfig.__doc__  # what LightningCLI shows as help
+
+
+def check_keywords(callback: type, settings: Mapping[str, Any]) -> None:
+    """Refuse keywords that a callback does not have.
+
+    Raises:
+        TypeError: names the keyword, and the one that was probably meant.
+    """
+    own = [name for name in inspect.signature(callback).parameters if name != "settings"]
+    known = [*own, *Settings.__annotations__]
+    for name in settings:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{callback.__name__} has no keyword {name!r}.{meant}")
 
 
 def _usual(k: int) -> int:

@@ -86,14 +86,12 @@ def run(given: argparse.Namespace) -> int:
         for look in watch:
             print(f"step {look.checkpoint.step}: {_pass1(look.probe.track)}", flush=True)
             if look.probe.alarm is not None:
-                good = look.last_good
-                print(
-                    "No checkpoint is within the tolerance."
-                    if good is None or look.last_good_track is None
-                    else f"Last good checkpoint: {shlex.quote(str(good.path))}, "
-                    f"{_pass1(look.last_good_track)}",
-                    flush=True,
-                )
+                if look.last_good is None:
+                    print("No checkpoint is within the tolerance.", flush=True)
+                else:
+                    good, track = look.last_good
+                    path = shlex.quote(str(good.path))
+                    print(f"Last good checkpoint: {path}, {_pass1(track)}", flush=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("The same command goes on where this one was.") from None
     return watch.decision

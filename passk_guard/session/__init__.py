@@ -1,8 +1,6 @@
 """A run under guard: its begin, looks, end and state; what a new adapter needs."""
 
-from passk_guard.session.arguments import Arguments
-from passk_guard.session.guard_for_host import hosted_guard
-from passk_guard.session.host import Host
-from passk_guard.session.session import Session, TrainerSide
+from passk_guard.session.session import Session
+from passk_guard.session.trainer_adapter import Arguments, GuardParts, TrainerAdapter
 
-__all__ = ["Arguments", "Host", "Session", "TrainerSide", "hosted_guard"]
+__all__ = ["Arguments", "GuardParts", "Session", "TrainerAdapter"]

@@ -1,109 +1,33 @@
-"""One run under guard, whoever its trainer is: begin, looks, requests, reports, end."""
+"""One run under guard, whatever its trainer is: begin, looks, requests, reports, end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-from passk_guard.config import PassKGuardConfig
-from passk_guard.errors import reason_of, survived
+from passk_guard.errors import reason_of, survived, warn
 from passk_guard.gradients.adam_metric import check_adam
 from passk_guard.guard import PassKGuard
 from passk_guard.remedies.actions import Request
 from passk_guard.remedies.anchors import AnchorTerm
 from passk_guard.reporting.journal import Journal
-from passk_guard.reporting.report import Report, all_scalars, begin_run, end_run, publish
+from passk_guard.reporting.report import all_scalars, begin_run, end_run, publish
 from passk_guard.reporting.sentences import start_message, stop_message, where_message
-from passk_guard.reporting.terminal import Terminal
 from passk_guard.runtime.gpu_queue import wait_for_gpu
 from passk_guard.runtime.processes import decided_by_first, everywhere
-from passk_guard.session.harmless import Harmless, harmless
 from passk_guard.session.state_file import take_up, whole_state
+from passk_guard.session.trainer_adapter import TrainerAdapter
 
 
-class TrainerSide(Protocol):
-    """What a run needs of its trainer; an adapter gives it."""
-
-    @property
-    def name(self) -> str:
-        """Of the trainer, for the journal."""
-        ...
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that warns and writes."""
-        ...
-
-    @property
-    def folder(self) -> str | None:
-        """Of the run; ``None`` where nothing is to be written."""
-        ...
-
-    @property
-    def hint(self) -> str:
-        """What is missing for curves and pictures; empty where nothing is."""
-        ...
-
-    def shows_progress(self) -> bool:
-        """Whether the trainer shows a progress bar, on this process."""
-        ...
-
-    def optimizer(self) -> Any:
-        """The run's optimizer."""
-        ...
-
-    def send(self, report: Report) -> None:
-        """Take a report to the trainer's loggers, on the main process."""
-        ...
-
-    def tell(self, scalars: Mapping[str, float]) -> None:
-        """Make a look's scalars known within the trainer, on every process."""
-        ...
-
-    def save(self, step: int) -> str | None:
-        """Save a checkpoint, or ask for one; where it will be, if that is known."""
-        ...
-
-    def stop(self) -> None:
-        """End training after this step."""
-        ...
-
-
-class ObjectiveHook(Protocol):
-    """Puts a live objective into the trainer.
-
-    Attributes:
-        failed: whether the trainer's own advantages are back for good.
-    """
-
-    failed: bool
-
-    def install(self) -> None:
-        """Start replacing the trainer's advantages."""
-        ...
-
-    def remove(self) -> None:
-        """Give the trainer its own advantages back."""
-        ...
-
-
-class TrainingSensor(Protocol):
-    """Reads pass@1 off the training batches."""
-
-    def observe(self) -> None:
-        """Take in the batch that the last step was trained on."""
-        ...
-
-
-class Session(Harmless):
-    """The life of a run. An adapter calls it as its trainer calls the adapter.
+class Session:
+    """The life of a run. A callback calls it as its trainer calls the callback.
 
     ====================  ====================  ===========================
     of the session        transformers, TRL     Lightning
     ====================  ====================  ===========================
-    ``meet``, ``attach``  ``on_init_end``       ``on_fit_start``
+    ``build``             ``on_train_begin``    ``on_fit_start``
     ``begin``             ``on_train_begin``    ``on_train_start``
     ``step_begins``       ``on_step_begin``     ``on_train_batch_start``
     ``remedy_at_work``    ``on_step_begin``     ``on_before_optimizer_step``
@@ -113,77 +37,47 @@ class Session(Harmless):
     ``end``               ``on_train_end``      ``on_train_end``
     ====================  ====================  ===========================
 
+    A fault of the guard's own in an event costs that event, never the run.
+
     Args:
-        config: settings.
-        side: what the trainer gives.
+        adapter: the trainer.
 
     Attributes:
-        terminal: shows progress where the trainer does.
-        say: takes messages.
-        anchors: the pass@1 term beside a loss that the guard cannot reach into, where there is one.
+        anchors: pass@1 term beside a loss that the guard cannot reach into, where there is one.
     """
 
-    def __init__(self, config: PassKGuardConfig, side: TrainerSide) -> None:
-        self.config, self._side = config, side
-        self.terminal = Terminal(side.shows_progress)
-        self.say = self.terminal.say
-        self._trainer: Any = None
-        self._guard: PassKGuard | None = None
+    def __init__(self, adapter: TrainerAdapter) -> None:
+        self.adapter = adapter
+        self.config = adapter.config
         self.anchors: AnchorTerm | None = None
-        self._hook: ObjectiveHook | None = None
-        self._sensor: TrainingSensor | None = None
+        self._guard: PassKGuard | None = None
+        self._hook: Any = None
+        self._sensor: Any = None
+        self._late = False
+        self._waiting = False  # for the first look
         self._journal = Journal(None)
-        self._late = self._waiting = False  # for the first look
+        self._complained = False
         self._seen = -1  # optimizer steps at the last look
-        self._clock = self._remedy_seconds = 0.0
+        self._clock = 0.0
+        self._remedy_seconds = 0.0
 
     @property
     def guard(self) -> PassKGuard:
         """The guard, once it is built."""
         if self._guard is None:
-            raise RuntimeError(
-                "PassKGuardCallback has no guard yet. It is made as training begins, or at once "
-                "where the trainer is its first argument."
-            )
+            raise no_guard_yet()
         return self._guard
 
-    @property
-    def built(self) -> bool:
-        """Whether there is a guard."""
-        return self._guard is not None
-
-    def meet(self, trainer: Any) -> None:
-        """Refuse any trainer but the first: a guard measures one model.
-
-        Args:
-            trainer: and whatever else is to be the same, such as a module.
-
-        Raises:
-            ValueError: it is another one.
-        """
-        if self._trainer is not None and not _same(self._trainer, trainer):
-            raise ValueError(
-                "This PassKGuardCallback guards another trainer, and would go on measuring that "
-                "one's model. Make a new PassKGuardCallback for each trainer."
-            )
-        self._trainer = trainer
-
-    def attach(
-        self,
-        guard: PassKGuard,
-        anchors: AnchorTerm | None = None,
-        hook: ObjectiveHook | None = None,
-        sensor: TrainingSensor | None = None,
-        late: bool = False,
-    ) -> None:
-        """Take the guard that the adapter has built, and what belongs to it.
-
-        ``late``: the first look is taken just before the first update, of the same policy.
-        """
+    def build(self) -> None:
+        """Make the guard, in the place of an earlier run's."""
+        parts = self.adapter.build()
         if self._hook is not None:
             self._hook.remove()  # still there where a run was cut short
-        self._guard, self.anchors, self._hook, self._sensor = guard, anchors, hook, sensor
-        self._late = late
+        self._guard = parts.guard
+        self.anchors = parts.anchors
+        self._hook = parts.hook
+        self._sensor = parts.sensor
+        self._late = parts.late
 
     def begin(
         self,
@@ -195,94 +89,87 @@ class Session(Harmless):
 
         Args:
             step: optimizer steps done.
-            total_steps: of the run, where known.
+            total_steps: length of the run, where known.
             load: gives the state in the checkpoint that is resumed from; ``None`` where the run
                 begins anew.
         """
-        guard, side = self.guard, self._side
+        guard, adapter = self.guard, self.adapter
         if self.config.metric == "adam":
-            check_adam(side.optimizer())
+            check_adam(adapter.optimizer())
         guard.total_steps = total_steps
-        self.say(start_message(self.config, len(guard.pool), total_steps))
-        self._journal = Journal(None if self.config.journal is False else side.folder)
-        self.say(where_message(self._journal.path, side.hint))
+        adapter.say(start_message(self.config, len(guard.pool), total_steps))
+        self._journal = Journal(None if self.config.journal is False else adapter.folder)
+        adapter.say(where_message(self._journal.path, adapter.hint))
         if load is not None:
             take_up(load, guard, self.anchors, self._journal)
-        if side.is_main:
-            begin_run(guard, self._journal, step, side.name)
+        if adapter.is_main:
+            begin_run(guard, self._journal, step, adapter.name)
         if self._hook is not None:
             self._hook.install()
         self._waiting = self._late
         if not self._waiting:
             self._look(step)
-        self._seen, self._clock = step, time.perf_counter()
+        self._seen = step
+        self._clock = time.perf_counter()
 
-    @harmless
     def step_begins(self, step: int) -> None:
-        """Take the look that waited for something trainable, before that is trained.
+        """Take the look that waited for something trainable, before that is trained."""
+        with self._survived():
+            if self.guard.waiting:
+                self._late_look(step)
 
-        Args:
-            step: optimizer steps done.
-        """
-        if self.guard.waiting:
-            self._late_look(step)
-
-    @harmless
     def before_update(self, step: int) -> None:
-        """Take the first look now, if it has waited for training's first batch.
-
-        Args:
-            step: optimizer steps done.
-        """
-        if self._waiting:
-            self._waiting = False
-            self._late_look(step)
+        """Take the first look now, if it has waited for training's first batch."""
+        with self._survived():
+            if self._waiting:
+                self._waiting = False
+                self._late_look(step)
 
     def _late_look(self, step: int) -> None:
         began = time.perf_counter()
         self._look(step)
         self._clock += time.perf_counter() - began
 
-    @harmless
     def step_ended(self, step: int) -> None:
-        """Look when it is time; called again at the same step, as in accumulation, nothing is done.
+        """Look when it is time. At the same step again, as in accumulation, nothing is done.
 
         Args:
             step: optimizer steps done.
         """
         if step == self._seen:
             return
-        schedule, now = self.guard.schedule, time.perf_counter()
-        schedule.trained(now - self._clock - self._remedy_seconds, step - self._seen)
-        schedule.also(self._remedy_seconds, remedy=True)
-        self._remedy_seconds = 0.0
-        self._seen, before = step, schedule.spent
-        if self._sensor is not None:
-            with survived(self.config.strict, self._blind_to_training):
-                self._sensor.observe()
-        now += self._look(step)
-        self._clock = time.perf_counter()
-        schedule.also(self._clock - now - (schedule.spent - before))
-        self._grant_requests(step)
+        with self._survived():
+            schedule, now = self.guard.schedule, time.perf_counter()
+            schedule.trained(now - self._clock - self._remedy_seconds, step - self._seen)
+            schedule.also(self._remedy_seconds, remedy=True)
+            self._remedy_seconds = 0.0
+            self._seen, before = step, schedule.spent
+            if self._sensor is not None:
+                with survived(self.config.strict, self._blind_to_training):
+                    self._sensor.observe()
+            now += self._look(step)
+            self._clock = time.perf_counter()
+            schedule.also(self._clock - now - (schedule.spent - before))
+            self._grant_requests(step)
 
-    @harmless
     def look(self, step: int) -> None:
         """Look, if it is time, where the run goes on elsewhere and has no time here.
 
         Args:
             step: optimizer steps done.
         """
-        self._look(step)
+        with self._survived():
+            self._look(step)
 
-    @harmless
     def end(self, step: int) -> None:
         """Training has ended: give the trainer its own advantages back, and sum the run up."""
-        if self._hook is not None:
-            self._hook.remove()
-        self.guard.end()
-        if self._side.is_main:
-            end_run(self.guard, self._journal, step)
-        self.terminal.conclude(self.guard, self._journal)
+        with self._survived():
+            if self._hook is not None:
+                self._hook.remove()
+            self.guard.end()
+            if self.adapter.is_main:
+                end_run(self.guard, self._journal, step)
+            self.adapter.terminal.conclude(self.guard, self._journal)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, see :mod:`passk_guard.session.state_file`; empty before the guard."""
@@ -290,15 +177,26 @@ class Session(Harmless):
 
     @contextmanager
     def remedy_at_work(self) -> Iterator[None]:
-        """Within, time counts as the remedy's, and a fault of the guard's own ends no run."""
+        """Within, time counts as the remedy's."""
         began = time.perf_counter()
-        with survived(self.config.strict, self._complain):
+        with self._survived():
             yield
         self._remedy_seconds += time.perf_counter() - began
 
+    def _survived(self) -> AbstractContextManager[None]:
+        return survived(self.config.strict, self._complain)
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            warn(
+                "the guard failed (this warning is shown once). Training goes on, possibly "
+                f"unguarded: please report it. {reason_of(error)}"
+            )
+
     def _look(self, step: int) -> float:
-        """Look, if it is time; seconds that the step before was waited for, which are its own."""
-        guard, side = self.guard, self._side
+        """Look, if it is time; seconds spent waiting for the GPU, which are the step's own."""
+        guard = self.guard
         task = guard.due(step)
         if guard.schedule.timed:
             task = decided_by_first(task)  # process 0's clock decides for all
@@ -312,29 +210,39 @@ class Session(Harmless):
             guard.objective = None  # the trainer's own advantages are in force
         found = guard.run(task, step)
         if found is not None:
-            side.tell(all_scalars(found, guard))
-        if side.is_main:
-            publish(found, guard, self._journal, side.send)
+            self.adapter.tell(all_scalars(found, guard))
+        if self.adapter.is_main:
+            publish(found, guard, self._journal, self.adapter.send)
         return waited
 
     def _grant_requests(self, step: int) -> None:
         requests, self.guard.requests = self.guard.requests, set()
         if not requests:
             return
-        where = self._side.save(step)
+        where = self.adapter.save(step)
         if Request.STOP in requests:
-            self._side.stop()
-            self.say(stop_message(step, where))
+            self.adapter.stop()
+            self.adapter.say(stop_message(step, where))
 
     def _blind_to_training(self, error: Exception) -> None:
-        """Pass@1 on the training batches is only logged."""
         self._sensor = None
-        self.say(
+        self.adapter.say(
             "passk-guard: pass@1 on the training batches can no longer be read "
             f"({reason_of(error)}). No alarm rests on it."
         )
 
 
-def _same(one: Any, other: Any) -> bool:
-    pair = isinstance(one, tuple) and isinstance(other, tuple)
-    return all(a is b for a, b in zip(one, other, strict=True)) if pair else one is other
+def no_guard_yet() -> RuntimeError:
+    """What ``callback.guard`` raises too early."""
+    return RuntimeError(
+        "PassKGuardCallback has no guard yet. It is made as training begins, or at once where the "
+        "trainer is its first argument."
+    )
+
+
+def another_trainer() -> ValueError:
+    """What a callback raises at any trainer but its first: a guard measures one model."""
+    return ValueError(
+        "This PassKGuardCallback guards another trainer, and would go on measuring that one's "
+        "model. Make a new PassKGuardCallback for each trainer."
+    )

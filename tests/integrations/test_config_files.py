@@ -5,11 +5,13 @@ from extras import needs
 needs("trl", "lightning")
 
 import json
+import pydoc
 
 import lightning as L
 import pytest
 import yaml
 from hosts import HOSTS
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 from lightning_runs import Automatic, batches
 from transformers import HfArgumentParser, TrainingArguments
@@ -145,3 +147,19 @@ def test_lightning_cli_runs_from_yaml_and_again_from_what_it_saved(tmp_path, mon
     second = cli(saved)
     assert second.config == first.config
     assert [p.pass_at_1 for p in second.guard.history] == [p.pass_at_1 for p in first.guard.history]
+
+
+def test_lightning_cli_shows_types_and_help_and_names_what_it_does_not_know(capsys):
+    parser = ArgumentParser()
+    parser.add_class_arguments(pydoc.locate(CALLBACK), "guard")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--guard.every EVERY optimizer steps between probes" in shown
+    assert "(type: int | null)" in shown
+    assert "--guard.prompts PROMPTS held-out pool" in shown
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--guard.evry", "3"])
+    assert "evry" in capsys.readouterr().err
+    given = parser.parse_args(["--guard.k", "3", "--guard.every", "null"])
+    assert parser.instantiate(given).guard.config == PassKGuardConfig(k=3)

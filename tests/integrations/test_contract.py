@@ -19,7 +19,7 @@ from trl_runs import TAKES_ASYNC, held_out, make_trainer, near_answer, same_weig
 
 import passk_guard.integrations
 from passk_guard import PassKGuardWarning
-from passk_guard.config import PassKGuardConfig
+from passk_guard.config import PassKGuardConfig, Settings
 from passk_guard.reporting.read_run import read_run
 
 ALARM = {"floor": 0.99}  # pass@1 is surely below it: an alarm at the first probe
@@ -37,18 +37,27 @@ def test_every_integration_is_under_contract():
 
 
 def test_keywords_mean_the_same_everywhere(host):
-    """Same names, defaults and annotations as the config's and every other adapter's."""
-    parameters = inspect.signature(host.callback.__init__).parameters
-    own = {"self", "trainer"}
+    """Same names, defaults and annotations in every adapter; settings are the config's."""
+    parameters = inspect.signature(host.callback).parameters
+    own = {"trainer", "settings"}
+    assert parameters["settings"].annotation == "Unpack[Settings]"
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in own)
-    for name, field in inspect.signature(PassKGuardConfig).parameters.items():
-        assert parameters[name].default == field.default, name
+    assert [*Settings.__annotations__] == [n for n in PassKGuardConfig.names() if n != "objective"]
     for other in HOSTS.values():
-        theirs = inspect.signature(other.callback.__init__).parameters
+        theirs = inspect.signature(other.callback).parameters
         for name in set(parameters) & set(theirs) - own:
             assert parameters[name].default == theirs[name].default, name
             if name not in ("objective", "policy"):  # what can be reached differs
                 assert parameters[name].annotation == theirs[name].annotation, name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("reward_func", "'reward_funcs'"), ("pass1_tolerence", "'pass1_tolerance'"), ("zzz", "'zzz'")],
+)
+def test_a_wrong_keyword_names_the_right_one(host, wrong, meant):
+    with pytest.raises(TypeError, match=f"has no keyword '{wrong}'.*{meant}|'zzz'\\.$"):
+        host.callback(**{wrong: 1})
 
 
 def test_warn_leaves_weights_and_losses_bit_identical(tmp_path, host):

@@ -96,7 +96,7 @@ def test_it_finds_what_the_callback_finds(run, whole):
     assert abs(alarms[0] - alarms[1]) <= 5
     assert found.decision == 1
     assert looks[-1].last_good is not None
-    assert looks[-1].last_good.step < 15
+    assert looks[-1].last_good[0].step < 15
     events = EventAccumulator(str(out)).Reload()
     assert [event.step for event in events.Scalars("passk_guard/pass_at_1")] == [0, 5, 10, 15]
     assert (out / "passk_guard.jsonl").read_text().count('"look": "probe"') == 4

@@ -305,21 +305,3 @@ def test_a_policy_without_parameters_takes_no_term_on_anchors(tmp_path):
     given |= {"prompts": held_out(), "policy": lambda model: Remote(), "action": "mix"}
     with pytest.raises(ValueError, match=r"action='mix' .* the policy has no parameters\(\) here"):
         for_transformers.PassKGuardCallback(plain(tmp_path), **given)
-
-
-def test_signatures_hold_the_settings_of_the_config():
-    command = [sys.executable, str(ROOT / ".ci" / "keywords.py"), "--check"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode == 0, f"{found.stdout}\nRun: make keywords"
-
-
-def test_a_signature_that_has_gone_stale_is_seen():
-    scope = {"__file__": str(ROOT / ".ci" / "keywords.py"), "__name__": "keywords"}
-    exec((ROOT / ".ci" / "keywords.py").read_text(), scope)
-    text = (ROOT / "integrations" / "trl.py").read_text()
-    assert scope["written"](text) == text
-    stale = text.replace("        k: int = 8,\n", "        k: int = 9,\n").replace(
-        "            seed=seed,\n", ""
-    )
-    assert stale != text
-    assert scope["written"](stale) == text

@@ -25,7 +25,7 @@ from trl_runs import GUARD, held_out, losses, make_trainer, near_answer, same_we
 from passk_guard import PassKGuardWarning
 from passk_guard.integrations import transformers as for_transformers
 from passk_guard.integrations import trl as for_trl
-from passk_guard.integrations._mlflow import mlflow_keys
+from passk_guard.integrations._trackers import mlflow_keys
 from passk_guard.reporting.report import Report
 from passk_guard.reporting.scalars import scalars
 
@@ -92,7 +92,7 @@ class Odd(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 1:
-            self._callback._side.send(Report(1, ODD, {}, {}, {}, None))
+            self._callback._adapter.send(Report(1, ODD, {}, {}, {}, None))
 
 
 def run(folder, tracker, kind="trl", guarded=True, **more):

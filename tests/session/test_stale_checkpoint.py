@@ -72,14 +72,6 @@ def test_a_journal_that_names_no_run_is_gone_on_with(tmp_path):
     assert len(journal.path.read_text().splitlines()) == 2
 
 
-def test_a_state_that_names_no_run_says_so(tmp_path):
-    guard, _ = begun(tmp_path)
-    state = {name: part for name, part in whole_state(guard, None).items() if name != "_run"}
-    message = f"to a run that it does not name, but the journal .* belongs to run {guard.run_id}"
-    with pytest.warns(PassKGuardWarning, match="is missing"):
-        begun(tmp_path, 5, state, message)
-
-
 def test_where_there_is_no_state_the_old_journal_is_kept(tmp_path):
     guard, _ = begun(tmp_path)
     begun(tmp_path, 5, {}, r"no guard state .* kept as \*\.old")
@@ -89,7 +81,7 @@ def test_where_there_is_no_state_the_old_journal_is_kept(tmp_path):
 @pytest.mark.usefixtures("faults")
 @pytest.mark.parametrize("state", [[1], "text", torch.ones(1)])
 def test_what_is_no_state_costs_no_run(tmp_path, state):
-    begun(tmp_path, 5, state, "cannot be taken up .Unfit: it is not the state of a guard")
+    begun(tmp_path, 5, state, "cannot be taken up .TypeError: it is of type")
 
 
 def anchor_term():
@@ -105,7 +97,7 @@ def test_the_anchor_prompts_are_loaded_whole_or_not_at_all():
     anchors.matched = True
     state = whole_state(guard, anchors)
     fresh = anchor_term()
-    take_up(lambda: state, make_guard(), fresh)
+    take_up(lambda: state, make_guard(), fresh, Journal(None))
     assert fresh.state_dict() == anchors.state_dict()
     for key, value in (("pool", {}), ("pool", 3)):
         other = anchor_term()
@@ -114,6 +106,7 @@ def test_the_anchor_prompts_are_loaded_whole_or_not_at_all():
                 lambda: {**state, "anchors": {**state["anchors"], key: value}},  # noqa: B023
                 make_guard(),
                 other,
+                Journal(None),
             )
         assert other.state_dict() == anchor_term().state_dict()
 
@@ -125,5 +118,5 @@ def test_a_term_whose_scale_starts_afresh_is_matched_anew():
     state = whole_state(make_guard(), anchors)
     del state["remedy"]
     with pytest.warns(PassKGuardWarning, match="remedy is missing"):
-        take_up(lambda: state, make_guard(), fresh)
+        take_up(lambda: state, make_guard(), fresh, Journal(None))
     assert not fresh.matched
