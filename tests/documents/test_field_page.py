@@ -18,7 +18,7 @@ from passk_guard import PassKGuardConfig
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
 from field.sizes import FULL
-from field.table import first_alarm, outcome
+from field.table import outcome
 
 RECORDS = [json.loads(path.read_text()) for path in sorted((RESULTS / "field").glob("*.json"))]
 BY_RUN = {(run["task"], run["seed"], run["arm"]): run for run in RECORDS}
@@ -33,7 +33,7 @@ def test_a_table_is_that_of_the_records(document, make):
     assert made.partition("\n")[0] in FIELD_HEADS
 
 
-def test_how_many_runs_fell_and_how_many_were_seen():
+def test_how_many_runs_fell():
     lost = {}
     for (task, seed, arm), run in BY_RUN.items():
         if arm in ("watched", "grpo"):
@@ -43,12 +43,8 @@ def test_how_many_runs_fell_and_how_many_were_seen():
     watched = {key: points for key, points in lost.items() if key[2] == "watched"}
     tolerance = 100 * PassKGuardConfig().pass1_tolerance
     fell = [key for key, points in watched.items() if points > tolerance]
-    seen = [key for key in fell if first_alarm(BY_RUN[key]) is not None]
-    missed = len(fell) - len(seen)
     assert len(watched) == 18
     assert f"{NUMBERS[len(fell)].capitalize()} of eighteen pass@8 runs end more than" in EVIDENCE
-    assert f"came in {NUMBERS[len(seen)]} of them, and {NUMBERS[missed]} were missed" in EVIDENCE
-    assert not [key for key in lost if key[2] == "grpo" and first_alarm(BY_RUN[key]) is not None]
     said = f"more than a point of pass@1 from {len(fell)} of {len(watched)} runs all the same, "
     assert f"{said}{max(watched.values()):.1f} points at most" in words("README.md")
 

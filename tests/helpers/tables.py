@@ -215,7 +215,7 @@ HOSTS = {"trl": "TRL", "trainer": "`Trainer`", "lightning": "Lightning"}
 
 
 def in_trainers() -> str:
-    runs, deepspeed = table("closed_loop_trainers.csv"), table("deepspeed_floor.csv")
+    runs = table("closed_loop_trainers.csv")
     rows = []
     for action, name in (("mix", '`"mix"`'), ("anchors", "anchor prompts")):
         rows += [
@@ -223,25 +223,7 @@ def in_trainers() -> str:
             for host in HOSTS
             if (mine := of(runs, host=host, action=action))
         ]
-    for stage in "23":
-        mine = of(deepspeed, stage=stage, action="mix")
-        rows.append([f'TRL, ZeRO-{stage} on two processes, `"mix"`', str(len(mine)), *_kept(mine)])
     return markdown(f"trainer, remedy | seeds | {KEPT}", rows)
-
-
-def with_defaults() -> str:
-    (alone,) = (run for run in figures("default_run.json") if run["action"] == "warn")
-    (short,) = (run for run in figures("default_run.json") if run["action"] == "mix")
-    (long,) = figures("default_run_long.json")
-    rows = []
-    for run, name in ((alone, "watched"), (short, '`"mix"`'), (long, '`"mix"`')):
-        start, *rest = run["pass1"]
-        looks = f"{len(run['probes'])} + {run['rescores']}"
-        alarm = str(run["alarms"][0]["step"]) if run["alarms"] else "none"
-        lost = (points(rest[-1] - start), points(min(rest) - start))
-        rows.append([name, str(run["steps"]), looks, alarm, *lost])
-    head = "run with the defaults | steps | looks + re-scorings | alarm at | pass@1, points"
-    return markdown(f"{head} | lowest", rows)
 
 
 # The field study ---------------------------------------------------------------------------------
@@ -270,11 +252,10 @@ def field_study() -> str:
         each = [
             [points(o.change) for o in found["watched"]],
             [points(o.lowest) for o in found["watched"]],
-            ["–" if o.alarm is None else f"{o.alarm} ({points(o.lost)})" for o in found["watched"]],
             *([points(o.change) for o in found[arm]] for arm in ("guarded", "grpo")),
         ]
         rows.append([task, *map(", ".join, each)])
-    head = "task | pass@8 | lowest | first alarm (points by then) | pass@8, guarded | GRPO"
+    head = "task | pass@8 | lowest | pass@8, guarded | GRPO"
     return markdown(head, rows)
 
 
@@ -283,28 +264,6 @@ def field_replay() -> str:
     from field.replay import table
 
     return table(figures("field_replay.json"))
-
-
-def field_agreement() -> str:
-    records = _field()
-    from field.agreement import as_good_as_watched, differences
-    from field.sizes import FULL
-
-    starts = {(r["task"], r["seed"]): r for r in records if r["arm"] == "start"}
-    rows = []
-    for task in FULL.tasks:
-        found = [
-            one
-            for r in records
-            if r["task"] == task and r["arm"] != "start" and not as_good_as_watched(r)
-            for one in differences(starts[task, r["seed"]], r, FULL)
-        ]
-        off = mean(difference**2 for difference, _ in found) ** 0.5
-        said = mean(error for _, error in found)
-        inside = mean(abs(difference) < 1.96 * error for difference, error in found)
-        cells = (f"{100 * off:.1f}", f"{100 * said:.1f}", f"{100 * inside:.0f} %")
-        rows.append([task, str(len(found)), *cells])
-    return markdown("task | looks | error | as stated | 95 % intervals that hold the truth", rows)
 
 
 # What gradients and comparisons are worth --------------------------------------------------------
@@ -368,16 +327,13 @@ TABLES: list[tuple[str, Callable[[], str]]] = [
     (EVIDENCE, closed_loop),
     (EVIDENCE, other_tasks),
     (EVIDENCE, in_trainers),
-    (EVIDENCE, with_defaults),
     (PRODUCTION, gradient_cost),
     ("docs/checkpoints.md", compare_power),
 ]
-FIELD = [(EVIDENCE, field_replay), (EVIDENCE, field_study), (EVIDENCE, field_agreement)]
+FIELD = [(EVIDENCE, field_replay), (EVIDENCE, field_study)]
 FIELD_HEADS = (
-    "| task, seed | end (most lost) | first alarm (lost) | level alarm | plain alarm "
-    "| error | plain | over what is stated | plain |",
-    "| task | pass@8 | lowest | first alarm (points by then) | pass@8, guarded | GRPO |",
-    "| task | looks | error | as stated | 95 % intervals that hold the truth |",
+    "| task | end (most lost) | first alarm (lost) | plain alarm | error | plain | over stated |",
+    "| task | pass@8 | lowest | pass@8, guarded | GRPO |",
 )
 
 

@@ -174,11 +174,11 @@ def replay(task: Task, seed: int, cache: Path, size: Size, **settings: Any) -> d
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    head = (
-        "| task, seed | end (most lost) | first alarm (lost) | level alarm | plain alarm "
-        "| error | plain | over what is stated | plain |"
-    )
-    lines = [head, "|---" * 9 + "|"]
+    lines = [
+        "| task | end (most lost) | first alarm (lost) | plain alarm | error | plain "
+        "| over stated |",
+        "|---" * 7 + "|",
+    ]
     for run in found:
         looks = run["looks"]
         lost = {look["step"]: -100 * look["truth"][0] for look in looks}
@@ -186,7 +186,6 @@ def table(found: list[dict[str, Any]]) -> str:
         def told(step: int | None, lost: dict[int, float] = lost) -> str:
             return "none" if step is None else f"{step} ({lost[step]:.1f})"
 
-        level = [x["step"] for x in looks if x["alarm"] and "level" in x["alarm"]]
         alarms = [x["step"] for x in looks if x["alarm"]]
         errors = {
             name: np.array(
@@ -198,18 +197,15 @@ def table(found: list[dict[str, Any]]) -> str:
             name: max(float((e[:, 0] ** 2 - e[:, 2] ** 2).mean()), 0.0) ** 0.5
             for name, e in errors.items()
         }
-        z = {
-            name: float((e[:, 0] ** 2 / (e[:, 1] ** 2 + e[:, 2] ** 2)).mean()) ** 0.5
-            for name, e in errors.items()
-        }
+        e = errors["ours"]
+        z = float((e[:, 0] ** 2 / (e[:, 1] ** 2 + e[:, 2] ** 2)).mean()) ** 0.5
         cells = [
-            f"{run['task']}, {run['seed']}",
+            run["task"],
             f"{-lost[looks[-1]['step']]:+.1f} ({max(lost.values()):.1f})",
             told(min(alarms, default=None)),
-            told(min(level, default=None)),
             told(min(run["plain_alarms"], default=None)),
             *(f"{100 * rms[name]:.2f}" for name in rms),
-            *(f"{z[name]:.2f}" for name in z),
+            f"{z:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
