@@ -14,7 +14,7 @@ class Need:
     """An attribute, dotted where it is one of another.
 
     Attributes:
-        name: as it is read.
+        name: its name.
         arguments: how many positional arguments it is called with; ``None``: it is not called, or
             only passed on.
         why: what the guard does with it.

@@ -1,4 +1,4 @@
-"""Ways of sharing a model out that the guard cannot serve, refused before training starts."""
+"""Parallel training that the guard does not support, refused before training starts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_deepspeed(config: PassKGuardConfig) -> None:
     """Refuse a release of DeepSpeed, or settings, that a probe cannot live with.
 
     Raises:
-        ValueError: says which, and the mend.
+        ValueError: says which, and what to do.
     """
     found = version("deepspeed")
     if Version(found) < _DEEPSPEED:

@@ -43,7 +43,7 @@ def raise_alert(to: Any, report: Report) -> None:
 
     Args:
         to: ``wandb``, ``trackio`` or a run of W&B; whatever has no alerts is passed over.
-        report: of a look whose scalars are logged already: trackio dates an alert by them.
+        report: a look, whose scalars are logged already: trackio dates an alert by them.
     """
     if report.alarm is not None and hasattr(to, "alert"):
         levels = getattr(to, "AlertLevel", None)  # a run knows them by name only

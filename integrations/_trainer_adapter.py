@@ -24,7 +24,7 @@ class TransformersAdapter(TrainerAdapter):
     """See :class:`~passk_guard.session.trainer_adapter.TrainerAdapter`.
 
     Attributes:
-        control: of the event that is being handled.
+        control: the trainer's control object, of the event that is being handled.
     """
 
     control: Any = None

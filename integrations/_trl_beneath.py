@@ -6,8 +6,8 @@ needs those of its own rows, and gets them from TRL's own methods, beneath the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
@@ -36,28 +36,37 @@ def beneath(trainer: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def tapped_generation(trainer: Any) -> Iterator[list[Pairs]]:
-    """Collect what each call of ``_generate`` gives: prompts' and completions' tokens.
+def tapped(
+    trainer: Any, name: str, take: Callable[[Any], Any] = lambda found: found
+) -> Iterator[list[Any]]:
+    """Within, collect what each call of a method gives; nothing where a release has no such method.
 
-    TRL has it from 0.24 on.
+    Args:
+        trainer: the trainer.
+        name: name of the method.
+        take: what to keep of a call's result.
     """
-    calls: list[Pairs] = []
-    with ExitStack() as stack:
-        if (original := getattr(trainer, "_generate", None)) is not None:
+    seen: list[Any] = []
+    original = getattr(trainer, name, None)
+    if original is None:
+        yield seen
+        return
 
-            def generate(*args: Any, **kwargs: Any) -> Any:
-                found = original(*args, **kwargs)
-                if isinstance(found, tuple):
-                    pairs = zip(found[0], found[1], strict=True)
-                    calls.append([(_plain(prompt), _plain(answer)) for prompt, answer in pairs])
-                return found
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        seen.append(take(found))
+        return found
 
-            stack.enter_context(instead(trainer, "_generate", generate))
-        yield calls
+    with instead(trainer, name, call):
+        yield seen
 
 
-def _plain(tokens: Any) -> list[int]:
-    return [int(token) for token in tokens]
+def token_pairs(found: Any) -> Pairs:
+    """Prompts' and completions' tokens in what TRL's ``_generate`` gives."""
+    return [
+        ([int(token) for token in prompt], [int(token) for token in answer])
+        for prompt, answer in zip(found[0], found[1], strict=True)
+    ]
 
 
 def fault(
@@ -69,9 +78,9 @@ def fault(
     """Why these are not the rollouts that were asked for, if so.
 
     Args:
-        rollouts: that the trainer handed back.
+        rollouts: what the trainer handed back.
         asked: how many rows it was given.
-        generated: of :func:`tapped_generation`.
+        generated: what each call of ``_generate`` gave, see :func:`token_pairs`.
         scored: completions that the reward functions got; ``None`` where no function did.
     """
     if len(rollouts) != asked:

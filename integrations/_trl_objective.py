@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from passk_guard.errors import reason_of, survived, warn
+from passk_guard.integrations._trl_beneath import tapped
 from passk_guard.integrations._trl_policy import (
     override_method,
     probing,
     restore_method,
-    tapped_rewards,
 )
 from passk_guard.objectives.advantages import leave_one_out_advantages
 from passk_guard.objectives.mixes import TrainerMix
@@ -24,10 +23,6 @@ from passk_guard.rollouts.verifier import decide_success
 # Extra columns of a generation batch. TRL shuffles and splits them like its own, so that λ stays
 # live while a batch is used for several optimizer steps.
 _PASS1, _PASSK, _REST = "passk_guard_pass1", "passk_guard_passk", "passk_guard_rest"
-_OWN = "passk_guard_own"
-# What TRL may come to offer (huggingface/trl 7291, 7298): called with the advantages of all
-# processes before they are logged, so that the log shows what is trained on.
-_HOOK = "_transform_advantages"
 
 
 class TRLObjective:
@@ -100,14 +95,12 @@ class TRLObjective:
         # In evaluation, and in the guard's own probe, whatever mode that has left behind.
         if not self._trainer.model.training or probing(self._trainer) or self._over:
             return original(inputs)
-        columns: dict[str, Tensor] = {}
-        with tapped_rewards(self._trainer) as tapped, self._hooked(tapped, columns):
+        with tapped(self._trainer, "_calculate_rewards") as rewards:
             output = original(inputs)
         with survived(self._strict, self._give_up):
             mine = output["advantages"]
             own = self._gathered(mine)
-            if not columns and not self.failed:  # TRL has no hook
-                columns.update(self._parts(tapped, own))
+            columns = {} if self.failed else self._parts(rewards, own)
             start = self._trainer.accelerator.process_index * len(mine)
             output = {**output, **{k: v[start : start + len(mine)] for k, v in columns.items()}}
         return output
@@ -124,33 +117,11 @@ class TRLObjective:
             self.failed = self._over = True
         return rows[:, :-1].flatten()
 
-    @contextmanager
-    def _hooked(self, tapped: list[Tensor], columns: dict[str, Tensor]) -> Iterator[None]:
-        """Within, TRL's own hook replaces the advantages, where the release has one."""
-        original = getattr(self._trainer, _HOOK, None)
-        if original is None:
-            yield
-            return
-
-        def transform(advantages: Tensor, *more: Any, **named: Any) -> Tensor:
-            advantages = original(advantages, *more, **named)
-            with survived(self._strict, self._give_up):
-                if not self.failed and (parts := self._parts(tapped, advantages)):
-                    columns.update({**parts, _OWN: advantages})
-                    advantages = self._mixed(columns)
-            return advantages
-
-        setattr(self._trainer, _HOOK, transform)
-        try:
-            yield
-        finally:
-            restore_method(self._trainer, _HOOK, original)
-
     def _prepare(self, generation_batch: Any) -> Any:
         inputs = self._originals["_prepare_inputs"](generation_batch)
         if not self._trainer.model.training or _PASS1 not in inputs:
             return inputs
-        advantages = inputs.get(_OWN, inputs["advantages"])
+        advantages = inputs["advantages"]
         if not self.failed:
             with survived(self._strict, self._give_up):
                 advantages = self._mixed(inputs)
@@ -160,7 +131,7 @@ class TRLObjective:
         """The advantages at the present λ; where that asks for the trainer's own, just these."""
         weight = self._objective.pass1_weight
         if weight == (0.0 if isinstance(self._objective, TrainerMix) else 1.0):
-            own: Tensor = columns[_OWN if _OWN in columns else "advantages"]
+            own: Tensor = columns["advantages"]
             return own
         return weight * columns[_PASS1] + (1 - weight) * columns[_PASSK] + columns[_REST]
 
@@ -173,19 +144,19 @@ class TRLObjective:
             f"and the guard only watches. Reason: {reason_of(error)}"
         )
 
-    def _parts(self, tapped: list[Tensor], own: Tensor) -> Mapping[str, Tensor]:
+    def _parts(self, gathered: list[Tensor], own: Tensor) -> Mapping[str, Tensor]:
         """What to mix, for all processes; empty where the trainer is not understood.
 
         Args:
-            tapped: the gathered rewards, by reward function.
+            gathered: the gathered rewards, by reward function.
             own: the trainer's own advantages, of all processes.
         """
-        if not tapped or len(tapped[-1]) != len(own):
-            seen = f"{len(tapped[-1])} rewards" if tapped else "no rewards"
+        if not gathered or len(gathered[-1]) != len(own):
+            seen = f"{len(gathered[-1])} rewards" if gathered else "no rewards"
             raise LookupError(
                 f"{type(self._trainer).__name__} computed {seen} for {len(own)} rollouts"
             )
-        per_function = tapped[-1].to(own)  # TRL keeps rewards in torch's default dtype
+        per_function = gathered[-1].to(own)  # TRL keeps rewards in torch's default dtype
         if isinstance(self._objective, TrainerMix):
             assert self._index is not None
             success = decide_success(per_function[:, self._index].float(), self._threshold)

@@ -18,7 +18,8 @@ from passk_guard.integrations._trl_beneath import (
     fault,
     is_stock,
     raised_by_subclass,
-    tapped_generation,
+    tapped,
+    token_pairs,
 )
 from passk_guard.integrations._trl_environments import ProbeEnvironments, without_stand_in
 from passk_guard.integrations._trl_kept import KeptTrainer
@@ -38,7 +39,6 @@ from passk_guard.rollouts.token_log_probs import token_log_probs
 from passk_guard.rollouts.verifier import decide_success, verifier_name
 from passk_guard.runtime.isolation import (
     checkpointing_without_dropout,
-    instead,
     isolated,
     kept_attributes,
     kept_modes,
@@ -67,7 +67,7 @@ class TRLPolicy:
         verifier: the reward function that decides "right": one of the trainer's, or another one,
             which is then scored beside the trainer's with weight 0.
         threshold: reward from which a rollout is right.
-        temperature: of the sampling.
+        temperature: sampling temperature.
         timeout: seconds after which a hanging reward function is reported.
         say: takes messages.
     """
@@ -154,6 +154,8 @@ class TRLPolicy:
     def _in_chunks(
         self, rows: Sequence[Mapping[str, Any]], row_ids: Sequence[int], n: int, temperature: float
     ) -> list[RolloutGroup]:
+        from accelerate.utils import gather_object
+
         accelerator = self._trainer.accelerator
         world, rank = accelerator.num_processes, accelerator.process_index
         # Every process takes the same number of rollouts, so prompts come in multiples of this.
@@ -163,31 +165,22 @@ class TRLPolicy:
         for start in range(0, len(rows), at_once):
             chunk = list(range(start, min(start + at_once, len(rows))))
             filler = [chunk[0]] * (-len(chunk) % unit)
-            repeated = [without_stand_in(rows[i]) for i in chunk + filler for _ in range(n)]
+            repeated = [i for i in chunk + filler for _ in range(n)]
             share = len(repeated) // world
             local = repeated[rank * share : (rank + 1) * share]
-            ids = [row_ids[i] for i in chunk + filler for _ in range(n)]
-            self._rewards.rows = ids[rank * share : (rank + 1) * share]
-            groups += self._rollouts(local, [row_ids[i] for i in chunk], n, temperature)
-        return groups
-
-    def _rollouts(
-        self, local: list[dict[str, Any]], row_ids: list[int], n: int, temperature: float
-    ) -> list[RolloutGroup]:
-        from accelerate.utils import gather_object
-
-        rollouts, rewards = self._sampled_for(local, temperature)
-        self._rewards.rows = None
-        success = decide_success(rewards, self._threshold)
-        rollouts = gather_object(rollouts)
-        completions = gather_object(self._rewards.completions or [])
-        groups = []
-        for i, row in enumerate(row_ids):
-            mine = slice(i * n, (i + 1) * n)
-            group = grouped(row, rollouts[mine], success[mine], rewards[mine])
-            if len(completions) == len(rollouts):
-                group = replace(group, completions=tuple(completions[mine]))
-            groups.append(group)
+            self._rewards.rows = [row_ids[i] for i in local]
+            asked = [without_stand_in(rows[i]) for i in local]
+            mine, rewards = self._sampled_for(asked, temperature)
+            self._rewards.rows = None
+            success = decide_success(rewards, self._threshold)
+            rollouts = gather_object(mine)
+            completions = gather_object(self._rewards.completions or [])
+            for i, row in enumerate(chunk):
+                own = slice(i * n, (i + 1) * n)
+                group = grouped(row_ids[row], rollouts[own], success[own], rewards[own])
+                if len(completions) == len(rollouts):
+                    group = replace(group, completions=tuple(completions[own]))
+                groups.append(group)
         return groups
 
     def _sampled_for(
@@ -231,9 +224,9 @@ class TRLPolicy:
         with (
             all_or_none(trainer.accelerator.num_processes > 1),  # TRL gathers within
             nullcontext() if not self._beneath else beneath(trainer) as sample,
-            tapped_rewards(trainer) as tapped,
+            tapped(trainer, "_calculate_rewards") as scores,
             tapped_engine(trainer) as answers,
-            tapped_generation(trainer) as generated,
+            tapped(trainer, "_generate", token_pairs) as generated,  # TRL has it from 0.24 on
             recorded_sampling(trainer.model, temperature) as calls,
             kept_modes(trainer.model),
         ):
@@ -241,13 +234,13 @@ class TRLPolicy:
         self._rewards.raise_errors()
         engine = answers if told else None
         rollouts = unpadded(output, engine, calls, *answer_ends(trainer))
-        asked, scored = len(rows) * trainer.accelerator.num_processes, len(tapped and tapped[-1])
+        asked, scored = len(rows) * trainer.accelerator.num_processes, len(scores and scores[-1])
         why = fault(rollouts, len(rows), generated, self._rewards.completion_ids)
         if why is None and scored != asked:
             why = f"computes {scored} rewards for {asked} rollouts"
         why = next(filter(None, everywhere(lambda: why)), None)
         nothing = torch.empty(0, dtype=torch.float32, device="cpu")
-        rewards = tapped[-1][:, self._index].float().cpu() if tapped else nothing
+        rewards = scores[-1][:, self._index].float().cpu() if scores else nothing
         return rollouts, rewards, why
 
     @property
@@ -303,21 +296,6 @@ class TRLPolicy:
         funcs = trainer.reward_funcs
         self._index = next(i for i, func in enumerate(funcs) if func is self._verifier)
         trainer.reward_funcs = [self._rewards.before(func) for func in funcs]
-
-
-@contextmanager
-def tapped_rewards(trainer: Any) -> Iterator[list[Tensor]]:
-    """Collect the gathered ``(total, functions)`` rewards that the trainer computes within."""
-    seen: list[Tensor] = []
-    original = trainer._calculate_rewards
-
-    def calculate(*args: Any, **kwargs: Any) -> Tensor:
-        rewards: Tensor = original(*args, **kwargs)
-        seen.append(rewards)
-        return rewards
-
-    with instead(trainer, "_calculate_rewards", calculate):
-        yield seen
 
 
 class _Override:

@@ -27,7 +27,7 @@ class ProbeRewards:
         timeout: seconds after which one that hangs is reported.
 
     Attributes:
-        completions: of this process, as the functions got them last; ``None`` where no function
+        completions: this process's, as the functions got them last; ``None`` where no function
             did, or where they are scored by the environments that gave them.
         completion_ids: their tokens; ``None`` where no function did.
         rows: row id of each rollout of this process that is to be scored; one with which a function
@@ -118,7 +118,7 @@ def scored_again(
     Args:
         trainer: whose reward function it is.
         func: the function, from :meth:`ProbeRewards.before`.
-        rows: of each rollout.
+        rows: row of each rollout.
         completions: text or messages.
         completion_ids: their tokens.
     """

@@ -19,9 +19,9 @@ class Rollout(NamedTuple):
     Attributes:
         prompt: token ids.
         completion: token ids.
-        sampled: which of them the policy sampled.
-        advantage: that the trainer would give it.
-        log_probs: of the completion, as whatever sampled it has them, where it told.
+        sampled: 1 for each token that the policy sampled.
+        advantage: the trainer's advantage.
+        log_probs: the completion's, as reported by whatever sampled it, if it does.
         truncated: whether the length limit cut it.
     """
 
@@ -43,10 +43,10 @@ def unpadded(
     """Of this process.
 
     Args:
-        output: of the trainer's ``_generate_and_score_completions``.
+        output: what the trainer's ``_generate_and_score_completions`` gave.
         answers: log-probs that an engine gave in each call; ``None`` where they are not of what a
             probe samples from.
-        calls: of the model's own ``generate``; of several, which tools make, none is taken.
+        calls: calls of the model's own ``generate``; of several, which tools make, none is taken.
         ends: tokens that end a completion.
         longest: tokens that a completion may have.
     """

@@ -20,9 +20,9 @@ def sampling_plainly(
     Where a release of TRL gives no way to vLLM's settings, they are checked before training.
 
     Args:
-        trainer: of TRL.
+        trainer: a trainer of TRL.
         n: rollouts per prompt.
-        temperature: of the sampling.
+        temperature: sampling temperature.
         failed: notes an error that one process alone has, to be raised on all.
     """
     with ExitStack() as stack:

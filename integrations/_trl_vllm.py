@@ -64,8 +64,8 @@ def engine_filters(engine: Any, temperature: float) -> dict[str, Any]:
     """Settings by which training samples otherwise than from the softmax.
 
     Args:
-        engine: of :func:`reachable_engine`.
-        temperature: of the trainer, at which it scores.
+        engine: what :func:`reachable_engine` gives.
+        temperature: the trainer's, at which it scores.
     """
     plain = {**_PLAIN, **_OFF, "temperature": temperature}
     own = {name: getattr(engine, name) for name in _PLAIN}
@@ -90,8 +90,8 @@ def plain_engine(
     training would get among its own; and it sleeps where it slept.
 
     Args:
-        trainer: with an engine that can be reached, or anything else: then nothing is done.
-        temperature: of the sampling.
+        trainer: without an engine that can be reached, nothing is done.
+        temperature: sampling temperature.
         failed: notes an error of a server, to be raised on all processes.
     """
     engine = reachable_engine(trainer)
@@ -174,7 +174,7 @@ def log_prob_mode(engine: Any) -> str:
     """What vLLM's log-probs are of, in its own words; empty on processes that cannot know.
 
     Args:
-        engine: of :func:`reachable_engine`.
+        engine: what :func:`reachable_engine` gives.
     """
     if engine.mode == "server" and not hasattr(engine, "vllm_client"):
         return ""
@@ -187,8 +187,8 @@ def tells_log_probs(mode: str, temperature: float) -> bool:
     Raw ones are of temperature 1. At 0 there is none.
 
     Args:
-        mode: of :func:`log_prob_mode`.
-        temperature: of the sampling.
+        mode: what :func:`log_prob_mode` gives.
+        temperature: sampling temperature.
     """
     if mode == "processed_logprobs":
         return temperature != 0

@@ -43,7 +43,7 @@ class PassKGuardCallback(GuardCallback):
             does: it is read, and steered by ``"mix"`` and ``"adjust_k"``.
         policy: ``f(model)`` that gives a :class:`~passk_guard.rollouts.policy.Policy`; by default
             ``HFPolicy(model, processing_class)``.
-        temperature: of the probe's sampling; 1 by default.
+        temperature: sampling temperature of probes; 1 by default.
         max_completion_length: tokens per completion; by default the model's ``max_new_tokens``.
         anchor_prompts: training prompts, never held-out ones, on which ``action="mix"`` adds a
             pass@1 loss while there is a conflict, where there is no ``objective`` to steer.

@@ -45,7 +45,7 @@ class PassKGuardCallback(GuardCallback):
         success_threshold: reward from which a rollout counts as right.
         objective: ``"pkpo"`` or another also installs that pass@k objective; ``None`` leaves the
             trainer's.
-        temperature: of the probe's sampling; by default the trainer's.
+        temperature: sampling temperature of probes; by default the trainer's.
 
     Attributes:
         guard: the :class:`~passk_guard.guard.PassKGuard`; its ``history`` holds the probes.

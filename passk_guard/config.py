@@ -50,10 +50,18 @@ else:
     _Rollouts = InitVar[int | None]
     _Seed = InitVar[int]
 
-_WATCHES = ("update", "target_k")
-_METRICS = ("euclidean", "adam")
 _ON_ERROR = ("continue", "raise")
 _ON_ERROR_VARIABLE = "PASSK_GUARD_ON_ERROR"
+LEAST_PROMPTS = 4
+"""In a probe: the variance of a U-statistic needs as many."""
+_WHOLE = {
+    "k": 1,
+    "reference_prompts": LEAST_PROMPTS,
+    "rollouts_per_look": 1,
+    "seed": 0,
+    "every": 1,
+    "num_generations": 1,
+}
 # Ends are left out; 0 is allowed where the lower one is just below it.
 _RANGES = {
     "false_alarms": (0.0, 0.5),
@@ -62,9 +70,7 @@ _RANGES = {
     "report_temperature": (-1e-12, 100.0),
     "verifier_timeout": (0.0, 4e6),  # what a timer takes on every system
 }
-_OPTIONAL = ("max_overhead", "report_temperature")
-LEAST_PROMPTS = 4
-"""In a probe: the variance of a U-statistic needs as many."""
+_OPTIONAL = ("every", "num_generations", "max_overhead", "report_temperature")
 
 
 class Settings(TypedDict, total=False):  # noqa: D101  # its docstring is the config's
@@ -136,7 +142,7 @@ class PassKGuardConfig:
             serves; 0 is greedy.
         group_by: column; each of its values has a pass@1, a floor and a verdict of its own.
         weight_by: column with each prompt's weight, such as its share of production traffic.
-        parameters: which parameters to differentiate with respect to: a regular expression, a
+        parameters: parameters to differentiate with respect to: a regular expression, a
             callable ``f(name, parameter)`` or ``None`` for all trainable ones.
         memory_limit: bytes that a probe's gradients may take; above it they are sketched.
         verifier_timeout: seconds after which a hanging verifier is reported; an async one is
@@ -149,7 +155,7 @@ class PassKGuardConfig:
             training: ``"continue"`` drops that probe (or log entry) with a warning; ``"raise"``
             ends the run, for tests and for development. ``None`` reads the environment variable
             ``PASSK_GUARD_ON_ERROR``, and is ``"continue"`` where that is not set.
-        seed: of the guard's own draws.
+        seed: seed of the guard's own draws.
     """
 
     k: int = 8
@@ -188,29 +194,25 @@ class PassKGuardConfig:
         if isinstance(self.floor, str):
             with suppress(ValueError):
                 self._set("floor", float(self.floor))
-        self._set("k", check_whole("k", self.k, 1))
-        for name, least in (("reference_prompts", LEAST_PROMPTS), ("rollouts_per_look", 1)):
-            self._set(name, check_whole(name, getattr(self, name), least))
-        self._set("seed", check_whole("seed", self.seed, 0))
-        for name in ("every", "num_generations"):
-            if getattr(self, name) is not None:
-                self._set(name, check_whole(name, getattr(self, name), 1))
+        for name, least in _WHOLE.items():
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                self._set(name, check_whole(name, getattr(self, name), least))
+        for name, (low, high) in _RANGES.items():
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                self._set(name, check_between(name, getattr(self, name), low, high))
         if self.journal is not None:
             self._set("journal", check_flag("journal", self.journal))
-        check_one_of("watch", self.watch, _WATCHES)
-        check_one_of("metric", self.metric, _METRICS)
         if self.on_error is not None:
             check_one_of("on_error", self.on_error, _ON_ERROR, or_none=True)
         elif variable := os.environ.get(_ON_ERROR_VARIABLE):
             check_one_of(_ON_ERROR_VARIABLE, variable, _ON_ERROR)
         if self.objective is not None:
             check_one_of("objective", self.objective, tuple(ESTIMATORS), or_none=True)
+        check_one_of("watch", self.watch, ("update", "target_k"))
+        check_one_of("metric", self.metric, ("euclidean", "adam"))
         check_one_of("engine", self.engine, tuple(ENGINES))
         check_one_of("controller", self.controller, tuple(CONTROLLERS))
         self._check_detectors()
-        for name, (low, high) in _RANGES.items():
-            if getattr(self, name) is not None or name not in _OPTIONAL:
-                self._set(name, check_between(name, getattr(self, name), low, high))
         if isinstance(self.floor, str):
             check_one_of("floor", self.floor, ("start", "best"), extra=" or a pass@1 such as 0.62")
         else:

@@ -15,8 +15,8 @@ from passk_guard.prompts.rows import rows_from
 Rows = Sequence[Mapping[str, Any]]
 
 _MOST_COMPARED = 200_000  # rows of a pool
-_WANTED = 512  # prompts
-_DEAR = 4  # times the default number of rollouts: said
+_ENOUGH_PROMPTS = 512
+_COSTLY = 4  # times the default number of rollouts
 
 
 def held_out_rows(
@@ -60,10 +60,10 @@ def held_out_rows(
         raise ValueError("prompts holds images, which passk-guard cannot score yet: text only.")
     if is_main:
         if rows[0]["prompt"] is not stand_in:
-            _say_shared(rows, training, "training prompts")
-            _remark_on_duplicates(rows)
-        _remark_on_pool(rows, config)
-        _remark_on_cost(config)
+            _warn_of_shared(rows, training, "training prompts")
+            _warn_of_duplicates(rows)
+        _warn_of_small_pool(rows, config)
+        _warn_of_cost(config)
     return rows
 
 
@@ -80,11 +80,11 @@ def anchor_rows(anchors: Any, held_out: Rows, *, is_main: bool) -> Rows:
             "trained on. Pass training prompts as anchor_prompts."
         )
     if is_main:
-        _say_shared(held_out, [row["prompt"] for row in rows], "anchor prompts")
+        _warn_of_shared(held_out, [row["prompt"] for row in rows], "anchor prompts")
     return rows
 
 
-def _say_shared(rows: Rows, training: Any, what: str) -> None:
+def _warn_of_shared(rows: Rows, training: Any, what: str) -> None:
     shared = trained_on((row["prompt"] for row in islice(rows, _MOST_COMPARED)), training)
     if shared:
         warn(
@@ -94,7 +94,7 @@ def _say_shared(rows: Rows, training: Any, what: str) -> None:
         )
 
 
-def _remark_on_duplicates(rows: Rows) -> None:
+def _warn_of_duplicates(rows: Rows) -> None:
     different = len(_counted(rows))
     if different < 0.99 * min(len(rows), _MOST_COMPARED):
         warn(
@@ -104,18 +104,18 @@ def _remark_on_duplicates(rows: Rows) -> None:
         )
 
 
-def _remark_on_pool(rows: Rows, config: PassKGuardConfig) -> None:
-    size = f"the pool has {len(rows)} prompts"
-    if len(rows) < min(_WANTED, config.reference_prompts):
+def _warn_of_small_pool(rows: Rows, config: PassKGuardConfig) -> None:
+    if len(rows) < min(_ENOUGH_PROMPTS, config.reference_prompts):
         warn(
-            f"{size}, and verdicts are about the pool. With fewer than {_WANTED} false alarms "
-            "become more frequent than false_alarms says: pass more held-out prompts."
+            f"the pool has {len(rows)} prompts, and verdicts are about the pool. With fewer than "
+            f"{_ENOUGH_PROMPTS} false alarms become more frequent than false_alarms says: pass "
+            "more held-out prompts."
         )
 
 
-def _remark_on_cost(config: PassKGuardConfig) -> None:
+def _warn_of_cost(config: PassKGuardConfig) -> None:
     usual = PassKGuardConfig(k=config.k).n
-    if config.n >= _DEAR * usual:
+    if config.n >= _COSTLY * usual:
         warn(
             f"num_generations={config.n} makes the first look about {config.n / usual:.0f} times "
             f"as expensive as the default of {usual} rollouts per prompt (3k/2), and adds little "

@@ -11,8 +11,7 @@ import lightning as L
 import pytest
 import yaml
 from hosts import HOSTS
-from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_runs import Automatic, batches
 from transformers import HfArgumentParser, TrainingArguments
 from trl import GRPOConfig, RLOOConfig, TrlParser
@@ -150,7 +149,7 @@ def test_lightning_cli_runs_from_yaml_and_again_from_what_it_saved(tmp_path, mon
 
 
 def test_lightning_cli_shows_types_and_help_and_names_what_it_does_not_know(capsys):
-    parser = ArgumentParser()
+    parser = LightningArgumentParser()
     parser.add_class_arguments(pydoc.locate(CALLBACK), "guard")
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])

@@ -37,7 +37,6 @@ def printed(code):
     [
         ("trl", "from trl import SFTTrainer\n"),
         ("transformers", "from transformers import Trainer\n"),
-        ("lightning", L),
         ("lightning", PL),
     ],
 )
@@ -50,10 +49,8 @@ def test_nothing_is_imported_beside_the_trainer_s_own(adapter, users):
 
 
 ORDERS = {
-    "lightning last": (ADAPTER.format("lightning"), L),
     "pytorch_lightning last": (ADAPTER.format("lightning"), PL),
     "between, then lightning": (PL, ADAPTER.format("lightning"), L),
-    "between, then pytorch_lightning": (L, ADAPTER.format("lightning"), PL),
 }
 ACCEPTED = """
 import pickle

@@ -17,15 +17,6 @@ from passk_guard.integrations.trl import PassKGuardCallback
 ALARM = {"floor": 0.99}  # pass@1 is surely below it: an alarm at the first probe
 
 
-def test_mix_without_an_alarm_is_the_objective_alone(tmp_path):
-    def run(action):
-        trainer = make_trainer(tmp_path, steps=6, dropout=0.1)
-        settings = {**GUARD, "objective": "pkpo", "action": action}
-        return train(trainer, PassKGuardCallback(trainer, prompts=held_out(), **settings))
-
-    assert same_weights(weights(run("mix")), weights(run("warn")))
-
-
 def test_mix_into_the_trainers_own_advantages_is_nothing_without_an_alarm(tmp_path):
     alone = train(make_trainer(tmp_path, steps=6, dropout=0.1))
     trainer = make_trainer(tmp_path, steps=6, dropout=0.1)
@@ -33,7 +24,7 @@ def test_mix_into_the_trainers_own_advantages_is_nothing_without_an_alarm(tmp_pa
     assert same_weights(weights(alone), weights(train(trainer, callback)))
 
 
-@pytest.mark.parametrize("objective", ["pkpo", "analytic", None])
+@pytest.mark.parametrize("objective", ["analytic", None])
 def test_mix_changes_training_after_an_alarm(tmp_path, objective):
     def run(**settings):
         trainer = make_trainer(tmp_path, steps=6, scale_rewards="group")

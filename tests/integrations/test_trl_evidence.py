@@ -87,17 +87,3 @@ def test_adams_metric_refuses_another_optimizer_before_training(tmp_path):
     with pytest.raises(ValueError, match=r"metric='adam' reads .*SGD"):
         trainer.train()
     assert trainer.state.global_step == 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"metric": "adamw"}, "metric='adamw' is not known. Choose 'euclidean', 'adam'"),
-        ({"report_temperature": -1}, "report_temperature must lie between 0 and 100, got -1"),
-        ({"group_by": "kind"}, "group_by='kind' names no column of prompts"),
-        ({"weight_by": "traffic"}, "weight_by='traffic' names no column of prompts"),
-    ],
-)
-def test_bad_settings_fail_before_training(tmp_path, settings, message):
-    with pytest.raises(ValueError, match=message):
-        PassKGuardCallback(make_trainer(tmp_path), prompts=held_out(), **{**GUARD, **settings})

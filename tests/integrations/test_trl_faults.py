@@ -9,7 +9,6 @@ from math import comb
 
 import pytest
 import torch
-from test_trl_objective import advantages_seen
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl_runs import (
@@ -27,19 +26,6 @@ from passk_guard import PassKGuardWarning
 from passk_guard.integrations.trl import PassKGuardCallback
 
 
-class Flaky:
-    """A verifier that misbehaves on the held-out prompts of one probe."""
-
-    __name__ = "flaky"
-
-    def __init__(self, fault):
-        self.fault, self.armed = fault, False
-
-    def __call__(self, completions, answer, **kwargs):
-        rewards = near_answer(completions, answer)
-        return self.fault(rewards) if self.armed else rewards
-
-
 def test_some_unscorable_rollouts_shrink_n(tmp_path):
     def patchy(completions, answer, **_):
         rewards = near_answer(completions, answer)
@@ -50,22 +36,6 @@ def test_some_unscorable_rollouts_shrink_n(tmp_path):
     train(trainer, callback)
     assert [p.unscorable for p in callback.guard.history] == [16, 16, 16]
     assert callback.guard.history[0].rollouts == 16 * 5
-
-
-def test_ctrl_c_in_a_probe_stops_training_as_it_should(tmp_path):
-    def interrupt(rewards):
-        raise KeyboardInterrupt
-
-    flaky = Flaky(interrupt)
-    trainer = make_trainer(tmp_path, reward_funcs=flaky)
-    callback = PassKGuardCallback(trainer, prompts=held_out(), **GUARD)
-    trainer.add_callback(callback)
-    flaky.armed = True
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    assert getattr(trainer, "num_generations_eval", 8) == trainer.num_generations == 8
-    assert trainer.model.training or trainer.state.global_step == 0
-    assert "_calculate_rewards" not in vars(trainer)
 
 
 @pytest.mark.parametrize(
@@ -179,46 +149,6 @@ def test_training_rewards_that_cannot_be_read_are_a_sensor_less(tmp_path):
     train(trainer, callback)
     assert trainer.state.global_step == 4
     assert [p.training_pass_at_1 for p in callback.guard.history] == [None] * 3
-
-
-class Hooked(GRPOTrainer):
-    """As huggingface/trl 7298 proposes: a hook for the advantages before they are logged."""
-
-    def _transform_advantages(self, advantages):
-        return advantages
-
-    def _generate_and_score_completions(self, inputs):
-        output = super()._generate_and_score_completions(inputs)
-        advantages = self._transform_advantages(output["advantages"])
-        logged = self._logs["advantages"]
-        for _ in advantages:
-            logged.pop()
-        logged.extend(advantages.tolist())
-        return {**output, "advantages": advantages}
-
-
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
-def test_a_hook_of_trls_own_is_used_where_there_is_one(tmp_path, share):
-    """The same training, and a log that shows what is trained on."""
-
-    def run(cls):
-        trainer = make_trainer(tmp_path, steps=3, num_iterations=2)
-        trainer.__class__ = cls
-        callback = PassKGuardCallback(trainer, prompts=held_out(), objective="pkpo", **GUARD)
-        callback.guard.objective.pass1_weight = share
-        used = advantages_seen(trainer)
-        train(trainer, callback)
-        return trainer, torch.cat(used).tolist()
-
-    plain, used = run(GRPOTrainer)
-    hooked, used_by_hook = run(Hooked)
-    assert used == used_by_hook
-    assert same_weights(weights(plain), weights(hooked))
-    last = sorted(list(hooked._logs["advantages"])[-16:])
-    assert last == pytest.approx(sorted(used[-16:]), abs=1e-6)
-    own = sorted(list(plain._logs["advantages"])[-16:])
-    assert (own == pytest.approx(sorted(used[-16:]), abs=1e-6)) is (share == 1.0)
-    assert "_transform_advantages" not in vars(hooked)
 
 
 def test_a_group_that_is_too_small_is_refused_with_both_numbers(tmp_path):

@@ -7,7 +7,7 @@ needs("trl")
 import heapq
 import random
 import sys
-from collections import OrderedDict, defaultdict, deque
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,15 +52,6 @@ class InAList(Keeping):
         return len(self.seen) / 100
 
 
-class InADeque(Keeping):
-    def start(self):
-        self.recent = deque(maxlen=40)
-
-    def note(self, prompts, advantages):
-        self.recent.extend(prompts)
-        return len(set(self.recent)) / 40
-
-
 class InASet(Keeping):
     seen = set()  # noqa: RUF012  # of the class, as such things are
 
@@ -70,21 +61,6 @@ class InASet(Keeping):
     def note(self, prompts, advantages):
         self.seen.update(prompts)
         return len(self.seen) / 100
-
-
-class InOrder(Keeping):
-    """The prompts that were used last."""
-
-    def start(self):
-        self.cache = OrderedDict()
-
-    def note(self, prompts, advantages):
-        for prompt in prompts:
-            self.cache[prompt] = True
-            self.cache.move_to_end(prompt)
-        while len(self.cache) > 5:
-            self.cache.popitem(last=False)
-        return sum(int(prompt[0]) for prompt in self.cache) / 50
 
 
 class RunningMean(Keeping):
@@ -105,15 +81,6 @@ class InATensor(Keeping):
     def note(self, prompts, advantages):
         self.baseline[1].mul_(0.9).add_(0.1 + advantages.abs().mean())
         return float(self.baseline[1])
-
-
-class InAnArray(Keeping):
-    def start(self):
-        self.counts = (np.zeros(3), "for good")
-
-    def note(self, prompts, advantages):
-        self.counts[0][1] += len(prompts)
-        return self.counts[0][1] / 100
 
 
 class OwnChance(Keeping):
@@ -236,7 +203,7 @@ class DropsInEvaluation(InAList):
 
 
 KINDS = [
-    *(InAList, InADeque, InASet, InOrder, RunningMean, InATensor, InAnArray, OwnChance, Critic),
+    *(InAList, InASet, RunningMean, InATensor, OwnChance, Critic),
     *(OwnAdvantages, OwnLoss, OwnSampling, Replay, SwappedWhileScored, DropsInEvaluation),
 ]
 BENEATH = (Replay, SwappedWhileScored, DropsInEvaluation)

@@ -5,12 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / "helpers"),
-    str(Path(__file__).parents[2] / "examples"),
-]
-
 import torch.distributed as dist
 from transformers import TrainerCallback
 from trl_runs import GUARD, held_out, make_trainer, near_answer

@@ -6,12 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / "helpers"),
-    str(Path(__file__).parents[2] / "examples"),
-]
-
 import torch.distributed as dist
 from hosted_ddp_worker import KEYWORDS, MIX, seen
 from torch.distributed.fsdp import fully_shard

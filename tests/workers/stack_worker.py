@@ -10,12 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DS_ACCELERATOR"] = "cpu"
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / "helpers"),
-    str(Path(__file__).parents[2] / "examples"),
-]
 
 import torch
 import torch.distributed as dist
