@@ -50,17 +50,6 @@ def check_probe(k: Any, num_generations: Any, num_prompts: Any, chance: Any) -> 
     return n
 
 
-def check_sampled(num_generations: Any, num_prompts: Any) -> None:
-    """How much a policy is sampled to be compared.
-
-    Raises:
-        ValueError: an argument is unusable.
-    """
-    check_whole("num_generations", num_generations, 1)
-    if num_prompts is not None:
-        check_whole("num_prompts", num_prompts, 1)
-
-
 def checked_verifier(verifier: Any, row: Mapping[str, Any]) -> Any:
     """The function that decides; ``None`` where the policy verifies by itself.
 
@@ -94,9 +83,8 @@ def check_policy(policy: Any, verifier: Any) -> None:
             f"{type(policy).__name__} without {', '.join(missing)}. Of a model and its tokenizer "
             "HFPolicy(model, tokenizer) makes one."
         )
-    first = (
-        next(iter(policy.parameters()), ("", None)) if hasattr(policy, "parameters") else ("", 0)
-    )
+    named = iter(policy.parameters() if hasattr(policy, "parameters") else ())
+    first = next(named, ("", None))
     if not (isinstance(first, tuple) and len(first) == 2):
         raise ValueError(
             f"policy.parameters() must give pairs of name and parameter, as a module's "

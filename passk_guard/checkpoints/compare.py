@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from passk_guard.checkpoints.arguments import check_run, check_sampled
-from passk_guard.checkpoints.comparison import Comparison, compare_counts
+from passk_guard.checkpoints.arguments import check_run
+from passk_guard.checkpoints.comparison import (
+    Comparison,
+    compare_counts,
+    decision_code,
+    in_points,
+)
 from passk_guard.checkpoints.probe_policy import PolicyProbe
-from passk_guard.checkpoints.sampled_counts import Sampler, is_policy
-from passk_guard.checkpoints.verdict import decision_code, in_points
+from passk_guard.checkpoints.sampled_counts import Sampled, is_policy, sample_policy
+from passk_guard.checks import check_whole
 from passk_guard.counts import Counts, PromptCount, gather, read_counts
 from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.progress_bar import shown
 from passk_guard.runtime.progress import Progress
-from passk_guard.statistics.common_rollouts import CommonRollouts
+from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
 
 
 def compare(
@@ -99,29 +105,30 @@ def compare(
         "false_discovery": false_discovery,
     }
     if is_policy(a) or is_policy(b):
-        check_sampled(num_generations, num_prompts)
+        check_whole("num_generations", num_generations, 1)
+        if num_prompts is not None:
+            check_whole("num_prompts", num_prompts, 1)
         check_run(prompts_at_once, success_threshold, group_by, seed, micro_batch)
         # Sampling takes long: what the comparison itself would refuse is better known before.
         nothing = gather("what is sampled", [PromptCount("", 0, int(num_generations))])
         compare_counts(nothing, nothing, **choices)
     with shown(progress) as tell:
-        sampler = Sampler(
-            prompts,
-            verifier,
-            {
-                "n": num_generations,
-                "at_once": prompts_at_once,
-                "threshold": success_threshold,
-                "timeout": verifier_timeout,
-                "group_by": group_by,
-                "seed": seed,
-                "log_prompts": log_prompts,
-                "progress": tell,
-            },
-            num_prompts,
-            micro_batch,
+        sample = partial(
+            sample_policy,
+            prompts=prompts,
+            verifier=verifier,
+            num_prompts=num_prompts,
+            micro_batch=micro_batch,
+            n=num_generations,
+            at_once=prompts_at_once,
+            threshold=success_threshold,
+            timeout=verifier_timeout,
+            group_by=group_by,
+            seed=seed,
+            log_prompts=log_prompts,
+            progress=tell,
         )
-        before, after, common = _sides(a, b, sampler)
+        before, after, common = _sides(a, b, sample)
     if names is None and before.name == after.name:
         names = ("a", "b")
     if names is not None:
@@ -132,14 +139,26 @@ def compare(
     return found if common is None else _with_common(found, common)
 
 
-def _sides(a: Any, b: Any, sampler: Sampler) -> tuple[Counts, Counts, CommonRollouts | None]:
+_READ_OTHERWISE = (
+    "The two differ in vocabulary, chat template or length of answers, so that neither can score "
+    "the other one's rollouts: counts decide."
+)
+
+
+def _sides(
+    a: Any, b: Any, sample: Callable[..., Sampled]
+) -> tuple[Counts, Counts, CommonRollouts | None]:
     """Counts of both; of two policies the first one's rollouts under both."""
     if is_policy(a) and is_policy(b):
-        first = sampler.sample(a)
-        second, common = sampler.sample_beside(b, first)
-        return first.counts, second.counts, common
+        first = sample(a)
+        second = sample(b, first)
+        if second.reads == first.reads:
+            common = common_rollouts(first.groups, first.scores, second.scores)
+            return first.counts, second.counts, common
+        remarks = (*second.counts.remarks, _READ_OTHERWISE)
+        return first.counts, replace(second.counts, remarks=remarks), None
     before, after = (
-        sampler.sample(side).counts if is_policy(side) else _given_counts(side, name)
+        sample(side).counts if is_policy(side) else _given_counts(side, name)
         for side, name in ((a, "a"), (b, "b"))
     )
     return before, after, None

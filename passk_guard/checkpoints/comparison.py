@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from passk_guard.checkpoints.pairing import Pairs, pair
-from passk_guard.checkpoints.verdict import Decision, decide
 from passk_guard.counts.counts import Counts
 from passk_guard.statistics.common_rollouts import CommonRollouts
 from passk_guard.statistics.lost_prompts import changed_prompts
@@ -116,7 +115,7 @@ class Comparison:
 
     def figure(self) -> Any:
         """Pass@k of both, and its change, side by side: a ``matplotlib`` figure."""
-        from passk_guard.reporting.comparison_figures import comparison_figure
+        from passk_guard.reporting.comparison_page import comparison_figure
 
         return comparison_figure(self.record())
 
@@ -171,7 +170,8 @@ def compare_counts(
     chosen = _ks(ks, pairs)
     changes = paired_changes(*counts, chosen)
     changed = changed_prompts(*counts, margin=margin, false_discovery=false_discovery)
-    told: Decision = decide(changes[0], a.name, b.name, tolerance)
+    decision = decision_code(changes[0].low, changes[0].high, tolerance)
+    needed = _needed(changes[0], tolerance)
     texts = {**b.texts, **a.texts}
     return Comparison(
         a=a.name,
@@ -181,19 +181,89 @@ def compare_counts(
         only_in_b=pairs.only_in_b,
         changes=changes,
         groups=_groups(pairs, chosen),
-        lost=tuple(_prompt(pairs, i, texts) for i in changed.lost),
-        won=tuple(_prompt(pairs, i, texts) for i in changed.won),
+        lost=tuple(_changed(pairs, i, texts) for i in changed.lost),
+        won=tuple(_changed(pairs, i, texts) for i in changed.won),
         seemed_lost=changed.fell,
         seemed_won=changed.rose,
         nameable=changed.nameable,
         margin=margin,
         false_discovery=false_discovery,
         tolerance=tolerance,
-        decision=told.code,
-        needed=told.needed,
-        sentence=told.sentence,
+        decision=decision,
+        needed=needed,
+        sentence=decision_sentence(decision, changes[0], a.name, b.name, tolerance, needed),
         remarks=(*pairs.remarks, *_too_few_rollouts(len(pairs.ids), changed.nameable)),
     )
+
+
+def decision_sentence(
+    code: int, change: PassChange, a: str, b: str, tolerance: float, needed: int | None
+) -> str:
+    """The decision on a change of pass@1, for people.
+
+    Args:
+        code: see :func:`decision_code`.
+        change: of pass@1.
+        a: name of the checkpoint before.
+        b: name of the checkpoint after.
+        tolerance: fall that is accepted.
+        needed: prompts that would decide, where known.
+    """
+    accepted = in_points(tolerance)
+    hint = ""
+    if code == 0:
+        if change.low > 0:
+            said = "pass@1 rose"
+        elif change.high < 0:
+            said = f"pass@1 fell, but by less than the {accepted} that are accepted"
+        else:
+            said = f"pass@1 did not fall by {accepted} or more"
+    elif code == 1:
+        said = f"pass@1 fell by more than {accepted}" if tolerance else "pass@1 fell"
+    else:
+        said = "Not enough data to tell whether pass@1 fell"
+        if tolerance and change.high < 0:
+            said = f"pass@1 fell, but not enough data to tell whether by {accepted}"
+        elif tolerance:
+            said += f" by {accepted}"
+        hint = f" Had nothing changed, {needed:,} such prompts would tell." if needed else ""
+    return (
+        f"{said}: {_share(change.before)} in {a}, {_share(change.after)} in {b}, a change of "
+        f"{100 * change.change:+.1f} points (95 %: {100 * change.low:+.1f} to "
+        f"{100 * change.high:+.1f}) on {change.prompts:,} prompts.{hint}"
+    )
+
+
+def _needed(change: PassChange, tolerance: float) -> int | None:
+    """What is visible shrinks with the root of the number of prompts; with the number, at most."""
+    if not tolerance or not math.isfinite(change.visible):
+        return None
+    times = change.visible / tolerance
+    return math.ceil(change.prompts * max(times, times**2))
+
+
+def decision_code(low: float, high: float, tolerance: float) -> int:
+    """0: pass@1 did not fall by more than the tolerance; 1: it did; 2: the data do not tell.
+
+    >>> decision_code(-0.004, 0.004, 0.01), decision_code(-0.03, -0.02, 0.01)
+    (0, 1)
+    """
+    if low > -tolerance:
+        return 0
+    return 1 if high < -tolerance else 2
+
+
+def in_points(share: float) -> str:
+    """A share as it is said.
+
+    >>> in_points(0.01)
+    '1 point'
+    """
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def _ks(ks: Iterable[int] | None, pairs: Pairs) -> tuple[int, ...]:
@@ -220,7 +290,7 @@ def _groups(pairs: Pairs, ks: tuple[int, ...]) -> tuple[GroupChange, ...]:
     return tuple(sorted(found, key=lambda group: group.name))
 
 
-def _prompt(pairs: Pairs, i: int, texts: dict[str, str]) -> ChangedPrompt:
+def _changed(pairs: Pairs, i: int, texts: dict[str, str]) -> ChangedPrompt:
     return ChangedPrompt(
         id=pairs.ids[i],
         before=int(pairs.before[i]),

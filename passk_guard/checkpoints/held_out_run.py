@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from passk_guard.checkpoints.probe_journal import ProbeJournal
-from passk_guard.checkpoints.weights import weights_fingerprint
 from passk_guard.errors import ProbeError
 from passk_guard.prompts.identity import prompt_ids, prompt_text
 from passk_guard.prompts.overlap import fingerprint
@@ -28,8 +28,10 @@ from passk_guard.rollouts.verifier import verifier_name
 from passk_guard.runtime.isolation import isolated, kept_modes
 from passk_guard.runtime.processes import everywhere, world
 from passk_guard.runtime.progress import Progress
+from passk_guard.runtime.sharding import runs_together
 
 SAMPLING = "sampling and verifying"
+_OF_EACH = 64  # values of a parameter that its fingerprint reads
 
 
 class HeldOutRun:
@@ -38,22 +40,9 @@ class HeldOutRun:
     Every batch has random numbers of its own, so that a run that was interrupted and goes on in
     batches of the same size gives what it would have given. The model is left as it was found.
 
-    Args:
-        policy: samples and scores.
-        verifier: decides what is right; ``None`` where the policy does by itself.
-        rows: held-out prompts.
-        n: rollouts per prompt.
-        at_once: prompts per batch.
-        threshold: score from which a rollout is right.
-        timeout: seconds after which a hanging verifier is reported.
-        group_by: column of the rows.
-        seed: of order and sampling.
-        journal: where every batch is appended; ``None``: nowhere.
-        log_prompts: write the prompts' texts into it.
-        progress: told where sampling stands.
-
     Attributes:
         policy: verified.
+        journal: what was sampled and read, by this run and those before.
         remarks: sentences on what was found on the way.
 
     Raises:
@@ -82,8 +71,9 @@ class HeldOutRun:
         self._ids = prompt_ids(rows)
         model = getattr(policy, "model", None)
         module = model if isinstance(model, nn.Module) else None
-        self._kept = _held(policy) if module is None else module
-        self._own = _module(policy)
+        self._kept = _as_module(policy) if module is None else module
+        own: Any = policy
+        self._own = own if isinstance(own, nn.Module) else None
         self.policy = VerifiedPolicy(policy, verifier, threshold, timeout=timeout, module=module)
         pool = HeldOutPool(rows, seed)
         with self.isolated(0):
@@ -100,27 +90,18 @@ class HeldOutRun:
             "seed": seed,
             **getattr(policy, "settings", {}),
         }
-        self._journal = _opened(journal, settings)
+        self.journal = _opened(journal, settings)
         self.remarks = self._remarks(journal)
 
     @property
     def groups(self) -> list[RolloutGroup]:
-        """All that was sampled, by this run and those before."""
-        return self._journal.groups
+        """Rollouts sampled so far, by this run and those before."""
+        return self.journal.groups
 
     @property
     def available(self) -> int:
         """Prompts that can be sampled."""
         return len(self._order)
-
-    @property
-    def readings(self) -> list[dict[str, Any]]:
-        """Of this run and those before."""
-        return self._journal.readings
-
-    def add_reading(self, record: Mapping[str, Any]) -> None:
-        """Note what was found."""
-        self._journal.add_reading(record)
 
     def labels(self, groups: Sequence[RolloutGroup]) -> list[str] | None:
         """The group of each prompt."""
@@ -151,7 +132,7 @@ class HeldOutRun:
             ids = self._order[done : min(done + self.at_once, wanted)]
             with self.isolated(1, done):
                 found = self.policy.generate([self.rows[i] for i in ids], ids, self._n)
-            if any(group.n != self._n for group in found) or len(found) != len(ids):
+            if [group.n for group in found] != [self._n] * len(ids):
                 raise ProbeError(
                     f"the policy gave groups of {sorted({group.n for group in found})} rollouts, "
                     f"{len(found)} of them, for {len(ids)} prompts x {self._n} asked for"
@@ -159,10 +140,10 @@ class HeldOutRun:
             if not self.groups and len(ids) > 1 and not any(one.scorable().n for one in found):
                 raise ProbeError(
                     f"the first {len(ids) * self._n} rollouts all have no verdict: each score is "
-                    "None or NaN. Mend the verifier; nothing of this batch is kept"
+                    "None or NaN. Correct the verifier; nothing of this batch is kept"
                 )
             groups = [group.on_cpu() for group in without_completions(found)]
-            everywhere(partial(self._journal.add, groups, [self._facts(i) for i in ids]))
+            everywhere(partial(self.journal.add, groups, [self._facts(i) for i in ids]))
         self._progress(SAMPLING, wanted, wanted)
         return self.groups[:wanted]
 
@@ -181,9 +162,9 @@ class HeldOutRun:
                 f"{journal} holds {len(self.groups)} prompts of this probe already: it "
                 "goes on from there."
             )
-        if self._journal.dropped:
+        if self.journal.dropped:
             said.append(
-                f"{self._journal.dropped} prompts of a batch that was cut off are sampled again."
+                f"{self.journal.dropped} prompts of a batch that was cut off are sampled again."
             )
         different = len({fingerprint(row) for row in self.rows})
         if different < 0.99 * len(self.rows):
@@ -205,13 +186,8 @@ def _opened(path: Path | None, settings: Mapping[str, Any]) -> ProbeJournal:
     return journal
 
 
-def _module(policy: Any) -> nn.Module | None:
-    """The policy itself, where it has a mode of its own: to train, or not."""
-    return policy if isinstance(policy, nn.Module) else None
-
-
-def _held(policy: Any) -> nn.Module:
-    """What to isolate where a policy shows no model; its ``parameters`` give names, too."""
+def _as_module(policy: Any) -> nn.Module:
+    """A module to isolate where the policy shows no model."""
     held = nn.Module()
     named = policy.parameters() if hasattr(policy, "parameters") else ()
     held.own = nn.ParameterList([parameter for _, parameter in named])
@@ -226,3 +202,25 @@ def _code_hash(verifier: Any) -> str | None:
     except (OSError, TypeError):
         return None
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_fingerprint(policy: Any) -> str | None:
+    """16 hexadecimal digits from the names, shapes and some values of all parameters.
+
+    ``None`` where there are none to read: a policy without parameters, or with sharded ones, of
+    which each process holds others.
+    """
+    try:
+        named = list(policy.parameters())
+    except AttributeError:
+        return None
+    if not named or runs_together(parameter for _, parameter in named):
+        return None
+    digest = hashlib.sha256()
+    for name, parameter in named:
+        values = parameter.detach().flatten()
+        at = np.linspace(0, len(values) - 1, min(_OF_EACH, len(values)), dtype=np.int64)
+        some = values[torch.from_numpy(at).to(values.device)].to("cpu", torch.float32)
+        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        digest.update(some.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

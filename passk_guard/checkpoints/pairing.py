@@ -15,19 +15,7 @@ _SURELY_THERE = 4  # of a kind, on average: one sample in 50 has none then
 
 @dataclass(frozen=True)
 class Pairs:
-    """Counts of the same prompts in two files, in the order of the first.
-
-    Attributes:
-        ids: ``m`` prompts that are in both.
-        before: ``(m,)`` right rollouts in the first file.
-        n_before: ``(m,)`` rollouts in the first file.
-        after: ``(m,)`` right rollouts in the second file.
-        n_after: ``(m,)`` rollouts in the second file.
-        groups: ``m`` names, or ``None`` where neither file knows groups.
-        only_in_a: prompts of the first file that are not in the second.
-        only_in_b: likewise.
-        remarks: sentences.
-    """
+    """Right rollouts and rollouts, ``(m,)``, of the ``m`` prompts in both files."""
 
     ids: tuple[str, ...]
     before: np.ndarray
@@ -77,7 +65,7 @@ def pair(a: Counts, b: Counts) -> Pairs:
 
 
 def _check(counts: Counts) -> None:
-    """Whoever makes counts by hand may slip; a reader's are right."""
+    """Counts made by hand may be wrong; those that were read are not."""
     c, n = np.asarray(counts.correct), np.asarray(counts.n)
     m = len(counts.ids)
     if c.shape != (m,) or n.shape != (m,) or len(counts.groups or counts.ids) != m:
@@ -127,7 +115,8 @@ def _remarks(a: Counts, b: Counts, pairs: Pairs, moved: int) -> list[str]:
             f"Rollouts per prompt: {shown[0]} in {a.name}, {shown[1]} in {b.name}. pass@k rests on "
             "the prompts that have k or more in both."
         )
-    if other_text := sum(a.texts[id] != b.texts.get(id, a.texts[id]) for id in _both(a, pairs)):
+    both = [id for id in pairs.ids if id in a.texts and id in b.texts]
+    if other_text := sum(a.texts[id] != b.texts[id] for id in both):
         said.append(
             f"{_prompts(other_text)} of {len(pairs.ids):,} with the same id have different texts "
             "in the two. If that is not the chat template alone, these are not the same prompts."
@@ -144,10 +133,6 @@ def _remarks(a: Counts, b: Counts, pairs: Pairs, moved: int) -> list[str]:
             "be missing from them, and no interval tells what it does."
         )
     return said
-
-
-def _both(a: Counts, pairs: Pairs) -> list[str]:
-    return [id for id in pairs.ids if id in a.texts]
 
 
 def _of(groups: Sequence[str] | None, at: list[int]) -> tuple[str, ...] | None:

@@ -68,11 +68,7 @@ class ProbeJournal:
             self._append([head])
 
     def add(self, groups: Sequence[RolloutGroup], facts: Sequence[Mapping[str, Any]]) -> None:
-        """A batch, all of it or nothing.
-
-        Args:
-            groups: its rollouts, verified.
-            facts: of each prompt: ``prompt_id``, and what else there is to say.
+        """Append a batch of verified rollouts, with ``prompt_id`` and other facts of each prompt.
 
         Raises:
             ProbeError: another process has written to the file meanwhile.
@@ -92,7 +88,7 @@ class ProbeJournal:
         self._append([*prompts, {"look": "batch", "prompts": len(self.groups)}])
 
     def add_reading(self, record: Mapping[str, Any]) -> None:
-        """What was found, and after how many looks."""
+        """Append what was found."""
         self.readings.append(dict(record))
         self._append([{"look": "reading", **record}])
 
@@ -108,7 +104,7 @@ class ProbeJournal:
                 )
             file.write(lines)
             file.flush()
-            os.fsync(file.fileno())  # sampling is dear
+            os.fsync(file.fileno())  # sampling is expensive
         self._size += len(lines)
 
     def _read(self, path: Path) -> None:
@@ -178,12 +174,6 @@ def _check_same(path: Path, there: Mapping[str, Any], ours: Mapping[str, Any]) -
         said = ", ".join(f"{name} {there.get(name)!r}, now {ours.get(name)!r}" for name in other)
         raise ValueError(
             f"{path} is the journal of another probe: {said}. Rollouts of both cannot be put "
-            f"together. Give another --journal, or remove this one.{_same_n(other, there)}"
+            "together. Give another --journal, or remove this one; for another k on the same "
+            f"rollouts say --num-generations {there.get('n')}."
         )
-
-
-def _same_n(other: Sequence[str], there: Mapping[str, Any]) -> str:
-    """N follows k where it is not given."""
-    if other != ["n"]:
-        return ""
-    return f" For another k on the same rollouts say --num-generations {there.get('n')}."

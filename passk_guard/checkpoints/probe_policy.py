@@ -24,8 +24,7 @@ from passk_guard.gradients.accumulators import DEFAULT_MEMORY_LIMIT
 from passk_guard.gradients.engine import EngineSettings, make_engine
 from passk_guard.gradients.parameters import ParameterFilter, select_parameters
 from passk_guard.prompts.rows import rows_from
-from passk_guard.reporting.policy_record import policy_record
-from passk_guard.reporting.policy_sentences import policy_sentence
+from passk_guard.reporting.policy_record import policy_record, policy_sentence
 from passk_guard.reporting.progress_bar import shown
 from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup, counts, reward_range, truncation
@@ -89,7 +88,7 @@ class PolicyProbe:
 
     def figure(self) -> Any:
         """Pass@k and the alignment curve, side by side: a ``matplotlib`` figure."""
-        from passk_guard.reporting.policy_figures import policy_figure
+        from passk_guard.reporting.policy_page import policy_figure
 
         return policy_figure(self.record())
 
@@ -236,7 +235,7 @@ def probe_policy(
         seconds=seconds,
         journal=None if journal is None else Path(journal),
     )
-    run.add_reading(probe.record(log_prompts))
+    run.journal.add_reading(probe.record(log_prompts))
     return probe
 
 
@@ -281,7 +280,7 @@ def _look(
 def _round(run: HeldOutRun, prompts: int, early_stop: bool) -> int:
     """The first reading of so many prompts is a round; another of the same ones is no new look."""
     rounds: dict[Any, int] = {}
-    for record in run.readings:
+    for record in run.journal.readings:
         used = record.get("settings", {})
         key = used.get("num_prompts"), used.get("early_stop")
         rounds.setdefault(key, len(rounds) + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,9 @@ from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.scores import score_all
 from passk_guard.rollouts.verifier import verifier_name
-from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
+from passk_guard.runtime.progress import Progress
 
 _SAMPLING = ("temperature", "max_completion_length")
-_READ_OTHERWISE = (
-    "The two differ in vocabulary, chat template or length of answers, so that neither can score "
-    "the other one's rollouts: counts decide."
-)
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,7 @@ class LazyPolicy:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A policy's rollouts.
-
-    Attributes:
-        counts: of them.
-        groups: the ``m`` prompts' rollouts that have a verdict.
-        scores: ``m`` log-probs under the policy itself, or under the one beside it.
-        reads: what its tokens mean, how long answers may be, and the tokens of each prompt.
-    """
+    """Counts, rollouts with a verdict, their log-probs, and how the policy reads the prompts."""
 
     counts: Counts
     groups: list[RolloutGroup]
@@ -65,58 +54,52 @@ def is_policy(side: Any) -> bool:
     return isinstance(side, LazyPolicy) or hasattr(side, "generate")
 
 
-class Sampler:
-    """Samples policies on the same rows in the same way."""
+def sample_policy(
+    side: Any,
+    other: Sampled | None = None,
+    *,
+    prompts: Any,
+    verifier: Any,
+    num_prompts: int | None,
+    micro_batch: int | None,
+    progress: Progress,
+    **settings: Any,
+) -> Sampled:
+    """Sample a policy, and score its own rollouts, or the other one's if it reads as that does.
 
-    def __init__(
-        self,
-        prompts: Any,
-        verifier: Any,
-        settings: dict[str, Any],
-        num_prompts: int | None,
-        micro_batch: int | None,
-    ) -> None:
-        self._prompts, self._verifier = prompts, verifier
-        self._settings, self._most, self._micro_batch = settings, num_prompts, micro_batch
+    Args:
+        side: a policy, or a :class:`LazyPolicy`.
+        other: the one that was sampled before.
+        prompts: held-out rows.
+        verifier: ``None`` where the policy verifies by itself.
+        num_prompts: at most; ``None``: all.
+        micro_batch: rollouts per forward.
+        progress: told where it stands.
+        **settings: of :class:`~passk_guard.checkpoints.held_out_run.HeldOutRun`.
 
-    def sample(self, side: Any) -> Sampled:
-        """Sample a policy."""
-        return self._sampled(side, None)
-
-    def sample_beside(self, side: Any, other: Sampled) -> tuple[Sampled, CommonRollouts | None]:
-        """Sample a policy, and score the other one's rollouts under it.
-
-        ``None`` where the same text is not the same to both: another vocabulary, or another chat
-        template, under which the second one would be asked what nobody will ask it.
-        """
-        found = self._sampled(side, other)
-        if found.reads != other.reads:
-            remarks = (*found.counts.remarks, _READ_OTHERWISE)
-            return replace(found, counts=replace(found.counts, remarks=remarks)), None
-        return found, common_rollouts(other.groups, other.scores, found.scores)
-
-    def _sampled(self, side: Any, other: Sampled | None) -> Sampled:
-        """With log-probs of its own rollouts, or of the other one's."""
-        lazy = side if isinstance(side, LazyPolicy) else LazyPolicy(policy_name(side), lambda: side)
-        if self._prompts is None:
-            raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
-        rows = rows_from(self._prompts)
-        verifier = checked_verifier(self._verifier, rows[0])
-        policy = lazy.load()
-        check_policy(policy, verifier)
-        run = HeldOutRun(policy, verifier, rows, journal=lazy.journal, **self._settings)
-        sampled = run.sample_upto(self._most or len(rows))
-        groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
-        reads, scores, size = _reads(policy, sampled), [], PassSize(self._micro_batch)
-        if other is None or reads == other.reads:
-            self._settings["progress"]("scoring", 0, 0)
-            with run.isolated(3):
-                whose = groups if other is None else other.groups
-                scores = score_all(run.policy, whose, size)
-            if size.said:
-                run.remarks.append(f"Rollouts were scored{size.said}, as memory allows.")
-        counts = _counted(lazy.name, policy, run, sampled, verifier)
-        return Sampled(counts, groups, scores, reads)
+    Raises:
+        ValueError: an argument is unusable.
+    """
+    lazy = side if isinstance(side, LazyPolicy) else LazyPolicy(policy_name(side), lambda: side)
+    if prompts is None:
+        raise ValueError("prompts is missing: a policy is sampled on held-out prompts.")
+    rows = rows_from(prompts)
+    verifier = checked_verifier(verifier, rows[0])
+    policy = lazy.load()
+    check_policy(policy, verifier)
+    run = HeldOutRun(policy, verifier, rows, journal=lazy.journal, progress=progress, **settings)
+    sampled = run.sample_upto(num_prompts or len(rows))
+    groups = [group for group in (one.scorable() for one in sampled) if group.n > 1]
+    reads = _reads(policy, sampled)
+    scores: list[Tensor] = []
+    if other is None or reads == other.reads:
+        progress("scoring", 0, 0)
+        size = PassSize(micro_batch)
+        with run.isolated(3):
+            scores = score_all(run.policy, groups if other is None else other.groups, size)
+        if size.said:
+            run.remarks.append(f"Rollouts were scored{size.said}, as memory allows.")
+    return Sampled(_counted(lazy.name, policy, run, sampled, verifier), groups, scores, reads)
 
 
 def _counted(

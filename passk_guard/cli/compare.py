@@ -14,8 +14,7 @@ from passk_guard.checkpoints.compare import compare
 from passk_guard.checkpoints.comparison import Comparison
 from passk_guard.checkpoints.sampled_counts import LazyPolicy
 from passk_guard.cli.models import add_model_options, held_out, is_model, load_policy, short_name
-from passk_guard.cli.pages import check_page
-from passk_guard.cli.tables import print_table, print_text
+from passk_guard.cli.output import check_page, print_table, print_text
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.counts import FORMATS, Counts, read_counts
 from passk_guard.reporting.visible import visible

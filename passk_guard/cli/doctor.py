@@ -7,26 +7,58 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from functools import partial
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from multiprocessing import get_context
 from typing import Any
 
 import torch
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 
-from passk_guard import __version__
-from passk_guard.cli.tables import print_table, print_text
-from passk_guard.cli.tiny_trainers import STEPS
-from passk_guard.cli.trainers import HOSTS, Finding, examine, missing
+from passk_guard.cli.output import print_table, print_text
+from passk_guard.cli.tiny_trainers import STEPS, make_lightning, make_transformers, make_trl
+from passk_guard.errors import reason_of
+from passk_guard.identity import NotIdenticalError, NotRepeatableError, assert_bit_identical
+from passk_guard.version import __version__
 
-_EXTRAS = ("transformers", "trl", "lightning", "deepspeed", "tensorboard", "report", "rich")
+
+@dataclass(frozen=True)
+class Trainer:
+    """Packages and adapter that it needs, what the guard can do on it, and how to make one."""
+
+    needs: tuple[str, ...]
+    adapter: str
+    sees: str
+    remedies: str
+    make: Callable[[str, bool], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a trainer showed, and the reason for anything but success."""
+
+    trainer: str
+    verdict: str  # "identical", "DIFFERENT", "cannot tell", "not tried", "not installed", "failed"
+    reason: str | None = None
+
+
+_UPDATE, _OWN, _BOTH = "the update in force", "pass@k, or your PassKObjective", "mix, adjust_k"
+_PL, _PL2 = "lightning.pytorch", "pytorch_lightning"
+TRAINERS = {
+    "TRL GRPOTrainer": Trainer(("trl",), "trl", _UPDATE, _BOTH, partial(make_trl, "GRPO")),
+    "TRL RLOOTrainer": Trainer(("trl",), "trl", _UPDATE, _BOTH, partial(make_trl, "RLOO")),
+    "other TRL trainers": Trainer(("trl",), "trl", "pass@k", "none"),
+    "transformers.Trainer": Trainer(
+        ("transformers", "accelerate"), "transformers", _OWN, _BOTH, make_transformers
+    ),
+    "lightning": Trainer(("lightning",), "lightning", _OWN, _BOTH, partial(make_lightning, _PL)),
+    "pytorch_lightning": Trainer((_PL2,), "lightning", _OWN, _BOTH, partial(make_lightning, _PL2)),
+}
 
 
 def add(commands: Any) -> None:
@@ -34,9 +66,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="will the guard work here, and does it leave training untouched?",
-        description="Shows versions and what the guard can do on each installed trainer, then "
-        "trains a tiny model with and without the guard and compares the weights bit by bit. "
-        "Needs no network. Exit status 1 if something that is installed does not work.",
+        description="Shows what the guard can do on each installed trainer, and trains a tiny "
+        "model with and without the guard to compare the weights bit by bit. Needs no network. "
+        "Exit status 1 if something that is installed does not work.",
     )
     parser.add_argument(
         "--skip-identity", "--quick", action="store_true", help="leave the training out"
@@ -48,152 +80,121 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Examine and print; 1 where something that is installed does not work."""
     aloud, identity = not arguments.json, not arguments.skip_identity
-    with alone() as process:
-        versions, devices = packages(), process.submit(accelerators).result()
-        if aloud:
-            _show_versions(versions, devices)
-        if aloud and identity and not all(map(missing, HOSTS)):
-            _say(
-                f"Now training a tiny model for {STEPS} steps on each installed trainer, twice "
-                "without the guard and once with it. This takes about half a minute."
-            )
-        findings = [_examined(process, trainer, identity) for trainer in HOSTS]
-    wrong = problems(versions, findings)
+    versions = installed_versions()
     if aloud:
-        _show_trainers(findings)
-        _say(*conclusion(wrong, findings))
+        print_text(", ".join(f"{name} {version}" for name, version in versions.items()))
+        if identity and not all(map(missing, TRAINERS)):
+            print_text(
+                f"Training a tiny model for {STEPS} steps on each installed trainer, twice without "
+                "the guard and once with it. This takes about half a minute."
+            )
+    with fresh_process() as process:
+        findings = [_examine_in(process, trainer, identity) for trainer in TRAINERS]
+    problems = [f for f in findings if f.verdict in ("failed", "DIFFERENT")]
+    if aloud:
+        _show(findings)
+        print_text(_conclusion(findings), *(f"{f.trainer}: {f.reason}" for f in problems))
     else:
         found = {
-            "packages": [asdict(package) for package in versions],
-            "accelerators": devices,
+            "versions": versions,
             "trainers": [asdict(finding) for finding in findings],
-            "problems": wrong,
+            "problems": [f"{f.trainer}: {f.reason}" for f in problems],
         }
         print(json.dumps(found, indent=2))
-    return 1 if wrong else 0
+    return 1 if problems else 0
 
 
-def accelerators() -> list[str]:
-    """Names of the devices that training will find; none on a CPU."""
-    if torch.cuda.is_available():
-        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ["Apple GPU (MPS)"] if torch.backends.mps.is_available() else []
+def installed_versions() -> dict[str, str]:
+    """What a report of a fault should quote."""
+    found = {"passk-guard": __version__, "Python": platform.python_version()}
+    for name in ("torch", "numpy", "transformers", "trl", "lightning", "pytorch-lightning"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
-@dataclass(frozen=True)
-class Package:
-    """A distribution; ``mark`` says what to think of the release that is installed."""
+def examine(trainer: str, identity: bool) -> Finding:
+    """Import the adapter and, for ``identity``, train a small model with and without the guard.
 
-    name: str
-    installed: str | None
-    supported: str  # such as ">=0.22.2,<2"
-    mark: str  # "ok", "too old", "too new" (untested), "not installed", "unknown"
-
-
-def packages() -> list[Package]:
-    """passk-guard, Python, and all that passk-guard's own metadata name for users."""
-    ranges: dict[str, SpecifierSet] = {}
+    Whatever goes wrong is part of the finding: the next trainer is tried all the same.
+    """
+    host = TRAINERS[trainer]
+    if lacking := missing(trainer):
+        return Finding(trainer, "not installed", f"{' and '.join(lacking)} not installed")
     try:
-        requirements = map(Requirement, metadata.requires("passk-guard") or [])
-    except metadata.PackageNotFoundError:  # a checkout on the path
-        requirements = map(Requirement, ())
-    for one in requirements:
-        if not one.marker or any(one.marker.evaluate({"extra": extra}) for extra in _EXTRAS):
-            ranges[one.name] = ranges.get(one.name, SpecifierSet()) & one.specifier
-    if "lightning" in ranges:  # it goes by two names
-        ranges["pytorch-lightning"] = ranges["lightning"]
-    return [
-        Package("passk-guard", __version__, "", "ok" if ranges else "unknown"),
-        Package("Python", platform.python_version(), "", "ok"),
-        *(_package(name, supported) for name, supported in ranges.items()),
-    ]
+        import_module(f"passk_guard.integrations.{host.adapter}")
+        if not identity or host.make is None:
+            return Finding(trainer, "not tried")
+        if not _is_installed("transformers"):
+            return Finding(trainer, "not tried", "the small model needs transformers")
+        with tempfile.TemporaryDirectory() as out:
+            assert_bit_identical(partial(host.make, out))
+    except NotIdenticalError as error:
+        return Finding(
+            trainer, "DIFFERENT", f"{error}. Please report it, with the output of --json"
+        )
+    except NotRepeatableError as error:
+        return Finding(trainer, "cannot tell", str(error))
+    except (Exception, SystemExit) as error:
+        return Finding(trainer, "failed", reason_of(error))
+    return Finding(trainer, "identical")
 
 
-def _package(name: str, supported: SpecifierSet) -> Package:
-    text = ",".join(sorted(set(map(str, supported)), reverse=True))  # lowest first
-    try:
-        installed = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Package(name, None, text, "not installed")
-    release = Version(installed).base_version  # a nightly counts as what it leads to
-    failed = [one.operator for one in supported if not one.contains(release)]
-    mark = "too old" if ">=" in failed else "too new" if failed else "ok"
-    return Package(name, installed, text, mark)
+def missing(trainer: str) -> list[str]:
+    """Packages that would have to be installed for it."""
+    return [name for name in TRAINERS[trainer].needs if not _is_installed(name)]
 
 
-def problems(versions: Sequence[Package], findings: Sequence[Finding]) -> list[str]:
-    """What is installed and does not work; what is missing or untested is not a problem."""
-    old = [
-        f"{p.name} {p.installed} is too old: pip install '{p.name}{p.supported}'"
-        for p in versions
-        if p.mark == "too old"
-    ]
-    bad = [f"{f.trainer}: {f.reason}" for f in findings if f.verdict in ("failed", "DIFFERENT")]
-    return old + bad
+def _is_installed(module: str) -> bool:
+    """A user's folder of that name, such as ``trl/``, is no module: it has no origin."""
+    found = find_spec(module)
+    return found is not None and found.origin is not None
 
 
-def conclusion(wrong: Sequence[str], findings: Sequence[Finding]) -> list[str]:
-    """The last words, in paragraphs."""
-    verdicts = {finding.verdict for finding in findings}
-    if wrong:
-        return [f"{len(wrong)} {'problem' if len(wrong) == 1 else 'problems'}:", *wrong]
-    if verdicts == {"not installed"}:
-        return ["The core works; no trainer is installed."]
-    if "cannot tell" in verdicts:
-        return [
-            "No problem found, but training here is not repeatable, so the check is inconclusive."
-        ]
-    if "identical" not in verdicts:
-        return ["Nothing is wrong; whether training stays the same was not tried."]
-    return [
-        "All is well: with the guard, training here is the same, bit by bit.",
-        "To check your own trainer: passk_guard.identity.assert_bit_identical",
-    ]
-
-
-def _examined(process: Executor, trainer: str, identity: bool) -> Finding:
+def _examine_in(process: Executor, trainer: str, identity: bool) -> Finding:
     try:
         return process.submit(examine, trainer, identity).result()
     except BrokenProcessPool:
         return Finding(trainer, "failed", "the process that trains died, here or before")
 
 
-def _show_versions(versions: Sequence[Package], devices: Sequence[str]) -> None:
-    print_table(
-        ["package", "installed", "supported", ""],
-        [[p.name, p.installed or "", p.supported, p.mark] for p in versions],
-    )
-    _say("Accelerator: " + (", ".join(devices) or "none, training runs on the CPU"))
-    if versions[0].mark == "unknown":
-        _say("passk-guard itself is not installed, so the releases it supports are unknown.")
-
-
-def _show_trainers(findings: Sequence[Finding]) -> None:
-    there = [(f, HOSTS[f.trainer]) for f in findings if f.verdict != "not installed"]
+def _show(findings: Sequence[Finding]) -> None:
+    there = [(f, TRAINERS[f.trainer]) for f in findings if f.verdict != "not installed"]
     if there:
         print()
         print_table(
             ["trainer", "bit by bit", "the guard sees", "remedies"],
             [[f.trainer, f.verdict, host.sees, host.remedies] for f, host in there],
         )
+        print()
     if absent := [f.trainer for f in findings if f.verdict == "not installed"]:
-        _say("Not installed: " + ", ".join(absent))
+        print_text("Not installed: " + ", ".join(absent))
     for finding in findings:
         if finding.verdict in ("cannot tell", "not tried") and finding.reason:
-            _say(f"{finding.trainer}: {finding.reason}.")
+            print_text(f"{finding.trainer}: {finding.reason}.")
 
 
-def _say(*paragraphs: str) -> None:
-    print()
-    print_text(*paragraphs)
+def _conclusion(findings: Sequence[Finding]) -> str:
+    verdicts = {finding.verdict for finding in findings}
+    if verdicts & {"failed", "DIFFERENT"}:
+        return "This does not work:"
+    if verdicts == {"not installed"}:
+        return "The core works; no trainer is installed."
+    if "cannot tell" in verdicts:
+        return "No problem found, but training here is not repeatable: the check is inconclusive."
+    if "identical" not in verdicts:
+        return "No problem found; whether training stays the same was not tried."
+    return (
+        "All is well: with the guard, training here is the same, bit by bit. To check your own "
+        "trainer: passk_guard.identity.assert_bit_identical"
+    )
 
 
-# Set by launchers and clusters: one process is tried out here, whatever started it.
+# Set by launchers and clusters, which might have started the doctor: it trains on one process.
 _LAUNCHERS = (
-    *("ACCELERATE_", "FSDP_", "SLURM_", "OMPI_", "PMI_", "MPI_", "MV2_", "LSB_", "JSM_"),
-    "TORCHELASTIC_",
+    *("RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "ACCELERATE_", "FSDP_", "TORCHELASTIC_"),
+    *("SLURM_", "OMPI_", "PMI_", "MPI_", "MV2_", "LSB_", "JSM_"),
 )
-_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -203,13 +204,12 @@ _SETTINGS = {
     "DO_NOT_TRACK": "true",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's matrix products are not repeatable
 }
-# Where packages would leave something behind as they are imported.
-_CACHES = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")
+_CACHES = ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR")  # imports leave files there
 
 
 @contextmanager
-def alone() -> Iterator[Executor]:
-    """One fresh process: silent, offline, outside any launcher, with repeatable kernels."""
+def fresh_process() -> Iterator[Executor]:
+    """One process: silent, offline, outside any launcher, with repeatable kernels."""
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(1, get_context("spawn"), _settle, (folder,)) as process,
@@ -219,7 +219,7 @@ def alone() -> Iterator[Executor]:
 
 def _settle(folder: str) -> None:
     for name in list(os.environ):
-        if name in _RANKS or name.startswith(_LAUNCHERS):
+        if name.startswith(_LAUNCHERS):
             del os.environ[name]
     os.environ.update(_SETTINGS | dict.fromkeys(_CACHES, folder))
     torch.use_deterministic_algorithms(True, warn_only=True)

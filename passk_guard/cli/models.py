@@ -123,8 +123,12 @@ def load_policy(
     check_texts(rows, tokenizer, "--prompts")
     if adapter is not None:
         model = _with_adapter(model, adapter)
+    try:
+        model = model.to(device)
+    except (AssertionError, RuntimeError) as error:  # torch asserts that it was built for it
+        raise ValueError(f"--device {device} cannot be used: {_first_sentence(error)}") from error
     return HFPolicy(
-        _moved(model, device).eval(),
+        model.eval(),
         tokenizer,
         max_completion_length=given.max_completion_length,
         temperature=given.temperature,
@@ -144,7 +148,12 @@ def held_out(given: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
         prompts = _renamed(given.prompts, given.prompt_column)
     rows = rows_from(prompts, "--prompts")
     if given.chat:
-        rows = [{**row, "prompt": _as_chat(row["prompt"])} for row in rows]
+        rows = [
+            {**row, "prompt": [{"role": "user", "content": row["prompt"]}]}
+            if isinstance(row["prompt"], str)
+            else row
+            for row in rows
+        ]
     return rows
 
 
@@ -181,10 +190,6 @@ def _by_name(text: str) -> dict[str, Any]:
     return found
 
 
-def _as_chat(prompt: Any) -> Any:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-
-
 def _base_of(name: str, adapter: str | None) -> tuple[str, str | None]:
     """The model, and the adapter on it: a folder that holds only an adapter names its model."""
     config = Path(name) / "adapter_config.json"
@@ -207,13 +212,6 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise ValueError(
             f"--adapter {adapter} cannot be loaded: {_first_sentence(error)}"
         ) from error
-
-
-def _moved(model: Any, device: str) -> Any:
-    try:
-        return model.to(device)
-    except (AssertionError, RuntimeError) as error:  # torch asserts that it was built for it
-        raise ValueError(f"--device {device} cannot be used: {_first_sentence(error)}") from error
 
 
 def _first_sentence(error: Exception) -> str:

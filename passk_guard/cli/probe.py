@@ -10,8 +10,7 @@ from typing import Any
 
 from passk_guard.checkpoints.probe_policy import PolicyProbe, probe_policy
 from passk_guard.cli.models import add_model_options, held_out, load_policy, short_name
-from passk_guard.cli.pages import check_page
-from passk_guard.cli.tables import print_table, print_text
+from passk_guard.cli.output import check_page, print_table, print_text
 from passk_guard.cli.verifiers import named_verifier
 from passk_guard.statistics.policy_reading import PolicyReading
 

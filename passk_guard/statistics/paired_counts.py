@@ -64,20 +64,19 @@ class PassChange:
     visible: float
 
 
-def default_ks(n: Any, most: int = _EVERY) -> tuple[int, ...]:
+def default_ks(n: Any) -> tuple[int, ...]:
     """Every k that half of the prompts have rollouts for: all up to 64, then powers of two.
 
     Args:
         n: ``(m,)`` rollouts of each prompt, the fewer of both files.
-        most: up to which every k is named.
 
     >>> default_ks([4, 4, 16])
     (1, 2, 3, 4)
     """
     ordered = np.sort(np.asarray(n))
     largest = int(ordered[len(ordered) // 2])  # as many as half of them, or more, reach it
-    ks = list(range(1, min(largest, most) + 1))
-    while ks[-1] >= most and ks[-1] * 2 <= largest:
+    ks = list(range(1, min(largest, _EVERY) + 1))
+    while ks[-1] >= _EVERY and ks[-1] * 2 <= largest:
         ks.append(ks[-1] * 2)
     return tuple(ks)
 

@@ -14,9 +14,10 @@ from passk_guard.passk import pass_at_k, unbiased_prompt_weight
 from passk_guard.rollouts.group import Truncation
 from passk_guard.statistics.alignment import Alignment, alignment_curve, weighted_kernels
 from passk_guard.statistics.cosine import Cosine, gradient_parts, profile_cosine
+from passk_guard.statistics.first_test import FirstTest, first_test
 from passk_guard.statistics.interval import interval
 from passk_guard.statistics.mean_interval import mean_interval
-from passk_guard.statistics.sign_test import SignTest, prompts_needed, sign_test
+from passk_guard.statistics.sign_test import prompts_needed
 from passk_guard.statistics.variance import variance_parts
 
 LEAST_SIGNAL = 4
@@ -91,7 +92,7 @@ class PolicyReading:
 
     k: int
     verdict: Verdict
-    test: SignTest | None
+    test: FirstTest | None
     needed: int | None
     pass_at: tuple[PassAtK, ...] = field(repr=False)
     curve: list[Alignment] = field(repr=False)
@@ -183,7 +184,7 @@ def read_policy(
     test, needed, curve, cosine = None, None, [], None
     if seen and gramian is not None:
         curve = alignment_curve(gramian, c, total, list(ks))
-        test = sign_test(gramian, weights, chance)
+        test = first_test(gramian, weights, chance)
         cosine = profile_cosine(gradient_parts(weighted_kernels(np.asarray(gramian), weights)))
     verdict = _verdict(test, weighted, len(c))
     if verdict is Verdict.UNSURE and gramian is not None and test is not None:
@@ -211,14 +212,14 @@ def read_policy(
     )
 
 
-def _verdict(test: SignTest | None, weighted: int, prompts: int) -> Verdict:
+def _verdict(test: FirstTest | None, weighted: int, prompts: int) -> Verdict:
     if test is None:
         return Verdict.NO_SIGNAL
     if weighted < max(1, _NIL * prompts):
         return Verdict.NIL
     if weighted < LEAST_SIGNAL:
         return Verdict.UNSURE
-    if test.lowers:
+    if test.opposed:
         return Verdict.LOWERS
     return Verdict.RAISES if test.raises else Verdict.UNSURE
 

@@ -1,14 +1,13 @@
-"""Would a pass@k step lower pass@1 or raise it? A test that may be looked at more than once."""
+"""When a probe looks, what chance of error each look may spend, how many prompts it needs."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 from passk_guard.statistics.alignment import symmetric_kernel
-from passk_guard.statistics.first_test import first_threshold, first_z
+from passk_guard.statistics.first_test import FirstTest, first_threshold
 from passk_guard.statistics.variance import VarianceParts, variance_parts
 
 _SMALLEST_LOOK = 128  # prompts
@@ -16,57 +15,6 @@ _FIRST = 0.8  # of what is left, for each round: most probes have one
 _EARLY = 0.25  # of what a round may spend, for all its looks but the last
 _POWER = NormalDist().inv_cdf(0.8)
 _MOST_NEEDED = 1_000_000
-
-
-@dataclass(frozen=True)
-class SignTest:
-    """The sign of ``⟨∇J_k, ∇J_1⟩``, as far as it is known.
-
-    Attributes:
-        inner: ``⟨∇J_k, ∇J_1⟩``, unbiased.
-        z: ``inner`` in standard errors that hold if the truth is 0, see
-            :mod:`~passk_guard.statistics.first_test`.
-        threshold: beyond which, on either side, the sign is sure.
-        chance: of finding the wrong sign, that the threshold allows.
-        prompts: that it rests on.
-    """
-
-    inner: float
-    z: float
-    threshold: float
-    chance: float
-    prompts: int
-
-    @property
-    def lowers(self) -> bool:
-        """Whether the step surely lowers pass@1."""
-        return self.z < -self.threshold
-
-    @property
-    def raises(self) -> bool:
-        """Whether it surely raises it."""
-        return self.z > self.threshold
-
-    @property
-    def sure(self) -> bool:
-        """Whether the sign is known."""
-        return self.lowers or self.raises
-
-
-def sign_test(gramian: Any, weights: Any, chance: float) -> SignTest:
-    """Test the sign of a re-weighted objective's inner product with pass@1.
-
-    Args:
-        gramian: ``(m, m)`` inner products of per-prompt leave-one-out gradients.
-        weights: ``(m,)`` prompt weights of the objective.
-        chance: of a wrong sign, on either side; see :func:`chance_of_look`.
-
-    Raises:
-        ValueError: shapes do not match, fewer than 4 prompts, or no such chance.
-    """
-    H = symmetric_kernel(gramian, weights)
-    inner, z = first_z(H)
-    return SignTest(inner, z, first_threshold(chance, len(H)), chance, len(H))
 
 
 def look_sizes(prompts: int, at_once: int) -> list[int]:
@@ -113,7 +61,7 @@ def chance_of_look(chance: float, round_: int, look: int, looks: int) -> float:
     return of_round * (1 - _EARLY) if look == looks else of_round * _EARLY / (looks - 1)
 
 
-def prompts_needed(gramian: Any, weights: Any, test: SignTest) -> int | None:
+def prompts_needed(gramian: Any, weights: Any, test: FirstTest) -> int | None:
     """Prompts in all that would probably settle the sign, if it is as estimated.
 
     The two parts of the variance hold for any number of prompts

@@ -1,6 +1,8 @@
 """Two checkpoints compared, from whatever a user has: files, numbers, probes or policies."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -274,3 +276,43 @@ def test_texts_are_quoted_only_when_asked_for():
     after = replace(before, name="b", correct=np.where(np.arange(60) < 20, 0, 16))
     assert compare(before, after).lost[0].text is None
     assert compare(before, after, log_prompts=True).lost[0].text.startswith("text ")
+
+
+# It does no harm --------------------------------------------------------------------------------
+
+FEW = {"prompts": ROWS[:32], "num_generations": 4}
+
+
+def test_the_first_one_is_let_go_before_the_second_is_loaded():
+    """Two models need not fit into memory, nor wait for the garbage collector."""
+    alive = []
+
+    def load():
+        gone = [one() is None for one in alive]
+        policy = bandit(0.02 * len(alive), 32)
+        alive.append(weakref.ref(policy))
+        assert all(gone)
+        return policy
+
+    gc.disable()
+    try:
+        both(LazyPolicy("a", load), LazyPolicy("b", load), **FEW)
+    finally:
+        gc.enable()
+    assert len(alive) == 2
+    assert [one() is None for one in alive] == [True, True]
+
+
+def test_both_policies_and_random_numbers_are_left_as_they_were():
+    a, b = bandit(0, 32), bandit(0.02, 32)
+    for policy, training in ((a, True), (b, False)):
+        policy.drop = torch.nn.Dropout()
+        policy.drop.train(training)
+        policy.weight.grad = torch.full_like(policy.weight, 3.0)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    both(a, b, **FEW)
+    assert torch.equal(torch.rand(2), expected)
+    assert (a.drop.training, b.drop.training) == (True, False)
+    assert all((policy.weight.grad == 3.0).all() for policy in (a, b))

@@ -9,9 +9,9 @@ from tiny import BanditPolicy
 from torch import nn
 
 from passk_guard import RolloutGroup, estimate_alignment, pass_at_k
+from passk_guard.checkpoints.held_out_run import weights_fingerprint
 from passk_guard.checkpoints.probe_journal import _unpacked
 from passk_guard.checkpoints.probe_policy import probe_policy
-from passk_guard.checkpoints.weights import weights_fingerprint
 from passk_guard.errors import ProbeError
 from passk_guard.gradients.backward import BackwardEngine
 from passk_guard.gradients.engine import EngineSettings
@@ -372,10 +372,9 @@ def test_what_cannot_be_scored_shrinks_n_and_short_prompts_are_left_out():
         ({"k": 0}, "k must be a whole number, at least 1, got 0"),
         ({"num_generations": 4}, "num_generations=4 must be above k=4"),
         ({"num_prompts": 3}, "num_prompts must be a whole number, at least 4"),
-        ({"prompts_at_once": 0}, "prompts_at_once must be"),
         ({"chance": 0.7}, "chance must lie between 0 and 0.5"),
         ({"group_by": "nothing"}, "group_by='nothing' names no column"),
-        ({"rows": []}, "prompts is empty"),
+        ({"rows": ROWS[:3]}, "prompts must be at least 4, got 3"),
         ({"rows": "held_out.jsonl"}, "cannot be read"),
         ({"policy": nn.Linear(2, 2)}, "got Linear without generate, log_probs"),
         ({"verifier": lambda answer, **_: []}, "needs 'answer'"),

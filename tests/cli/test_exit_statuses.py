@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -34,12 +33,8 @@ def noted(error):
         (ValueError("k is 3"), BAD_INPUT, "passk-guard compare: k is 3\n"),
         (RuntimeError(), BAD_INPUT, "compare: RuntimeError at test_exit_statuses.py:"),
         (noted(StopIteration()), BAD_INPUT, "StopIteration at test_exit_statuses.py:"),
-        (OSError("disk full"), BAD_INPUT, "passk-guard compare: disk full\n"),
         (KeyError("ours"), BAD_INPUT, "KeyError: 'ours'"),
-        (MemoryError("too much"), BAD_INPUT, "MemoryError: too much"),
-        (SystemExit(0), BAD_INPUT, "ended the program: SystemExit(0)"),
         (SystemExit(1), BAD_INPUT, "ended the program: SystemExit(1)"),
-        (SystemExit(None), BAD_INPUT, "ended the program: SystemExit(None)"),
         (KeyboardInterrupt(), INTERRUPTED, "passk-guard compare: stopped.\n"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), BAD_INPUT, "Broken pipe"),
         (noted(ValueError("no number")), BAD_INPUT, "compare: ValueError: no number\nThe verifier"),
@@ -94,30 +89,6 @@ def test_a_full_disk_is_no_answer(files, monkeypatch, name):
         assert main(["compare", *sides]) == BAD_INPUT
 
 
-def test_closed_outputs_do_not_matter(files, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(sys, "stderr", None)
-    assert main(["compare", *files]) == 1
-    assert main(["compare", files[0], "nowhere.jsonl"]) == BAD_INPUT
-
-
-@pytest.mark.long
-def test_ctrl_c_before_anything_is_sampled_is_no_answer(files, tmp_path):
-    (tmp_path / "slow.py").write_text("import time\nprint(1, flush=True)\ntime.sleep(30)\n")
-    running = subprocess.Popen(
-        [*COMMAND, "compare", files[0], "some/model", *held_out(tmp_path, "slow.py")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert running.stdout.readline() == "1\n"  # the verifier's module is being imported
-    running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == INTERRUPTED, err
-    assert "Traceback" not in err
-
-
 def test_a_verifier_that_ends_the_program_as_it_is_imported(files, tmp_path):
     (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
     words = [files[0], "some/model", *held_out(tmp_path, "ends.py")]
@@ -128,11 +99,9 @@ def test_a_verifier_that_ends_the_program_as_it_is_imported(files, tmp_path):
     ("name", "model"),
     [
         ("Qwen/Qwen2.5-0.5B", True),
-        ("meta-llama/Llama-3.2-1B", True),
         ("gpt2", True),
         ("before.jsonl", False),
         ("logs/run.eval", False),
-        ("./before", False),
         ("a/b/c", False),
         ("/tmp/nowhere", False),
     ],

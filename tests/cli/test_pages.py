@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from passk_guard.cli.main import main
-from passk_guard.cli.tables import print_table, print_text
+from passk_guard.cli.output import print_table, print_text
 
 PACKAGES = ["jinja2", "matplotlib"]
 

@@ -132,7 +132,7 @@ def test_a_wandering_run_that_restarts_keeps_to_its_chance():
 
 
 def first(z):
-    return FirstTest(inner=z, z=z, threshold=3.5, prompts=512)
+    return FirstTest(inner=z, z=z, threshold=3.5, prompts=512, chance=1e-3)
 
 
 def look(**found):

@@ -13,10 +13,8 @@ import pytest
 from nulls import CONTROLS
 from test_policy_record import reading
 
-from passk_guard.reporting.policy_figures import policy_figure
-from passk_guard.reporting.policy_page import policy_page
-from passk_guard.reporting.policy_record import policy_record
-from passk_guard.reporting.policy_sentences import policy_sentence
+from passk_guard.reporting.policy_page import policy_figure, policy_page
+from passk_guard.reporting.policy_record import policy_record, policy_sentence
 
 HOSTILE = ["<script>alert(1)</script>", "| a | b |", "\u202eright to left", "zero\x00 {{ x }}"]
 

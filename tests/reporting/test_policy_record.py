@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from nulls import CONTROLS
 
-from passk_guard.reporting.policy_record import policy_record
-from passk_guard.reporting.policy_sentences import policy_sentence
+from passk_guard.reporting.policy_record import policy_record, policy_sentence
 from passk_guard.statistics.policy_reading import Verdict, read_policy
 
 

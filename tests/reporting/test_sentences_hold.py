@@ -20,7 +20,7 @@ from passk_guard.detection.named_states import NamedState
 from passk_guard.look import Rescore
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.reporting.alarm_sentences import alarm_message
-from passk_guard.reporting.policy_sentences import policy_sentence
+from passk_guard.reporting.policy_record import policy_sentence
 from passk_guard.reporting.read_run import Run
 from passk_guard.reporting.record import look_record
 from passk_guard.reporting.scalars import scalars

@@ -10,8 +10,12 @@ from factored import kernels, simulated
 from nulls import CONTROLS, NULLS
 
 from passk_guard.statistics.alignment import symmetric_kernel, weighted_alignment
-from passk_guard.statistics.first_test import first_test, first_threshold, first_z
-from passk_guard.statistics.likelihood import likelihood_root
+from passk_guard.statistics.first_test import (
+    first_test,
+    first_threshold,
+    first_z,
+    likelihood_root,
+)
 
 
 def drawn(generator, seed, m):

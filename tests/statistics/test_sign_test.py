@@ -9,13 +9,11 @@ from factored import kernels
 from nulls import CONTROLS, NULLS
 
 from passk_guard.statistics.alignment import symmetric_kernel
-from passk_guard.statistics.first_test import first_threshold
+from passk_guard.statistics.first_test import FirstTest, first_test, first_threshold
 from passk_guard.statistics.sign_test import (
-    SignTest,
     chance_of_look,
     look_sizes,
     prompts_needed,
-    sign_test,
     size_for,
 )
 from passk_guard.statistics.variance import variance_parts
@@ -51,14 +49,14 @@ def test_whatever_the_looks_they_spend_no_more_than_the_chance(looks):
 
 def test_the_sign_is_sure_on_either_side():
     kernel, weights = batch("rollouts, opposed", 4096)
-    low, high = sign_test(kernel, weights, 0.04), sign_test(kernel, -weights, 0.04)
+    low, high = first_test(kernel, weights, 0.04), first_test(kernel, -weights, 0.04)
     assert low.inner == pytest.approx(-high.inner)
-    assert low.lowers
+    assert low.opposed
     assert not low.raises
     assert high.raises
-    none = SignTest(0.0, 0.0, 2.0, 0.04, 512)
+    none = FirstTest(0.0, 0.0, 2.0, 512, 0.04)
     assert not none.sure
-    assert math.isinf(sign_test(kernel[:20, :20], weights[:20], 0.04).threshold)
+    assert math.isinf(first_test(kernel[:20, :20], weights[:20], 0.04).threshold)
 
 
 @pytest.mark.simulation
@@ -72,7 +70,7 @@ def test_a_wrong_sign_is_rare_over_three_looks_and_the_plain_one_is_not(name):
         gradients, weights = gradients.reshape(50, 512, -1), weights.reshape(50, 512)
         for look, size in enumerate(sizes, start=1):
             g, w = gradients[:, :size], weights[:, :size]
-            test = sign_test(g[0] @ g[0].T, w[0], chance_of_look(0.05, 1, look, 3))
+            test = first_test(g[0] @ g[0].T, w[0], chance_of_look(0.05, 1, look, 3))
             ever[at : at + 50] |= fast_first_z(g, w, beyond=1.9) < -test.threshold
             got = kernels(g, w)
             plain[at : at + 50] |= got.inner / np.sqrt(np.maximum(got.kept, 1e-30)) < -1.645
@@ -105,9 +103,9 @@ def power(name, size, draws=240):
 
 def test_what_was_not_seen_at_all_needs_no_number():
     kernel, weights = np.zeros((64, 64)), np.ones(64)
-    assert prompts_needed(kernel, weights, sign_test(kernel, weights, 0.04)) is None
+    assert prompts_needed(kernel, weights, first_test(kernel, weights, 0.04)) is None
     noise = np.random.default_rng(0).normal(size=(200, 2000))
     kernel = noise @ noise.T
-    test = sign_test(kernel, np.ones(200), 0.04)
+    test = first_test(kernel, np.ones(200), 0.04)
     needed = prompts_needed(kernel, np.ones(200), test)
     assert needed is None or needed >= 200

@@ -1,9 +1,11 @@
-"""Tables and text for the terminal, at most 80 columns wide."""
+"""What a command prints, at most 80 columns wide, and the page that it writes."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 
 from passk_guard.reporting.visible import visible
 
@@ -27,3 +29,24 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _spelt(text: str) -> str:
     return visible(text, len(text))
+
+
+def check_page(path: Path | None) -> None:
+    """Whether the page of ``--out`` could be written: asked before the work, not after.
+
+    Raises:
+        ValueError: a package is missing, or the path is a folder.
+        OSError: its folder cannot be made.
+    """
+    if path is None:
+        return
+    for package in ("jinja2", "matplotlib"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise ValueError(
+                f"--out needs {package}: pip install 'passk-guard[report]'. --json works without."
+            ) from error
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder. Give a file in it, such as {path}/page.html.")
+    path.parent.mkdir(parents=True, exist_ok=True)
