@@ -11,42 +11,32 @@ of a batch. The truth is enumerated every ten steps. Finished runs are kept in
 from __future__ import annotations
 
 import argparse
-import csv
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / "helpers"),
-    str(Path(__file__).parents[2] / "examples"),
-]
-warnings.simplefilter("ignore")
+from bench import FinishedRuns
 
+# isort: split
 import ambiguous_arithmetic as task
 from arithmetic_loop import warmed_up
-from closed_loop_trainers import LR, Look, TrainerTruth, settings
+from closed_loop_trainers import LR, QUIET, Look, TrainerTruth, settings
 
 from passk_guard.integrations.trl import PassKGuardCallback
 
-FIELDS = "stage action seed start1 end1 lowest1 start8 end8 alarm weight failures gradients".split()
-RESULTS = Path(__file__).parent / "results" / "deepspeed_floor.csv"
-
 
 def deepspeed(stage: int) -> dict[str, Any]:
+    auto = (
+        "train_micro_batch_size_per_gpu",
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+    )
     return {
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
-        **dict.fromkeys(
-            (
-                *("train_micro_batch_size_per_gpu", "train_batch_size"),
-                *("gradient_accumulation_steps", "gradient_clipping"),
-            ),
-            "auto",
-        ),
+        **dict.fromkeys(auto, "auto"),
     }
 
 
@@ -62,9 +52,7 @@ def one_run(stage: int, action: str, seed: int, steps: int, out: Path) -> dict[s
         seed=seed,
         per_device_train_batch_size=256,
         scale_rewards="none",
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=10_000,
+        **QUIET,
         deepspeed=deepspeed(stage),
     )
     callback = PassKGuardCallback(trainer, **settings(action, seed, "pkpo"))
@@ -72,13 +60,12 @@ def one_run(stage: int, action: str, seed: int, steps: int, out: Path) -> dict[s
     trainer.add_callback(callback)
     trainer.train()
     guard = callback.guard
-    ones, eights = zip(*(look.values[step] for step in sorted(look.values)), strict=True)
     return {
-        **{"stage": stage, "action": action, "seed": seed},
-        **{"start1": f"{ones[0]:.4f}", "end1": f"{ones[-1]:.4f}", "lowest1": f"{min(ones):.4f}"},
-        **{"start8": f"{eights[0]:.4f}", "end8": f"{eights[-1]:.4f}"},
-        "alarm": next((p.step for p in guard.history if p.alarm), ""),
-        **{"weight": f"{guard.pass1_weight:.3f}", "failures": len(guard.failures)},
+        "stage": stage,
+        "action": action,
+        "seed": seed,
+        **look.row(guard),
+        "failures": len(guard.failures),
         "gradients": guard._prober.gradients.said.split(",")[0],
     }
 
@@ -89,24 +76,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("runs/deepspeed_floor"))
     options = parser.parse_args()
-    first = os.environ["RANK"] == "0"
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
-    done = {(int(row["stage"]), row["action"], int(row["seed"])) for row in rows}
+    warnings.simplefilter("ignore")
+    finished = FinishedRuns("deepspeed_floor.csv", "stage", "action", "seed")
     for stage in (2, 3):
         for action in ("warn", "mix"):
-            if (stage, action, options.seed) in done:
-                continue
-            row = one_run(stage, action, options.seed, options.steps, options.out)
-            if not first:
-                continue
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                if not rows:
-                    writer.writeheader()
-                writer.writerow(row)
-            rows.append({key: str(value) for key, value in row.items()})
-            print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+            if not finished.has(stage, action, options.seed):
+                row = one_run(stage, action, options.seed, options.steps, options.out)
+                if os.environ["RANK"] == "0":
+                    finished.add(row)
 
 
 if __name__ == "__main__":

@@ -35,24 +35,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from bench import RESULTS
 
+# isort: split
 import ambiguous_arithmetic as task
 from arithmetic_loop import warmed_up
+from tables import with_defaults
 from transformers import LlamaForCausalLM, TrainerCallback
 
 from passk_guard.integrations.trl import PassKGuardCallback
 
-RESULTS = Path(__file__).parent / "results" / "default_run.json"
 EVERY = 50
 
 
@@ -109,36 +106,33 @@ def one_run(action: str, seed: int, steps: int, lr: float, out: Path) -> dict[st
     looks = sorted([*guard.history, *guard.rescores], key=lambda look: look.step)
     ones, eights, weights = zip(*truth.values.values(), strict=True)
     return {
-        **{"action": action, "seed": seed, "steps": steps, "lr": lr},
+        "action": action,
+        "seed": seed,
+        "steps": steps,
+        "lr": lr,
         "seconds": round(time.perf_counter() - began),
-        **{"probes": [p.step for p in guard.history], "rescores": len(guard.rescores)},
-        **{"overhead": round(guard.overhead, 4), "failures": len(guard.failures)},
+        "probes": [p.step for p in guard.history],
+        "rescores": len(guard.rescores),
+        "overhead": round(guard.overhead, 4),
+        "failures": len(guard.failures),
         "spent": {task: round(seconds, 2) for task, seconds in spent.items()},
         "first_test_z": round(guard.history[0].first.z, 2) if guard.history[0].first else None,
         "alarms": [
-            {"step": look.step, "kinds": [str(k) for k in look.alarm.fired]}
-            | {"cause": str(look.alarm.cause), "seen": round(look.track.change, 4)}
+            {
+                "step": look.step,
+                "kinds": [str(k) for k in look.alarm.fired],
+                "cause": str(look.alarm.cause),
+                "seen": round(look.track.change, 4),
+            }
             for look in looks
             if look.alarm
         ],
         "seen": [[p.step, round(p.track.change, 4), round(p.track.change_se, 4)] for p in looks],
-        **{"pass1": [round(v, 4) for v in ones], "pass8": [round(v, 4) for v in eights]},
+        "pass1": [round(v, 4) for v in ones],
+        "pass8": [round(v, 4) for v in eights],
         "lambda": [round(v, 3) for v in weights],
         "lambda_end": round(guard.pass1_weight, 3),
     }
-
-
-def print_table(runs: list[dict[str, Any]]) -> None:
-    print("| action, seed | steps | probes, re-scorings | overhead | first alarm | pass@1: start ")
-    print("→ end (lowest) | pass@8 | λ at the end |\n|---|---|---|---|---|---|---|---|")
-    for run in runs:
-        one, eight = run["pass1"], run["pass8"]
-        first = f"{run['alarms'][0]['step']}" if run["alarms"] else "none"
-        print(
-            f"| {run['action']}, {run['seed']} | {run['steps']} | {len(run['probes'])}, "
-            f"{run['rescores']} | {run['overhead']:.1%} | {first} | {one[0]:.3f} → {one[-1]:.3f} "
-            f"({min(one):.3f}) | {eight[0]:.3f} → {eight[-1]:.3f} | {run['lambda_end']:.2f} |"
-        )
 
 
 def main() -> None:
@@ -148,7 +142,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=1e-6)
     parser.add_argument("--out", type=Path, default=Path("runs/default_run"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS / "default_run.json")
     options = parser.parse_args()
     runs = json.loads(options.results.read_text()) if options.results.exists() else []
     for seed in options.seeds:
@@ -158,7 +152,7 @@ def main() -> None:
             runs.append(one_run(action, seed, options.steps, options.lr, options.out))
             options.results.write_text(json.dumps(runs) + "\n")
             print(json.dumps(runs[-1]), flush=True)
-    print_table(runs)
+    print(with_defaults())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Tables in documents, made from the results of the benchmarks.
+"""Results of the benchmarks, and the tables in documents that are made from them.
 
     python tests/helpers/tables.py
 
-writes them into the documents anew, each in the place of the table with the same head.
+writes the tables into the documents anew, each in the place of the table with the same head.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +17,28 @@ from statistics import mean
 from typing import Any
 
 from places import ROOT
-from quoted import RESULTS, figures, share, table
 
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
 Row = Mapping[str, str]
 EVIDENCE, PRODUCTION = "docs/evidence.md", "docs/production.md"
+
+
+def table(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((RESULTS / name).read_text().splitlines()))
+
+
+def figures(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text())
+
+
+def share(value: Any, places: int = 3) -> str:
+    """As documents write it: .643."""
+    return f"{float(value):.{places}f}".replace("0.", ".", 1)
+
+
+def words(document: str) -> str:
+    """A document without its line breaks."""
+    return " ".join((ROOT / document).read_text().split())
 
 
 def markdown(head: str, rows: Iterable[Iterable[str]]) -> str:
@@ -225,12 +244,12 @@ def _field() -> list[Mapping[str, Any]]:
 
 def field_study() -> str:
     records = _field()
-    from field.sizes import FULL
-    from field.table import outcome
+    from field.outcomes import outcome
+    from field.sizes import FULL, TASKS
 
     by_run = {(r["task"], r["seed"], r["arm"]): r for r in records}
     rows = []
-    for task in FULL.tasks:
+    for task in TASKS:
         found = {
             arm: [
                 outcome(by_run[task, seed, "start"], by_run[task, seed, arm], FULL)
@@ -251,16 +270,16 @@ def field_study() -> str:
 
 def field_agreement() -> str:
     records = _field()
-    from field.agreement import as_good_as_watched, differences
-    from field.sizes import FULL
+    from field.outcomes import differences, same_as_watched
+    from field.sizes import FULL, TASKS
 
     starts = {(r["task"], r["seed"]): r for r in records if r["arm"] == "start"}
     rows = []
-    for task in FULL.tasks:
+    for task in TASKS:
         found = [
             one
             for r in records
-            if r["task"] == task and r["arm"] != "start" and not as_good_as_watched(r)
+            if r["task"] == task and r["arm"] != "start" and not same_as_watched(r)
             for one in differences(starts[task, r["seed"]], r, FULL)
         ]
         off = mean(difference**2 for difference, _ in found) ** 0.5
@@ -335,25 +354,8 @@ TABLES: list[tuple[str, Callable[[], str]]] = [
     (PRODUCTION, gradient_cost),
     ("docs/checkpoints.md", compare_power),
 ]
+
 FIELD = [(EVIDENCE, field_study), (EVIDENCE, field_agreement)]
-FIELD_HEADS = (
-    "| task | pass@8 | lowest | first alarm (points by then) | pass@8, guarded | GRPO |",
-    "| task | looks | error | as stated | 95 % intervals that hold the truth |",
-)
-
-
-def without_tables(document: str) -> str:
-    """A document's text but for the tables that are made here."""
-    heads = [
-        *FIELD_HEADS,
-        *(make().partition("\n")[0] for name, make in TABLES if name == document),
-    ]
-    kept, inside = [], False
-    for line in (ROOT / document).read_text().splitlines():
-        inside = line in heads or (inside and line.startswith("|"))
-        if not inside:
-            kept.append(line)
-    return " ".join(" ".join(kept).split())
 
 
 def write(document: str, made: str) -> None:
