@@ -67,6 +67,7 @@ def main() -> None:
         sys.exit(f"{lost} runs were lost; the next call makes them")
     if not options.quick:
         print(f"{field_study()}\n\n{field_agreement()}")
+        options.cache.mkdir(parents=True, exist_ok=True)
         records = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
         for name in options.tasks:
             mine = {(r["seed"], r["arm"]): r for r in records if r["task"] == name}
