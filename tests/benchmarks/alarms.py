@@ -28,27 +28,23 @@ Of the guard nothing was chosen on seeds 20 to 24.
 from __future__ import annotations
 
 import argparse
-import csv
-import math
-import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models, busy machines
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-warnings.simplefilter("ignore")
+from bench import FinishedRuns
 
+# isort: split
 import ambiguous_arithmetic as task
 import numpy as np
 import torch
 from arithmetic_loop import ArithmeticPolicy, train, warmed_up
 from rules import PLAIN, RULES, PlainLook, plain_alarms, plain_change
+from tables import alarms, errors
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
 
-K, POINT = 8, 0.01
+K = 8
 _PLAIN = 3  # rollouts of each prompt, at every look of a plain evaluation
 _CONFLICT = {"products": 0.3, "seeds": range(20, 25)}
 _HEALTHY = {"products": 0.0}
@@ -77,12 +73,6 @@ RUNS: dict[str, dict[str, Any]] = {
         "seeds": range(20, 22),
     },
 }
-QUIET = ["healthy", "fast healthy", "pass@1", "plateau"]
-RESULTS = Path(__file__).parent / "results" / "alarms.csv"
-FIELDS = (
-    "run seed rule start end lowest start8 end8 looks alarms negative8 mean_z "
-    "error plain_error rms_z pool_z".split()
-)
 
 
 class Run:
@@ -166,9 +156,13 @@ class Run:
         updates = [p.update_alignment for p in history if p.update_alignment]
         z = [found.inner / found.jackknife_se for found in updates if found.jackknife_se > 0]
         shared = {
-            **{"seed": self.seed, "start": f"{ones[0]:.4f}", "end": f"{ones[-1]:.4f}"},
-            **{"lowest": f"{min(ones):.4f}", "start8": f"{eights[0]:.4f}"},
-            **{"end8": f"{eights[-1]:.4f}", "looks": len(history)},
+            "seed": self.seed,
+            "start": f"{ones[0]:.4f}",
+            "end": f"{ones[-1]:.4f}",
+            "lowest": f"{min(ones):.4f}",
+            "start8": f"{eights[0]:.4f}",
+            "end8": f"{eights[-1]:.4f}",
+            "looks": len(history),
             "negative8": f"{np.mean(np.array(measured) < 0):.2f}",
             "mean_z": f"{np.mean(z):.2f}" if z else "",
             "error": f"{100 * _rms(off):.3f}",
@@ -179,8 +173,8 @@ class Run:
         rows = []
         found = {rule: alarms_of(history) for rule, alarms_of in RULES.items()}
         found[PLAIN] = plain_alarms(self.plain, len(self.rows_of))
-        for rule, alarms in found.items():
-            told = (f"{s}:{ones[0] - self.truth[s][0]:+.4f}:{cause}" for s, cause in alarms)
+        for rule, raised in found.items():
+            told = (f"{s}:{ones[0] - self.truth[s][0]:+.4f}:{cause}" for s, cause in raised)
             rows.append({"rule": rule, **shared, "alarms": " ".join(told)})
         return rows
 
@@ -189,101 +183,20 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def told(row: dict[str, str]) -> list[tuple[int, float, str]]:
-    """Step, pass@1 lost by then, and cause of each alarm."""
-    parts = (alarm.split(":") for alarm in row["alarms"].split())
-    return [(int(step), float(lost), cause) for step, lost, cause in parts]
-
-
-def print_tables(rows: list[dict[str, str]]) -> None:
-    by_run = {name: [r for r in rows if r["run"] == name] for name in RUNS}
-    print(
-        "| run | seeds | pass@1 (lowest) | pass@8 | looks | pass@8 opposes | z "
-        "| error, points | plain | rms z | of the pool |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for name in RUNS:
-        mine = [row for row in by_run[name] if row["rule"] == "today"]
-        if mine:
-            start, end, lowest, start8, end8, negative, z = (
-                float(np.nanmean([float(row[field] or "nan") for row in mine]))
-                for field in ("start", "end", "lowest", "start8", "end8", "negative8", "mean_z")
-            )
-            error, plain, own_z, pool_z = (
-                math.sqrt(np.mean([float(row[name]) ** 2 for row in mine]))
-                for name in ("error", "plain_error", "rms_z", "pool_z")
-            )
-            print(
-                f"| {name} | {len(mine)} | {start:.3f} → {end:.3f} ({lowest:.3f}) "
-                f"| {start8:.3f} → {end8:.3f} | {sum(int(row['looks']) for row in mine)} "
-                f"| {negative:.0%} | {z:+.1f} | {error:.2f} | {plain:.2f} | {own_z:.2f} "
-                f"| {pool_z:.2f} |".replace("+nan", "–").replace("nan", "–")
-            )
-    print("\n'pass@8 opposes': looks at which the pass@8 gradient opposes pass@1; 'z': mean one of")
-    print(
-        "the update's inner product, where there is a signal; 'error': of the change of pass@1 on"
-    )
-    print("these prompts, and a plain evaluation's; 'rms z': in units of what is stated, on these")
-    print("prompts and in the pool.")
-    loud = [name for name in RUNS if name not in QUIET and by_run[name]]
-    print("\nFirst alarm where pass@1 falls: mean step, points of pass@1 lost by then (worst):\n")
-    print(f"| rule | {' | '.join(loud)} |\n|---{'|---' * len(loud)}|")
-    for rule in [*RULES, PLAIN]:
-        cells = (_first([r for r in by_run[name] if r["rule"] == rule]) for name in loud)
-        print(f"| {rule} | {' | '.join(cells)} |")
-    quiet = [name for name in QUIET if by_run[name]]
-    print("\nElsewhere: alarms, and in brackets those while less than a point was lost:\n")
-    print(f"| rule | {' | '.join(quiet)} | in all |\n|---{'|---' * len(quiet)}|---|")
-    for rule in [*RULES, PLAIN]:
-        mine = [[r for r in by_run[name] if r["rule"] == rule] for name in quiet]
-        cells = (_count(group) for group in [*mine, [row for group in mine for row in group]])
-        print(f"| {rule} | {' | '.join(cells)} |")
-    print("\nThose of today's rule, and of the plain evaluation:\n")
-    for row in rows:
-        if row["run"] in [*QUIET, "too fast"] and row["rule"] in ("today", PLAIN):
-            for step, lost, cause in told(row):
-                where = f"{row['run']}, seed {row['seed']}, step {step}"
-                print(f"* {row['rule']}: {where}: {100 * lost:+.1f} lost, {cause or 'no cause'}")
-
-
-def _first(rows: list[dict[str, str]]) -> str:
-    first = [alarms[0] for row in rows if (alarms := told(row))]
-    if not first:
-        return f"none of {len(rows)}"
-    step, lost = (sum(alarm[i] for alarm in first) / len(first) for i in (0, 1))
-    number = "" if len(first) == len(rows) else f"{len(first)} of {len(rows)}: "
-    worst = max(alarm[1] for alarm in first)
-    return f"{number}{step:.0f}, {100 * lost:.1f} ({100 * worst:.1f})"
-
-
-def _count(rows: list[dict[str, str]]) -> str:
-    alarms = [alarm for row in rows for alarm in told(row)]
-    early = sum(lost < POINT for _, lost, _ in alarms)
-    return f"{len(alarms)} ({early}) in {sum(int(row['looks']) for row in rows)}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, help="by default each run's own")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--out", type=Path, default=Path("runs/alarms"))
     options = parser.parse_args()
-    rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
-    done = {(row["run"], int(row["seed"])) for row in rows}
+    warnings.simplefilter("ignore")
+    finished = FinishedRuns("alarms.csv", "run", "seed")
     for name in options.only:
         for seed in options.seeds or RUNS[name]["seeds"]:
-            if (name, seed) in done:
-                continue
-            new = [{"run": name, **row} for row in Run(name, seed, options.out).rows()]
-            fresh = not RESULTS.exists()
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                if fresh:
-                    writer.writeheader()
-                writer.writerows(new)
-            rows += [{key: str(value) for key, value in row.items()} for row in new]
-            print(" ".join(f"{key}={value}" for key, value in new[0].items()), flush=True)
-    print_tables(rows)
+            if not finished.has(name, seed):
+                rows = Run(name, seed, options.out).rows()
+                finished.add(*({"run": name, **row} for row in rows))
+    print(f"{alarms()}\n\n{errors()}")
 
 
 if __name__ == "__main__":

@@ -19,19 +19,16 @@ The full form leaves its figures in ``results/calibration.json``.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+import bench
 
+# isort: split
 import numpy as np
 import torch
 from coins import CoinPolicy
@@ -49,8 +46,6 @@ from passk_guard.statistics.kept_batches import Foretold, KeptBatches
 from passk_guard.statistics.levels import Levels
 from passk_guard.statistics.lost_prompts import ChangedPrompts
 from passk_guard.statistics.track import Drift, Fix, Increment, PairedTrack, Track
-
-RESULTS = Path(__file__).parent / "results" / "calibration.json"
 
 SHOWN = [
     "panel, rank 2, vanishing",
@@ -96,7 +91,7 @@ def false_alarms(quick: bool, figures: dict[str, Any]) -> bool:
     print("| null | nominal | all | alignment | level | same-look z | naive cosine < 0 | looks |")
     print("|---|---|---|---|---|---|---|---|")
     good, control_fails, rng = True, False, np.random.default_rng(0)
-    runs, tracks = (40, 4) if quick else (100, 5)  # each run's gradients meet some tracks
+    runs, tracks = (20, 4) if quick else (100, 5)  # each run's gradients meet some tracks
     for name in ["panel, rank 40, strong"] if quick else SHOWN:
         panels = [list(without_conflict(name, rng)) for _ in range(runs)] * tracks
         for nominal in (SHIPPED,) if quick else (1e-2, SHIPPED):
@@ -218,7 +213,7 @@ def level_alarms(quick: bool, figures: dict[str, Any]) -> bool:
     good = True
     for name in ("still", "a tenth lost, a tenth won") if quick else POPULATIONS:
         rng = np.random.default_rng(0)
-        z = np.stack([losses(name, rng) for _ in range(60 if quick else 300)])
+        z = np.stack([losses(name, rng) for _ in range(30 if quick else 300)])
         bars = [(-level_threshold(nominal), nominal) for nominal in NOMINAL]
         shipped, own = (
             [float((z[..., i] < bar).mean() / nominal) for bar, nominal in bars] for i in (0, 1)
@@ -334,7 +329,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     good = [tables[name](options.quick, figures) for name in options.only]
     if not options.quick and set(options.only) == set(tables):
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+        bench.write("calibration.json", figures)
     if not all(good):
         sys.exit("out of bounds: see the tables")
 

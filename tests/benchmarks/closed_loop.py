@@ -22,27 +22,23 @@ rows are seeds 0 to 2. A frozen policy, measured the same way, stays at 0: the t
 from __future__ import annotations
 
 import argparse
-import csv
 import math
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tiny models, busy machines
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from bench import FinishedRuns
 
+# isort: split
 import ambiguous_arithmetic as task
 import torch
 from arithmetic_loop import ArithmeticPolicy, train, warmed_up
+from tables import REMEDIES, closed_loop, other_tasks
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
 from passk_guard.objectives.advantages import leave_one_out_advantages
 
 K, EVERY = 8, 10
-RESULTS = Path(__file__).parent / "results" / "closed_loop.csv"
 TASKS: dict[str, dict[str, Any]] = {
     "ambiguous": {"products": 0.3, "lr": 1e-5, "steps": 300, "shape": {}},
     "healthy": {"products": 0.0, "lr": 1e-5, "steps": 300, "shape": {}},
@@ -56,19 +52,6 @@ TASKS: dict[str, dict[str, Any]] = {
     "fast": {"products": 0.3, "lr": 3e-5, "steps": 300, "shape": {}},
     "too fast": {"products": 0.0, "lr": 3e-4, "steps": 100, "shape": {}},
 }
-REMEDIES = [
-    "pass@8 alone",
-    "pass@1 alone",
-    *(f"static mix {w}" for w in (0.5, 0.6, 0.7)),
-    "k annealed",
-    "accuracy-weighted mix",
-    "FADE",
-    "projection",
-    "memoryless",
-    "guard mix",
-    "guard adjust_k",
-]
-FIELDS = "task remedy seed start1 end1 lowest1 start8 end8 alarm weight k same".split()
 
 
 class Fade:
@@ -167,13 +150,14 @@ class Run:
         ones, eights = zip(*self.truth, strict=True)
         alarm = next((p.step for p in self.guard.history if p.alarm), "") if self.guard else ""
         return {
-            **{
-                "start1": f"{ones[0]:.4f}",
-                "end1": f"{ones[-1]:.4f}",
-                "lowest1": f"{min(ones):.4f}",
-            },
-            **{"start8": f"{eights[0]:.4f}", "end8": f"{eights[-1]:.4f}", "alarm": alarm},
-            **{"weight": f"{self.objective.pass1_weight:.3f}", "k": f"{self.objective.k:.2f}"},
+            "start1": f"{ones[0]:.4f}",
+            "end1": f"{ones[-1]:.4f}",
+            "lowest1": f"{min(ones):.4f}",
+            "start8": f"{eights[0]:.4f}",
+            "end8": f"{eights[-1]:.4f}",
+            "alarm": alarm,
+            "weight": f"{self.objective.pass1_weight:.3f}",
+            "k": f"{self.objective.k:.2f}",
         }
 
 
@@ -200,78 +184,9 @@ def one_run(name: str, remedy: str, seed: int, cache: Path) -> dict[str, Any]:
     return {"task": name, "remedy": remedy, "seed": seed, **row, "same": same}
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    for name in TASKS:
-        if not any(row["task"] == name for row in rows):
-            continue
-        print(f"\n**{name}**\n")
-        print("| remedy | seeds | pass@1 change ± s.e. (worst) | lowest | pass@8 ± s.e. | λ, k |")
-        print("|---|---|---|---|---|---|")
-        for remedy in REMEDIES:
-            mine = [row for row in rows if (row["task"], row["remedy"]) == (name, remedy)]
-            if mine:
-                change = [100 * (float(r["end1"]) - float(r["start1"])) for r in mine]
-                lowest = min(100 * (float(r["lowest1"]) - float(r["start1"])) for r in mine)
-                weight, k = (sum(float(r[f]) for r in mine) / len(mine) for f in ("weight", "k"))
-                same = " = unguarded" if all(str(r["same"]) == "True" for r in mine) else ""
-                print(
-                    f"| {remedy} | {len(mine)} | {_mean(change)} ({min(change):+.1f}) "
-                    f"| {lowest:+.1f} | {_mean([100 * float(r['end8']) for r in mine])} "
-                    f"| {weight:.2f}, {k:.1f}{same} |"
-                )
-
-
-def _mean(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / max(len(values) - 1, 1))
-    return f"{mean:+.1f} ± {spread / math.sqrt(len(values)):.1f}"
-
-
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Pass@1 against pass@8 at the end, on the ambiguous task."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 5), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    points = {}
-    for remedy in REMEDIES:
-        mine = [r for r in rows if (r["task"], r["remedy"]) == ("ambiguous", remedy)]
-        if mine:
-            points[remedy] = [sum(float(r[f]) for r in mine) / len(mine) for f in ("end8", "end1")]
-    static = ["pass@8 alone", *(r for r in points if r.startswith("static")), "pass@1 alone"]
-    line = [points[r] for r in static if r in points]
-    axes.plot(*zip(*line, strict=True), "-o", color="#666666", ms=4, label="static mixes")
-    labels: dict[tuple[float, float], list[str]] = {}
-    for remedy, (x, y) in points.items():
-        near = next((at for at in labels if abs(at[0] - x) + abs(at[1] - y) < 0.006), (x, y))
-        labels.setdefault(near, []).append(remedy)
-        ours = remedy.startswith("guard")
-        axes.plot(x, y, "o", color="#1b7837" if ours else "#666666", ms=8 if ours else 5)
-    for (x, y), names in labels.items():
-        ours = names[0].startswith("guard")
-        left = names[0] in ("memoryless", "k annealed", "pass@8 alone", "static mix 0.6")
-        axes.annotate(
-            ",\n".join(names),
-            (x, y),
-            (-7, 0) if left else (7, 3),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center" if left else "bottom",
-            fontsize=8,
-            color="#1b7837" if ours else "#666666",
-        )
-    starts = [float(r["start1"]) for r in rows if r["task"] == "ambiguous"]
-    axes.axhline(sum(starts) / len(starts), color="#2166ac", lw=1, ls=":")
-    axes.set_xlabel("pass@8 at the end")
-    axes.set_ylabel("pass@1 at the end")
-    axes.set_title("Ambiguous arithmetic: dotted, pass@1 at the start", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
 def _remedies(name: str) -> list[str]:
     if name == "ambiguous":
-        return REMEDIES
+        return list(REMEDIES)
     return ["pass@8 alone", *(["pass@1 alone"] if name == "too fast" else []), "guard mix"]
 
 
@@ -286,30 +201,18 @@ def _seeds(name: str, remedy: str) -> range:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--remedies", nargs="+", choices=REMEDIES, default=REMEDIES)
+    parser.add_argument("--remedies", nargs="+", choices=list(REMEDIES), default=list(REMEDIES))
     parser.add_argument("--seeds", nargs="+", type=int, help="by default, see above")
     parser.add_argument("--out", type=Path, default=Path("runs/closed_loop"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
-    done = {(row["task"], row["remedy"], int(row["seed"])) for row in rows}
+    finished = FinishedRuns("closed_loop.csv", "task", "remedy", "seed")
     for name in options.tasks:
         for remedy in options.remedies:
             for seed in options.seeds or _seeds(name, remedy):
-                if (name, remedy, seed) in done or remedy not in _remedies(name):
-                    continue
-                row = one_run(name, remedy, seed, options.out)
-                fresh = not RESULTS.exists()
-                with RESULTS.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
-                rows.append({key: str(value) for key, value in row.items()})
-                print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
-    print_table(rows)
-    if any(row["task"] == "ambiguous" for row in rows):
-        draw(rows, options.out / "pareto.png")
+                if remedy in _remedies(name) and not finished.has(name, remedy, seed):
+                    finished.add(one_run(name, remedy, seed, options.out))
+    print(f"{closed_loop()}\n\n{other_tasks()}")
 
 
 if __name__ == "__main__":

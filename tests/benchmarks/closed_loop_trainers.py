@@ -12,40 +12,32 @@ run them again. A run takes two minutes and more on one core.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path[:0] = [
-    str(Path(__file__).parents[1] / "helpers"),
-    str(Path(__file__).parents[2] / "examples"),
-]
-warnings.simplefilter("ignore")
+from bench import FinishedRuns
 
+# isort: split
 import ambiguous_arithmetic as task
 import lightning as L
 import own_loss
 from arithmetic_loop import warmed_up
+from tables import in_trainers
 from transformers import TrainerCallback
 
 from passk_guard.integrations import lightning as for_lightning
 from passk_guard.integrations import transformers as for_trainer
 from passk_guard.integrations import trl as for_trl
 
-FIELDS = "host action seed start1 end1 lowest1 start8 end8 alarm weight overhead".split()
 RUNS = [
     *(("trl", action) for action in ("warn", "mix", "adjust_k")),
     *(("trainer", action) for action in ("warn", "anchors", "mix")),
     *(("lightning", action) for action in ("warn", "anchors", "mix")),
 ]
 LR, EVERY = 1e-5, 10
-RESULTS = Path(__file__).parent / "results" / "closed_loop_trainers.csv"
+QUIET = {"report_to": "none", "disable_tqdm": True, "logging_steps": 10_000}
 
 
 class TrainerTruth(TrainerCallback):
@@ -94,7 +86,6 @@ def train(host: str, action: str, seed: int, steps: int, out: Path, look: Any) -
     model, tokenizer = warmed_up(seed, out)
     look.model, look.tokenizer = model, tokenizer
     own = {"reward_funcs": task.right_answer, "max_completion_length": 2}
-    quiet = {"report_to": "none", "disable_tqdm": True, "logging_steps": 10_000}
     if host == "lightning":
         module = own_loss.Module(model, tokenizer, LR)
         callback = for_lightning.PassKGuardCallback(
@@ -120,12 +111,12 @@ def train(host: str, action: str, seed: int, steps: int, out: Path, look: Any) -
             out=str(out / "trainer"),
             seed=seed,
             scale_rewards="none",
-            **quiet,
+            **QUIET,
         )
         callback = for_trl.PassKGuardCallback(trainer, **settings(action, seed, "pkpo"))
     else:
         trainer = own_loss.make_trainer(
-            model, str(out / "trainer"), steps=steps, seed=seed, learning_rate=LR, **quiet
+            model, str(out / "trainer"), steps=steps, seed=seed, learning_rate=LR, **QUIET
         )
         callback = for_trainer.PassKGuardCallback(
             trainer, **own, **settings(action, seed, trainer.objective)
@@ -149,18 +140,17 @@ class Look:
         if step % EVERY == 0 and step not in self.values:
             self.values[step] = task.exact_pass_at_1(self.model, self.tokenizer)
 
-
-def one_run(host: str, action: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
-    look = Look()
-    guard = train(host, action, seed, steps, out, look)
-    ones, eights = zip(*(look.values[step] for step in sorted(look.values)), strict=True)
-    return {
-        **{"host": host, "action": action, "seed": seed},
-        **{"start1": f"{ones[0]:.4f}", "end1": f"{ones[-1]:.4f}", "lowest1": f"{min(ones):.4f}"},
-        **{"start8": f"{eights[0]:.4f}", "end8": f"{eights[-1]:.4f}"},
-        "alarm": next((p.step for p in guard.history if p.alarm), ""),
-        **{"weight": f"{guard.pass1_weight:.3f}", "overhead": f"{guard.overhead:.2f}"},
-    }
+    def row(self, guard: Any) -> dict[str, Any]:
+        ones, eights = zip(*(self.values[step] for step in sorted(self.values)), strict=True)
+        return {
+            "start1": f"{ones[0]:.4f}",
+            "end1": f"{ones[-1]:.4f}",
+            "lowest1": f"{min(ones):.4f}",
+            "start8": f"{eights[0]:.4f}",
+            "end8": f"{eights[-1]:.4f}",
+            "alarm": next((p.step for p in guard.history if p.alarm), ""),
+            "weight": f"{guard.pass1_weight:.3f}",
+        }
 
 
 def main() -> None:
@@ -171,23 +161,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("runs/closed_loop_trainers"))
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
-    done = {(row["host"], row["action"], int(row["seed"])) for row in rows}
+    warnings.simplefilter("ignore")
+    finished = FinishedRuns("closed_loop_trainers.csv", "host", "action", "seed")
     for seed in options.seeds:
         for host, action in RUNS:
-            if host not in options.hosts or action not in options.actions:
-                continue
-            if (host, action, seed) in done:
-                continue
-            row = one_run(host, action, seed, options.steps, options.out)
-            with RESULTS.open("a", newline="") as file:
-                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                if not rows:
-                    writer.writeheader()
-                writer.writerow(row)
-            rows.append({key: str(value) for key, value in row.items()})
-            print(" ".join(f"{key}={value}" for key, value in row.items()), flush=True)
+            wanted = host in options.hosts and action in options.actions
+            if wanted and not finished.has(host, action, seed):
+                look = Look()
+                guard = train(host, action, seed, options.steps, options.out, look)
+                names = {"host": host, "action": action, "seed": seed}
+                overhead = f"{guard.overhead:.2f}"
+                finished.add({**names, **look.row(guard), "overhead": overhead})
+    print(in_trainers())
 
 
 if __name__ == "__main__":

@@ -15,22 +15,18 @@ form leaves its figures in ``results/common_coverage.json``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import sys
-from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import bench
 
+# isort: split
 import numpy as np
 import torch
 
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.statistics.common_rollouts import CommonRollouts, common_rollouts
 
-RESULTS = Path(__file__).parent / "results" / "common_coverage.json"
 SIZE, LEAST = 4000, 0.93
 
 
@@ -86,21 +82,19 @@ def coverage(name: str, m: int, n: int, draws: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    quick = bench.quick(__doc__)
     figures, good = {}, True
     for name in POPULATIONS:
         for m in (200, 512):
             for n in (4, 16):
-                cell = coverage(name, m, n, 10 if options.quick else 250)
+                cell = coverage(name, m, n, 10 if quick else 250)
                 figures[f"{name}, {m} prompts, n={n}"] = cell
                 print(f"| {name} | {m} | {n} | " + " | ".join(f"{v:.3g}" for v in cell.values()))
                 slack = 3 * math.sqrt(LEAST * (1 - LEAST) / max(cell["allowed"] * cell["draws"], 1))
                 good &= cell["inside"] >= LEAST - slack
-    if not options.quick:
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    if not good or (not options.quick and min(c["plain"] for c in figures.values()) > 0.9):
+    if not quick:
+        bench.write("common_coverage.json", figures)
+    if not good or (not quick and min(c["plain"] for c in figures.values()) > 0.9):
         sys.exit("out of bounds: see the table")
 
 

@@ -24,21 +24,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+import bench
 
+# isort: split
 import numpy as np
 from checkpoint_pairs import POPULATIONS, SEEN, another, drawn, truth
 
 from passk_guard.statistics.mean_interval import makers_of_spread, mean_intervals
 
-RESULTS = Path(__file__).parent / "results" / "compare_coverage.json"
-OTHERS = RESULTS.with_name("compare_others.json")
+RESULTS = "compare_coverage.json"
+OTHERS = "compare_others.json"
 
 PROMPTS = {50: 4000, 200: 3000, 1000: 1500, 5000: 500}  # and draws of each
 ROLLOUTS: dict[int | None, tuple[int, ...]] = {
@@ -112,20 +110,15 @@ def faults(name: str, m: int, found: dict[str, float]) -> list[str]:
     return said
 
 
-def keep(figures: dict[str, dict[str, float]], path: Path = RESULTS) -> None:
-    """A line for each cell."""
+def keep(figures: dict[str, dict[str, float]], name: str) -> None:
     columns = list(next(iter(figures.values())))
-    rows = {"columns": columns} | {
-        label: [float(f"{value:.4g}") for value in found.values()]
-        for label, found in figures.items()
-    }
-    lines = ",\n".join(f" {json.dumps(label)}: {json.dumps(row)}" for label, row in rows.items())
-    path.write_text(f"{{\n{lines}\n}}\n")
+    rows = {label: list(map(bench.rounded, found.values())) for label, found in figures.items()}
+    bench.write_lines(name, {"columns": columns} | rows)
 
 
-def kept(path: Path = RESULTS) -> dict[str, dict[str, float]]:
+def kept(name: str = RESULTS) -> dict[str, dict[str, float]]:
     """What the full form left, by cell."""
-    rows = json.loads(path.read_text())
+    rows = json.loads((bench.RESULTS / name).read_text())
     columns = rows.pop("columns")
     return {label: dict(zip(columns, row, strict=True)) for label, row in rows.items()}
 
@@ -191,7 +184,7 @@ def main() -> None:
             flush=True,
         )
     if not options.quick:
-        keep(figures)
+        keep(figures, RESULTS)
     if wrong or plain_least > 0.8:
         sys.exit("out of bounds:\n" + "\n".join(wrong or ["the plain interval did not fail"]))
 

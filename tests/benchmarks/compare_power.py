@@ -18,26 +18,20 @@ The full form leaves its figures in ``results/compare_power.json``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import bench
 
+# isort: split
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from barnard import loss_p_values
 
 from passk_guard.statistics.lost_prompts import changed_prompts, discoveries
 from passk_guard.statistics.mean_interval import mean_intervals
 
-RESULTS = Path(__file__).parent / "results" / "compare_power.json"
-
+RESULTS = "compare_power.json"
 POINTS = (0.0, 0.005, 0.01, 0.02, 0.05)
 SIZES = ((500, 1), (500, 8), (500, 64), (2000, 8))  # prompts and rollouts
 LEVEL, MARGIN = 0.05, 0.1
@@ -131,17 +125,15 @@ def lost(kind: str, n: int | None, draws: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    draws = 200 if options.quick else 4000
+    quick = bench.quick(__doc__)
+    draws = 200 if quick else 4000
     figures: dict[str, Any] = {}
     wrong: list[str] = []
     print("Seen (paired / unpaired), of a change of pass@1 by")
     print("| related | prompts | n | " + " | ".join(f"{100 * x:g} points" for x in POINTS) + " |")
     print("|---|---|---|" + "---|" * len(POINTS))
     for kind in KINDS:
-        for m, n in SIZES[:2] if options.quick else SIZES:
+        for m, n in SIZES[:2] if quick else SIZES:
             cells = []
             for fall in POINTS:
                 found = seen(kind, fall, m, n, draws)
@@ -161,7 +153,7 @@ def main() -> None:
     print("| population | n | candidates | all prompts | not conditional |\n|---|---|---|---|---|")
     for kind in ("all at the margin", "most at 0 or 1", "spread out"):
         for n in (8, 16, 64, None):
-            found = lost(kind, n, 8 if options.quick else 200)
+            found = lost(kind, n, 8 if quick else 200)
             figures[f"{kind}, n={n or '4 to 32'}"] = found
             cells = [
                 f"{found[f'{rule}: wrong']:.3f}, {found[f'{rule}: found']:.2f}"
@@ -172,13 +164,12 @@ def main() -> None:
             print(f"| {kind} | {n or '4 to 32'} | {' | '.join(cells)} |", flush=True)
             if found["candidates: wrong"] > LEVEL + 3 * found["noise"]:
                 wrong.append(f"{kind}, n={n}: false discoveries {found['candidates: wrong']}")
-    lines = [
-        f" {json.dumps(label)}: "
-        + json.dumps({key: float(f"{value:.4g}") for key, value in found.items()})
-        for label, found in figures.items()
-    ]
-    if not options.quick:
-        RESULTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if not quick:
+        rows = {
+            label: {key: bench.rounded(value) for key, value in found.items()}
+            for label, found in figures.items()
+        }
+        bench.write_lines(RESULTS, rows)
     if wrong:
         sys.exit("out of bounds:\n" + "\n".join(wrong))
 

@@ -13,25 +13,19 @@ The full form leaves its figures in ``results/first_calibration.json``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import sys
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+import bench
 
+# isort: split
 import numpy as np
 from factored import first_z, kernels, simulated
 from nulls import CONTROLS, NULLS
 
 from passk_guard.statistics.first_test import first_threshold
-
-RESULTS = Path(__file__).parent / "results" / "first_calibration.json"
 
 NOMINAL = (1e-2, 1e-3, 5e-4)
 DRAWS = {32: 40_000, 64: 40_000, 128: 20_000, 256: 20_000, 512: 10_000}
@@ -49,18 +43,16 @@ def drawn(name: str, m: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    quick = bench.quick(__doc__)
     figures: dict[str, Any] = {}
     good, control = True, 0.0
     for m, full in DRAWS.items():
-        if options.quick and m not in (64, 128):
+        if quick and m not in (64, 128):
             continue
         print(f"\n| {m} prompts | " + " | ".join(f"at {a:g}" for a in NOMINAL) + " | draws |")
         print("|---|---|---|---|---|")
         for name in NULLS | CONTROLS:
-            draws = full // 20 if options.quick or name in CONTROLS else full
+            draws = full // 20 if quick or name in CONTROLS else full
             if name == "isotropic":  # 300 dimensions
                 draws = max(draws * 8 // m, 200)
             z, plain = drawn(name, m, draws)
@@ -76,8 +68,8 @@ def main() -> None:
                 control = max(control, wolf)
                 good &= rate < 2 * nominal + 3 * math.sqrt(2 * nominal / draws)
             print(f"| {name} | {' | '.join(cells)} | {draws} |", flush=True)
-    if not options.quick:
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    if not quick:
+        bench.write("first_calibration.json", figures)
     if not (good and control > 5):
         sys.exit("out of bounds: see the tables")
 

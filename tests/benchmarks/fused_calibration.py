@@ -1,4 +1,4 @@
-"""False alarms of the fused CUSUM, where there is no conflict, and how its alarms clear.
+"""False alarms of the fused CUSUM, where there is no conflict.
 
     python tests/benchmarks/fused_calibration.py            # five minutes on one core
     python tests/benchmarks/fused_calibration.py --quick    # two nulls, half a minute
@@ -14,17 +14,13 @@ Exits with an error where the rule is above three times the nominal rate, or a c
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+import bench
 
+# isort: split
 import numpy as np
 from nulls import PANELS, Panel, by_trainer, panel_batches
 
@@ -34,8 +30,6 @@ from passk_guard.statistics.alignment import symmetric_kernel
 from passk_guard.statistics.kept_batches import KeptBatches
 from passk_guard.statistics.track import Drift, Fix, PairedTrack
 from passk_guard.statistics.variance import pooled_parts, variance_parts
-
-RESULTS = Path(__file__).parent / "results" / "fused_calibration.json"
 
 PROMPTS, LOOKS = 128, 100
 TILES = 10  # runs of drift that each run of inner products meets
@@ -187,21 +181,6 @@ def alarms(x: np.ndarray, nominal: float, clip: float | None = None) -> float:
     return count / x.size / nominal
 
 
-def looks_to_clear(
-    ceiling: float, mean: float, runs: int = 20_000, horizon: int = 400
-) -> np.ndarray:
-    """Looks from an alarm to S = 0, while x is normal with that mean and S is held below it."""
-    rng = np.random.default_rng(0)
-    S, out = np.full(runs, ceiling), np.full(runs, horizon)
-    for t in range(1, horizon):
-        S = np.clip(S - np.clip(rng.normal(mean, 1, runs), -6, 6) - 0.5, 0, ceiling)
-        out[(S == 0) & (out == horizon)] = t
-    return out
-
-
-# Tables -----------------------------------------------------------------------------------------
-
-
 def rates(quick: bool, figures: dict[str, dict[str, float]]) -> bool:
     names = ["panel, rank 40, strong", "panel, strong"] if quick else list(PANELS)
     drifts = ["wandering, 64"] if quick else list(DRIFTS)
@@ -241,27 +220,13 @@ def rates(quick: bool, figures: dict[str, dict[str, float]]) -> bool:
     return max(worst.values()) < BOUND < min(controls)
 
 
-def clearing(quick: bool, figures: dict[str, dict[str, float]]) -> bool:
-    print("\nLooks until an alarm clears, by the ceiling of S\n")
-    print("| ceiling | mean of x 0 | share within 10 looks at -1 | at -2 | at -3 |")
-    print("|---|---|---|---|---|")
-    for ceiling in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
-        calm = float(looks_to_clear(ceiling, 0).mean())
-        wrong = [float((looks_to_clear(ceiling, mu) <= 10).mean()) for mu in (-1, -2, -3)]
-        figures[f"ceiling {ceiling:g}"] = {"calm": calm, "wrong": wrong}
-        print(f"| {ceiling:g} | {calm:.1f} | " + " | ".join(f"{v:.4f}" for v in wrong) + " |")
-    return True
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    quick = bench.quick(__doc__)
     figures: dict = {}
-    good = [rates(options.quick, figures), clearing(options.quick, figures)]
-    if not options.quick:
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    if not all(good):
+    good = rates(quick, figures)
+    if not quick:
+        bench.write("fused_calibration.json", figures)
+    if not good:
         sys.exit("out of bounds: see the tables")
 
 

@@ -4,11 +4,11 @@
     python tests/benchmarks/gpu_cost.py --device cpu --tiny    # does it run?
 
 Time and peak memory of taking gradients, beside a plain forward and backward of the same rollouts
-at the micro-batch that is fastest for it, which everything else then gets, too; the ways are those
-of ``probe_cost.py``. Llamas from a config with a vocabulary of 32 000, weights in
-float32, computing in bfloat16, or in float16 where the GPU has no bfloat16. What does not fit is
-written down as that, and costs that way only. Extra peak memory is in units of a training step's
-peak: weights, Adam's moments, and the most that the plain forward and backward hold beside them.
+at the micro-batch that is fastest for it, which everything else then gets, too. Llamas from a
+config with a vocabulary of 32 000, weights in float32, computing in bfloat16, or in float16 where
+the GPU has no bfloat16. What does not fit is written down as that, and costs that way only. Extra
+peak memory is in units of a training step's peak: weights, Adam's moments, and the most that the
+plain forward and backward hold beside them.
 """
 
 from __future__ import annotations
@@ -16,23 +16,19 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "examples")]
-warnings.simplefilter("ignore")
+import bench  # noqa: F401
 
+# isort: split
 import torch
-from gradient_contenders import Contenders, Groups, make_groups, make_model
+from gradient_ways import GradientWays, Groups, make_groups, make_model
 from peak_memory import peak_memory
 from tiny import CausalLMPolicy
 
@@ -45,30 +41,23 @@ SIZES = {"0.5B": (1280, 20, 32_000), "1.5B": (2048, 26, 32_000), "tiny": (64, 2,
 SHAPES = {512: (8, 8), 2048: (4, 8), 24: (3, 4)}
 """By sampled tokens of each rollout: prompts, rollouts of each. A third of that again is prompt."""
 
-OURS, MEMORY = ("batched", "scoring", "guard", "backward"), "out of memory"
-RIVALS = ("bergson", "loop", "vmap", "autogram", "autogram_batched")
+WAYS, MEMORY = ("batched", "scoring", "guard", "backward"), "out of memory"
 FULL = 0.03  # less is gained by a larger micro-batch: it is large enough
 
 
-class Computing(CausalLMPolicy):
-    """In half precision, as trainers do."""
-
-    def __init__(self, model: Any, autocast: Callable[[], Any]) -> None:
-        super().__init__(model)
-        self._autocast = autocast
-
-    def log_probs(self, *tokens: torch.Tensor) -> torch.Tensor:
-        with self._autocast():
-            return super().log_probs(*tokens)
-
-
-class OnGPU(Contenders):
-    """The contenders, and the guard as it is by default."""
+class OnGPU(GradientWays):
+    """The ways in half precision, as trainers compute, with the guard as it is by default."""
 
     def __init__(self, model: Any, autocast: Callable[[], Any], prompts: int) -> None:
         super().__init__(model)
-        self.policy, self._autocast = Computing(model, autocast), autocast
-        self._prompts, self._made = prompts, dict[str, Any]()
+        self.policy, self._prompts, self._made = CausalLMPolicy(model), prompts, dict[str, Any]()
+        full = self.policy.log_probs
+
+        def log_probs(*tokens: torch.Tensor) -> torch.Tensor:
+            with autocast():
+                return full(*tokens)
+
+        self.policy.log_probs = log_probs
 
     def guard(self, groups: Groups) -> torch.Tensor:
         return self.engine("auto").gramian(groups, (0,))
@@ -83,9 +72,7 @@ class OnGPU(Contenders):
         return self._made[name]
 
     def work(self, name: str, groups: Groups) -> None:
-        """One way; those that call the model by themselves are given its precision."""
-        with self._autocast() if name.startswith(("vmap", "autogram")) else nullcontext():
-            getattr(self, name)(groups)
+        getattr(self, name)(groups)
         self.model.zero_grad()
 
 
@@ -95,51 +82,51 @@ def half_precision(device: str) -> torch.dtype:
 
 
 def tried(work: Callable[[], Any]) -> str | None:
-    """Why it did not run, if so; what it held is let go."""
+    """Why it did not run, if so; what it held is released."""
     try:
         work()
     except torch.cuda.OutOfMemoryError:
         why = MEMORY
-    except ModuleNotFoundError as error:
-        why = f"{error.name} is not installed"
     except Exception as error:
         why = f"{type(error).__name__}: {str(error)[:300]}"
     else:
         return None
-    let_go()  # once the error, and with it the frames that hold tensors, is gone
+    release()  # once the error, and with it the frames that hold tensors, is gone
     return why
 
 
-def let_go() -> None:
+def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
+    def wait() -> None:
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    wait()
     began = time.perf_counter()
     work()
-    if device != "cpu":
-        torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - began
 
 
-def best_micro_batch(contenders: OnGPU, groups: Groups, device: str) -> tuple[int, str | None]:
+def best_micro_batch(ways: OnGPU, groups: Groups, device: str) -> tuple[int, str | None]:
     """The smallest that is as fast as any for a plain forward and backward; else why none runs."""
     n, best, size, why = groups[0].n, (0, 0.0), 1, None
     while size <= n * len(groups):
         some = groups[: -(-size // n)]
-        contenders.at_once = size
-        plain = partial(contenders.work, "batched", some)
+        ways.at_once = size
+        plain = partial(ways.work, "batched", some)
         if (why := tried(plain)) is not None:
             break
         rate = n * len(some) / seconds(plain, device)
         if rate < best[1] * (1 + FULL):
             break
         best, size = (size, rate), 2 * size
-    contenders.model.zero_grad()
+    ways.model.zero_grad()
     return best[0], why if not best[0] else None
 
 
@@ -148,20 +135,18 @@ def cell(options: argparse.Namespace) -> None:
     device = options.device
     size, tokens = ("tiny", 24) if options.tiny else (options.size, options.tokens)
     (hidden, layers, vocabulary), (m, n) = SIZES[size], SHAPES[tokens]
-    began = time.monotonic()
     width = tokens + tokens // 3
     model = make_model(hidden, layers, vocabulary, positions=width).to(device)
     groups = make_groups(m, n, width, vocabulary, device)
     half = half_precision(device)
-    contenders = OnGPU(model, partial(torch.autocast, torch.device(device).type, half), m)
-    numel = sum(p.numel() for p in model.parameters())
-    micro_batch, why = best_micro_batch(contenders, groups, device)
+    ways = OnGPU(model, partial(torch.autocast, torch.device(device).type, half), m)
+    micro_batch, why = best_micro_batch(ways, groups, device)
     checkpointing = why == MEMORY
     if checkpointing:
         model.train().gradient_checkpointing_enable({"use_reentrant": False})
-        micro_batch, why = best_micro_batch(contenders, groups, device)
+        micro_batch, why = best_micro_batch(ways, groups, device)
     found: dict[str, Any] = {
-        "parameters": numel,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "prompts": m,
         "rollouts": n,
         "tokens": {"sampled": width - width // 4, "all": width},
@@ -172,33 +157,25 @@ def cell(options: argparse.Namespace) -> None:
     }
     if why is not None:
         found["error"] = why
-    contenders.at_once = micro_batch
-    names = (*OURS, *RIVALS) if why is None else ()
-    for name in names:
-        late = name in RIVALS and time.monotonic() - began > options.seconds
-        found["ways"][name] = (
-            {"error": "no time was left"}
-            if late
-            else measured(partial(contenders.work, name, groups), options)
-        )
-        let_go()
+    ways.at_once = micro_batch
+    for name in WAYS if why is None else ():
+        found["ways"][name] = measured(partial(ways.work, name, groups), options)
+        release()
         print(f"{name}: {found['ways'][name]}", flush=True)
-        if name == "guard":
-            found["engine"] = contenders.engine("auto").said
-        written(options.out, in_ratios(found))  # what was found stays, whatever comes next
-    if not names:
-        written(options.out, found)
+    if why is None:
+        found["engine"] = ways.engine("auto").said
+    written(options.out, in_ratios(found))
     if wrong := faults(found):
         sys.exit(wrong)
 
 
 def faults(found: dict[str, Any]) -> str:
-    """What no want of memory explains, of the guard and of what it is compared with."""
+    """Errors of the guard, and of what it is compared with, other than a lack of memory."""
     errors = {"all of it": found.get("error")}
     said = found.get("engine", "")
     if "autograd" in said or "because" in said:  # every layer of a Llama is known
         errors["engine"] = said
-    errors |= {name: found["ways"].get(name, {}).get("error") for name in OURS}
+    errors |= {name: found["ways"].get(name, {}).get("error") for name in WAYS}
     return "; ".join(f"{name}: {e}" for name, e in errors.items() if e not in (None, MEMORY))
 
 
@@ -221,7 +198,7 @@ def measured(work: Callable[[], Any], options: argparse.Namespace) -> dict[str, 
 def in_ratios(found: dict[str, Any]) -> dict[str, Any]:
     """With each way's time, and extra peak, in units of the plain one."""
     ways = found["ways"]
-    plain = ways["batched"]
+    plain = ways.get("batched", {"error": "not run"})
     if "error" in plain:
         return found
     step = 12 * found["parameters"] + plain["peak_bytes"]  # weights and Adam's moments in float32
@@ -245,11 +222,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", choices=["0.5B", "1.5B"], default="0.5B")
     parser.add_argument("--tokens", type=int, choices=[512, 2048], default=512, help="sampled")
-    parser.add_argument("--seconds", type=float, default=200, help="rivals start in them")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path)
+    warnings.simplefilter("ignore")
     cell(parser.parse_args())
 
 

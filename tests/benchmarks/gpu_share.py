@@ -16,16 +16,44 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "helpers"), str(ROOT / "examples")]
+from bench import ROOT
 
+# isort: split
 import ambiguous_arithmetic as task
 import torch
 from gpu_cost import half_precision, written
-from gradient_contenders import make_model
-from overhead import Clocked
+from gradient_ways import make_model
 from transformers import TrainerCallback
 from trl_runs import make_trainer
+
+from passk_guard.integrations.trl import PassKGuardCallback
+
+
+class Clocked(PassKGuardCallback):
+    """Adds up the wall time of every call into the callback.
+
+    Before its clock starts, a GPU has done what training had queued.
+    """
+
+    spent = 0.0
+
+    def _clocked(self, event: str, *args: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        getattr(super(), event)(*args, **kwargs)
+        self.spent += time.perf_counter() - start
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+        self._clocked("on_train_begin", *args, **kwargs)
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self._clocked("on_step_end", *args, **kwargs)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self._clocked("on_train_end", *args, **kwargs)
+        self.total = time.perf_counter() - self.began
 
 
 def even(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -42,14 +70,6 @@ def share(options: argparse.Namespace) -> None:
         def on_step_end(self, args, state, control, **kwargs):
             if time.monotonic() - began > options.seconds:
                 control.should_training_stop = True
-
-    class Waiting(Clocked):
-        """Before its clock starts, the GPU has done what training had queued."""
-
-        def _clocked(self, event: str, *args: Any, **kwargs: Any) -> None:
-            if options.device != "cpu":
-                torch.cuda.synchronize()
-            super()._clocked(event, *args, **kwargs)
 
     hidden, layers, vocabulary = (64, 2, 512) if options.tiny else (768, 12, 32_000)
     length = 4 if options.tiny else 64
@@ -72,7 +92,7 @@ def share(options: argparse.Namespace) -> None:
         use_cpu=options.device == "cpu",
         bf16=half_precision(options.device) is torch.bfloat16,
     )
-    callback = Waiting(
+    callback = Clocked(
         trainer,
         prompts=task.make_rows(1024, seed=9),
         k=4,

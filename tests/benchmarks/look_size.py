@@ -13,10 +13,12 @@ from itertools import product
 from pathlib import Path
 
 import alarms
+import bench
 import numpy as np
 from rules import PLAIN, plain_change
+from tables import told
 
-RESULTS = Path(__file__).parent / "results" / "look_size.json"
+RESULTS = bench.RESULTS / "look_size.json"
 SIZES = {10: 1024, 5: 512, 20: 2048}  # rollouts of a look, by steps between two
 CONFIG, AT = alarms.PassKGuardConfig, 50
 
@@ -31,7 +33,7 @@ def one(name, every, seed):
     levels = {
         "first": [p.step for p in history if p.alarm and p.step],
         "level": [p.step for p in history if p.alarm and "level" in p.alarm.fired],
-        "plain": [step for step, *_ in alarms.told(rows[PLAIN])],
+        "plain": [step for step, *_ in told(rows[PLAIN])],
     }
     found = {what: [s[0], 100 * (start - run.truth[s[0]][0])] for what, s in levels.items() if s}
     found |= {key: float(rows["today"][key]) for key in ("error", "plain_error", "rms_z")}

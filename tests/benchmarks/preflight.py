@@ -20,25 +20,25 @@ Exits with an error where the verdicts are not as they must be. The full form le
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from arithmetic_loop import task, torch, warmed_up
+import bench
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
+# isort: split
+import ambiguous_arithmetic as task
 import gsm8k
 import models
+import torch
+from arithmetic_loop import warmed_up
 
 from passk_guard import HFPolicy
 from passk_guard.checkpoints.probe_policy import PolicyProbe, probe_policy
 from passk_guard.runtime.progress import silent
 
-RESULTS = Path(__file__).parent / "results" / "preflight.json"
 TASKS = {"conflict": 0.3, "healthy": 0.0, "hard only": 1.0}
 PROMPTS = 512
 
@@ -105,22 +105,13 @@ def wrong(by_task: dict[str, Counter[str]], seeds: int) -> list[str]:
     """What is not as it must be."""
     lowers, raises, nil = "would lower pass@1", "would not lower pass@1", "gradient nil"
     said = []
-    if by_task["conflict"][lowers] < 0.95 * seeds:
-        said.append("conflict: too rarely sure")
-    if by_task["hard only"][raises] < 0.9 * seeds:
-        said.append("hard only: too rarely sure")
-    if by_task["healthy"][nil] < seeds:
-        said.append("healthy: not nil")
-    said += [
-        f"{name}: a false alarm"
-        for name in by_task
-        if "conflict" not in name and by_task[name][lowers]
-    ]
-    said += [
-        f"{name}: sure of the wrong sign"
-        for name in by_task
-        if "conflict" in name and by_task[name][raises]
-    ]
+    for name, least in (("conflict", 0.95), ("hard only", 0.9), ("healthy", 1.0)):
+        sure = {"conflict": lowers, "hard only": raises, "healthy": nil}[name]
+        if by_task[name][sure] < least * seeds:
+            said.append(f"{name}: too rarely sure")
+    for name, verdicts in by_task.items():
+        if verdicts[raises if "conflict" in name else lowers]:
+            said.append(f"{name}: sure of the wrong sign")
     return said
 
 
@@ -141,8 +132,7 @@ def main() -> None:
     if silence["verdict"] != "no signal":
         complaints.append("untrained: not silent")
     if options.seeds == "0:20":
-        figures = {"runs": found, "untrained": silence}
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+        bench.write("preflight.json", {"runs": found, "untrained": silence})
     if complaints:
         sys.exit("; ".join(complaints))
 

@@ -10,11 +10,10 @@ the gradients that it leaves; the guard's are sketched.
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "helpers")]
+import bench
 
+# isort: split
 import torch
 from peak_memory import peak_memory
 from tiny import CausalLMPolicy
@@ -25,7 +24,7 @@ from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.scores import score_all
 
-RESULT = Path(__file__).parent / "results" / "real_memory.json"
+RESULT = bench.RESULTS / "real_memory.json"
 WIDTH, AT_ONCE, PROMPTS = 128, 8, 2
 SHAPES = [(576, 49_152), (576, 151_936), (2_048, 49_152), (2_048, 151_936)]
 
@@ -82,7 +81,7 @@ def main() -> None:
             if name not in done and (hidden, vocabulary, dtype) != (*SHAPES[-1], torch.float32):
                 done[name] = peaks(hidden, vocabulary, dtype)
                 print(name, done[name], flush=True)
-                RESULT.write_text(json.dumps(done, indent=1) + "\n")
+                bench.write(RESULT.name, done)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,14 @@ The full form leaves its figures in ``results/sign_calibration.json``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 import sys
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+import bench
 
+# isort: split
 import numpy as np
 from factored import first_z, kernels, simulated
 from nulls import CONTROLS, NULLS
@@ -34,7 +30,6 @@ from nulls import CONTROLS, NULLS
 from passk_guard.statistics.first_test import first_threshold
 from passk_guard.statistics.sign_test import chance_of_look, look_sizes
 
-RESULTS = Path(__file__).parent / "results" / "sign_calibration.json"
 CHANCE = 0.05
 SIZES = look_sizes(512, 64)
 
@@ -80,9 +75,7 @@ def rates(z: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
+    quick = bench.quick(__doc__)
     figures: dict[str, Any] = {}
     good, control = True, 0.0
     print(
@@ -92,7 +85,7 @@ def main() -> None:
     )
     print("|---|" + "---|" * 6)
     for name in NULLS | CONTROLS:
-        draws = 100 if options.quick else 4000
+        draws = 100 if quick else 4000
         if name == "isotropic":  # 300 dimensions
             draws //= 10
         found = rates(drawn(name, draws))
@@ -106,8 +99,8 @@ def main() -> None:
         control = max(control, found["control, three looks"])
         worst = max(value for key, value in found.items() if key.startswith(("low", "rai")))
         good &= worst < 2 * CHANCE + 3 * math.sqrt(2 * CHANCE / draws)
-    if not options.quick:
-        RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    if not quick:
+        bench.write("sign_calibration.json", figures)
     if not (good and control > 3 * CHANCE):
         sys.exit("out of bounds: see the table")
 

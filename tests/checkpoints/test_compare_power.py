@@ -56,7 +56,7 @@ def test_the_figures_that_are_kept_are_within_bounds():
     for label, found in others.items():
         assert compare_coverage.faults(label, 1000, found) == [], label
         assert min(found["change"], found["after"]) > compare_coverage.LEAST, label
-    power = json.loads(compare_power.RESULTS.read_text())
+    power = json.loads((BENCHMARKS / "results" / "compare_power.json").read_text())
     false = [found for label, found in power.items() if label.endswith(" 0 points")]
     assert len(false) == len(compare_power.KINDS) * len(compare_power.SIZES)
     assert max(found["paired"] for found in false) < 0.05 + 3 * (0.05 / 4000) ** 0.5

@@ -10,15 +10,14 @@ from statistics import mean
 
 import pytest
 from places import ROOT
-from quoted import RESULTS, figures, words
-from tables import FIELD, FIELD_HEADS
+from tables import FIELD, RESULTS, figures, words
 
 from passk_guard import PassKGuardConfig
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 
-from field.sizes import FULL
-from field.table import outcome
+from field.outcomes import outcome
+from field.sizes import FULL, TASKS
 
 RECORDS = [json.loads(path.read_text()) for path in sorted((RESULTS / "field").glob("*.json"))]
 BY_RUN = {(run["task"], run["seed"], run["arm"]): run for run in RECORDS}
@@ -28,9 +27,7 @@ EVIDENCE = words("docs/evidence.md")
 
 @pytest.mark.parametrize(("document", "make"), FIELD)
 def test_a_table_is_that_of_the_records(document, make):
-    made = make()
-    assert f"\n\n{made}\n" in (ROOT / document).read_text()
-    assert made.partition("\n")[0] in FIELD_HEADS
+    assert f"\n\n{make()}\n" in (ROOT / document).read_text()
 
 
 def test_how_many_runs_fell():
@@ -65,7 +62,7 @@ def test_every_record_is_of_the_settings_that_the_page_tells():
         if run["arm"] != "start":
             assert not run["failures"]
             assert [look["step"] for look in run["looks"]] == list(range(0, 101, FULL.every))
-    (rate,) = {task.learning_rate for task in FULL.tasks.values()}
+    (rate,) = {task.learning_rate for task in TASKS.values()}
     gains = {}
     for one in figures("field_learning_rates.json"):
         gains.setdefault(one["learning_rate"], []).append(one["change"])

@@ -103,7 +103,7 @@ def run(*arguments, timeout=300):
 
 
 def test_demo_ends_with_a_table_a_picture_and_a_command(tmp_path):
-    result = run("examples/demo.py", "--steps", 20, "--warm-up", 100, "--out", tmp_path)
+    result = run("examples/demo.py", "--steps", 10, "--warm-up", 20, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("change in the pool") == 2  # the guard's own table, of each run
     assert "tensorboard --logdir" in result.stdout

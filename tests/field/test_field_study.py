@@ -6,52 +6,38 @@ needs("reasoning_gym", "trl", "matplotlib")
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import TESTS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(TESTS / "benchmarks"))
 
 from field import pictures
-from field.agreement import agreement_table, differences
+from field.outcomes import changes, differences, outcome
 from field.recorded import as_watched, file_of, one
-from field.runs import ARMS
-from field.sizes import FULL, LARGE, QUICK
-from field.starts import starts_table
-from field.table import changes, field_table, outcome
+from field.sizes import FULL, QUICK
 
 NAME = "multiplication, wrong labels"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Of the warmed-up model, which takes longest."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def records(cache, tmp_path_factory):
-    results = tmp_path_factory.mktemp("field")
-    runs = {arm: (NAME, 0, arm) for arm in ("start", "guarded", "grpo")}
+def records(tmp_path_factory):
+    results, cache = (tmp_path_factory.mktemp(name) for name in ("field", "cache"))
+    runs = {arm: (NAME, 0, arm) for arm in ("start", "guarded")}
     for run in runs.values():
         one(run, results, cache, QUICK)
     return {arm: json.loads(file_of(run, results).read_text()) for arm, run in runs.items()}
 
 
-def test_records_hold_what_the_tables_need(records):
+def test_records_hold_what_tables_and_pictures_need(records, tmp_path):
     start, guarded = records["start"], records["guarded"]
-    assert len(start["counts"]) == len(start["levels"]) == QUICK.test
+    assert len(start["counts"]) == QUICK.test
     assert guarded["counts"].keys() == {"2", "4"}
     assert [look["step"] for look in guarded["looks"]] == [0, 2, 4]
     assert not guarded["failures"]
-    assert guarded["guarding"] >= 3 * QUICK.reference_prompts * 12
-    rows = field_table(list(records.values()), QUICK).splitlines()
-    assert [row.split(" | ")[1] for row in rows[2:]] == ["start", "pass@8, guarded", "GRPO"]
-    assert "no signal" in starts_table([start], QUICK)
-
-
-def test_pictures_are_drawn(records, tmp_path):
+    assert guarded["guarding"] >= 3 * QUICK.reference_prompts * 2
+    assert outcome(start, guarded, QUICK).lowest <= 0
     by_run = {(0, arm): record for arm, record in records.items()}
     pictures.draw(NAME, by_run, QUICK, tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 5000
@@ -61,8 +47,6 @@ def test_an_outcome_is_what_its_counts_say():
     start = {
         "weights_at_start": "a",
         "counts": [32, 64, 0],
-        "frozen": [0.49, 0.52],
-        "wrong": [0, 0, 1],
     }
     run = {
         **{"task": NAME, "seed": 0, "weights_at_start": "a"},
@@ -71,11 +55,8 @@ def test_an_outcome_is_what_its_counts_say():
     }
     found = outcome(start, run, FULL)
     assert found.change == pytest.approx(0.5)
-    assert found.right == pytest.approx(0.25)
     assert found.lowest == pytest.approx(20 / 48 - 0.5)
-    assert found.frozen == pytest.approx(-0.01)
     assert (found.alarm, found.lost) == (10, pytest.approx((20 / 48 - 0.5) / 2))
-    assert found.pass8 == 1
     assert list(changes(start, run, FULL)) == [0, 20, 100]
     with pytest.raises(ValueError, match="seed 0: make start and training on one machine"):
         outcome({**start, "weights_at_start": "b"}, run, FULL)
@@ -93,18 +74,6 @@ def test_the_guard_is_compared_with_the_truth_at_the_looks_that_both_have():
     assert found[:, 1] == pytest.approx(
         np.hypot(0.03, truth.std(1, ddof=1) * (1 / 3 + 1 / 1024) ** 0.5)
     )
-    same = {**run, "arm": "guarded"}  # without an alarm: nothing was done
-    row = agreement_table([start, run, same], FULL).splitlines()[-1]
-    assert row == f"| {NAME} | 2 | -2.5, 4.9 | 100 % | 8.9 |"
-
-
-def test_settings_for_a_gpu_are_ready():
-    assert LARGE.tasks.keys() == FULL.tasks.keys()
-    for task in LARGE.tasks.values():
-        lengths = [len(row["solution"]) for row in task.rows("pool", 40, 0)]
-        assert sum(lengths) / len(lengths) > 150
-        assert max(lengths) < task.longest < LARGE.positions
-    assert set(ARMS) == {"watched", "guarded", "grpo"}
 
 
 def test_only_a_guarded_run_without_an_alarm_is_taken_from_the_watched_one(tmp_path):

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from field import countdown, expressions, multiplication
 from field.language import make_tokenizer
 from field.problems import PARTS, part_of
-from field.tasks import TASKS
+from field.sizes import TASKS
 
 
 def score(task, problem, completion):

@@ -27,10 +27,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "helpers"))
-
-from gpu_outcome import DONE, document, outcome, records, table
-
 COST, SHARE = "tests/benchmarks/gpu_cost.py", "tests/benchmarks/gpu_share.py"
 FIGURES = "FIGURES"  # in a command: the file that it leaves its figures in
 
@@ -41,29 +37,34 @@ class Part:
 
     Attributes:
         name: in the document.
-        seconds: that it may take.
-        tests: arguments of pytest, where it consists of tests.
-        script: a command line for Python, where it does not.
-        tiny: more of these in a rehearsal.
-        needs: a package, without which it is left out.
+        seconds: time limit.
+        script: command line for Python.
+        tests: arguments for pytest, in place of a script.
+        tiny: further arguments of the script in a rehearsal.
+        needs: package without which the part is skipped.
     """
 
     name: str
     seconds: int
-    tests: tuple[str, ...] = ()
     script: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     tiny: tuple[str, ...] = ("--device", "cpu", "--tiny")
     needs: str | None = None
+
+    def command(self, figures: Path, rehearsal: bool) -> list[str]:
+        if self.tests:
+            return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *self.tests]
+        script = [str(figures) if word == FIGURES else word for word in self.script]
+        return [sys.executable, *script, *(self.tiny if rehearsal else ())]
 
 
 def _cost(size: str, tokens: int, seconds: int) -> Part:
     cell = ("--size", size, "--tokens", str(tokens), "--out", FIGURES)
-    return Part(f"cost, {size}, {tokens} tokens", seconds, script=(COST, *cell))
+    return Part(f"cost, {size}, {tokens} tokens", seconds, (COST, *cell))
 
 
 def _share(budget: str) -> Part:
-    run = (SHARE, "--budget", budget, "--out", FIGURES)
-    return Part(f"share at {float(budget):.0%}", 300, script=run)
+    return Part(f"share at {float(budget):.0%}", 300, (SHARE, "--budget", budget, "--out", FIGURES))
 
 
 _IDENTITY = "tests/gpu/test_gpu_identity.py"
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], metavar="PART")
     parser.add_argument("--again", action="store_true", help="also what passed before")
     parser.add_argument("--minutes", type=float, help="start no part after so many")
-    parser.add_argument("--keep", type=Path, help="folder of what is done, by default in build/")
+    parser.add_argument("--keep", type=Path, default=ROOT / "build", help="folder of a rehearsal")
     parser.add_argument("--list", action="store_true", help="the parts, and what they may take")
     options = parser.parse_args()
     if options.list:
@@ -104,28 +105,39 @@ def main() -> None:
     rehearsal = options.rehearsal or os.environ.get("PASSK_GUARD_GPU_REHEARSAL") == "1"
     environment = _environment(rehearsal)
     machine = _machine(environment, rehearsal)
-    kept = options.keep or ROOT / "build" / ("gpu-rehearsal" if rehearsal else "gpu")
-    kept.mkdir(parents=True, exist_ok=True)
-    target = kept / "gpu.json" if rehearsal else ROOT / "docs" / "gpu.json"
+    target = ROOT / "docs" / "gpu.json"
     if rehearsal:
         print("REHEARSAL on the CPU: nothing here is a GPU's, and docs/gpu.json is not written.")
-    found = _noted(kept, machine)
+        target = options.keep / "gpu.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+    found = finished(target, machine, rehearsal)
     began = time.monotonic()
     for part in PARTS:
         late = options.minutes and time.monotonic() - began > 60 * options.minutes
-        done = found.get(part.name, {}).get("outcome") == DONE and not options.again
+        done = found["parts"][part.name]["outcome"] == "passed" and not options.again
         if not done and not late and part.name in (options.only or [part.name]):
             print(f"{part.name} (at most {part.seconds} s) ...", flush=True)
-            found[part.name] = _run(part, environment, rehearsal)
-            said = found[part.name]
+            found["parts"][part.name] = said = run(part, environment, rehearsal)
             print(f"    {said['outcome']} {said.get('reason', '')}", flush=True)
-            _note(kept, part.name, machine, said)
-        names = [each.name for each in PARTS]
-        whole = document(machine, names, found, rehearsal=rehearsal)
-        target.write_text(json.dumps(whole, indent=1) + "\n")
-    print(f"\n{table(whole)}\n\nIn {target}{' (a REHEARSAL)' if rehearsal else ''}")
-    if any(part["outcome"] in ("failed", "timed out") for part in whole["parts"].values()):
+            target.write_text(json.dumps(found, indent=1) + "\n")
+    print()
+    for name, said in found["parts"].items():
+        seconds, reason = said.get("seconds", 0), said.get("reason", "")
+        print(f"{name:24} {said['outcome']:10} {seconds:6.0f} s  {reason}")
+    print(f"\nIn {target}{' (a REHEARSAL)' if rehearsal else ''}")
+    if any(part["outcome"] in ("failed", "timed out") for part in found["parts"].values()):
         sys.exit(1)
+
+
+def finished(target: Path, machine: dict[str, Any], rehearsal: bool) -> dict[str, Any]:
+    """The document so far: what this very machine with this very code left there, else nothing."""
+    parts: dict[str, Any] = {part.name: {"outcome": "not run"} for part in PARTS}
+    found = {"rehearsal": rehearsal, **machine, "parts": parts}
+    if target.exists():
+        before = json.loads(target.read_text())
+        if {**before, "parts": parts} == found:
+            parts |= before["parts"]
+    return found
 
 
 def _environment(rehearsal: bool) -> dict[str, str]:
@@ -151,8 +163,8 @@ there = torch.cuda.is_available()
 def release(name):
     try: return m.version(name)
     except m.PackageNotFoundError: return None
-names = ("torch transformers trl accelerate lightning peft bitsandbytes deepspeed vllm torchjd"
-         " bergson datasets numpy").split()
+names = ("torch transformers trl accelerate lightning peft bitsandbytes deepspeed vllm datasets"
+         " numpy").split()
 p = torch.cuda.get_device_properties(0) if there else None
 print(json.dumps({
   "device": p.name if there else None,
@@ -204,59 +216,33 @@ def _source() -> str:
     return digest.hexdigest()[:16]
 
 
-def _note(kept: Path, name: str, machine: dict[str, Any], said: dict[str, Any]) -> None:
-    path = kept / f"{name.replace(' ', '_')}.json"
-    path.write_text(json.dumps({"name": name, "machine": machine, "part": said}))
-
-
-def _noted(kept: Path, machine: dict[str, Any]) -> dict[str, Any]:
-    """What parts came to on this very machine with this very code."""
-    noted = [json.loads(path.read_text()) for path in kept.glob("*.json")]
-    return {one["name"]: one["part"] for one in noted if one.get("machine") == machine}
-
-
-def _run(part: Part, environment: dict[str, str], rehearsal: bool) -> dict[str, Any]:
-    """One part, in a process of its own."""
+def run(part: Part, environment: dict[str, str], rehearsal: bool) -> dict[str, Any]:
+    """One part, in a process of its own: its outcome, its figures, its output where it failed."""
     if part.needs and importlib.util.find_spec(part.needs) is None:
         return {"outcome": "skipped", "reason": f"{part.needs} is not installed"}
-    if part.tests and not (ROOT / part.tests[0]).exists():
-        return {"outcome": "skipped", "reason": f"there is no {part.tests[0]}"}
     with tempfile.TemporaryDirectory() as folder:
-        log, figures, output = (Path(folder) / name for name in ("log", "figures", "output"))
-        log.touch()
+        figures, output = Path(folder) / "figures", Path(folder) / "output"
         began = time.monotonic()
         with output.open("w") as file:
             process = subprocess.Popen(
-                _command(part, figures, rehearsal),
+                part.command(figures, rehearsal),
                 cwd=ROOT,
-                env=_with_plugin(environment, log),
+                env=environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
             status = _waited(process, part.seconds)
-        return outcome(
-            status,
-            time.monotonic() - began,
-            part.seconds,
-            tests=records(log.read_text()),
-            figures=json.loads(figures.read_text()) if figures.exists() else None,
-            output=output.read_text(errors="replace"),
-        )
-
-
-def _command(part: Part, figures: Path, rehearsal: bool) -> list[str]:
-    if part.tests:
-        pytest = ["-m", "pytest", "-p", "gpu_log", "-q", "-p", "no:cacheprovider"]
-        return [sys.executable, *pytest, *part.tests]
-    script = [str(figures) if word == FIGURES else word for word in part.script]
-    return [sys.executable, *script, *(part.tiny if rehearsal else ())]
-
-
-def _with_plugin(environment: dict[str, str], log: Path) -> dict[str, str]:
-    own = (str(ROOT / "tests" / "helpers"), environment.get("PYTHONPATH", ""))
-    path = os.pathsep.join(text for text in own if text)
-    return {**environment, "PYTHONPATH": path, "PASSK_GUARD_GPU_LOG": str(log)}
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1)}
+        said = output.read_text(errors="replace").strip()
+        if figures.exists():
+            found["figures"] = json.loads(figures.read_text())
+        if status == 0:
+            last = said.rpartition("\n")[2] if part.tests else ""  # as "3 passed, 1 skipped"
+            return {"outcome": "passed", **found, "reason": last}
+        why = f"stopped after {part.seconds} s" if status is None else f"exit status {status}"
+        outcome = "timed out" if status is None else "failed"
+        return {"outcome": outcome, **found, "reason": why, "output": said[-4000:]}
 
 
 def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:

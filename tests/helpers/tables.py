@@ -1,12 +1,13 @@
-"""Tables in documents, made from the results of the benchmarks.
+"""Results of the benchmarks, and the tables in documents that are made from them.
 
     python tests/helpers/tables.py
 
-writes them into the documents anew, each in the place of the table with the same head.
+writes the tables into the documents anew, each in the place of the table with the same head.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +17,31 @@ from statistics import mean, median
 from typing import Any
 
 from places import ROOT
-from quoted import RESULTS, figures, share, table
 
 from passk_guard import PassKGuardConfig
 from passk_guard.detection.level import level_threshold
 
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
 Row = Mapping[str, str]
 EVIDENCE, PRODUCTION = "docs/evidence.md", "docs/production.md"
+
+
+def table(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((RESULTS / name).read_text().splitlines()))
+
+
+def figures(name: str) -> Any:
+    return json.loads((RESULTS / name).read_text())
+
+
+def share(value: Any, places: int = 3) -> str:
+    """As documents write it: .643."""
+    return f"{float(value):.{places}f}".replace("0.", ".", 1)
+
+
+def words(document: str) -> str:
+    """A document without its line breaks."""
+    return " ".join((ROOT / document).read_text().split())
 
 
 def markdown(head: str, rows: Iterable[Iterable[str]]) -> str:
@@ -236,12 +255,12 @@ def _field() -> list[Mapping[str, Any]]:
 
 def field_study() -> str:
     records = _field()
-    from field.sizes import FULL
-    from field.table import outcome
+    from field.outcomes import outcome
+    from field.sizes import FULL, TASKS
 
     by_run = {(r["task"], r["seed"], r["arm"]): r for r in records}
     rows = []
-    for task in FULL.tasks:
+    for task in TASKS:
         found = {
             arm: [
                 outcome(by_run[task, seed, "start"], by_run[task, seed, arm], FULL)
@@ -331,24 +350,6 @@ TABLES: list[tuple[str, Callable[[], str]]] = [
     ("docs/checkpoints.md", compare_power),
 ]
 FIELD = [(EVIDENCE, field_replay), (EVIDENCE, field_study)]
-FIELD_HEADS = (
-    "| task | end (most lost) | first alarm (lost) | plain alarm | error | plain | over stated |",
-    "| task | pass@8 | lowest | pass@8, guarded | GRPO |",
-)
-
-
-def without_tables(document: str) -> str:
-    """A document's text but for the tables that are made here."""
-    heads = [
-        *FIELD_HEADS,
-        *(make().partition("\n")[0] for name, make in TABLES if name == document),
-    ]
-    kept, inside = [], False
-    for line in (ROOT / document).read_text().splitlines():
-        inside = line in heads or (inside and line.startswith("|"))
-        if not inside:
-            kept.append(line)
-    return " ".join(" ".join(kept).split())
 
 
 def write(document: str, made: str) -> None:

@@ -3,14 +3,12 @@
     python tests/benchmarks/field                  # hours on two cores; can be stopped and goes on
     python tests/benchmarks/field --quick          # every part of it at toy size, nothing is kept
     python tests/benchmarks/field --table          # of what is there, and a picture of each task
-    python tests/benchmarks/field --large          # for a GPU; was never run
 
 Small language models are trained from scratch until they solve a part of a task whose solutions
-have steps and whose verifier is a program, see ``tasks.py``. From there ``GRPOTrainer`` trains on,
+have steps and whose verifier is a program, see ``sizes.py``. From there ``GRPOTrainer`` trains on,
 for each of three seeds:
 
-* ``start``: no training. How the start reads: pass@k, ``probe``'s verdict, and how far readings of
-  a policy that stands still go down;
+* ``start``: no training; how the start reads, to ``probe``, too;
 * ``watched``: pass@8 training, the guard only warns;
 * ``grpo``: the trainer's own objective, the guard only warns;
 * ``guarded``: pass@8 training with ``action=["warn", "mix"]``.
@@ -22,29 +20,22 @@ same for all tasks; the learning rate is chosen in ``learning_rates.py``. Each r
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch
-os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # "field" is a package there
+import bench
 
+# isort: split
 import argparse
 import json
 import tempfile
-from typing import Any
 
-from field.agreement import agreement_table
 from field.pictures import draw
 from field.recorded import file_name, file_of, make
 from field.runs import ARMS
-from field.sizes import FULL, LARGE, QUICK, Size
-from field.starts import starts_table
-from field.table import field_table
-from field.tasks import TASKS
-
-RESULTS = Path(__file__).parents[1] / "results" / "field"
+from field.sizes import FULL, QUICK, TASKS
+from tables import field_agreement, field_study
 
 
 def main() -> None:
@@ -54,44 +45,33 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--arms", nargs="+", default=["start", *ARMS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument(
-        "--workers", type=int, help="runs at once, a core each; 2, or 1 with --large"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="runs at once, a core each")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--large", action="store_true", help="needs a GPU")
     parser.add_argument("--table", action="store_true", help="run nothing")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path("runs/field"), help="warmed-up models")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as elsewhere:
-        results, cache, size, lost = options.results, options.cache, FULL, 0
+        results, cache, size, lost = bench.RESULTS / "field", options.cache, FULL, 0
         if options.quick:
             results, cache, size = Path(elsewhere), Path(elsewhere), QUICK
-        if options.large:
-            results, size = results.with_name(f"{results.name}_large"), LARGE
         if not options.table:
             runs = [
                 (name, seed, arm)
                 for seed in options.seeds
                 for arm in options.arms
-                for name in sorted(options.tasks, key=lambda name: size.tasks[name].wrong_labels)
+                for name in sorted(options.tasks, key=lambda name: TASKS[name].wrong_labels)
                 if not file_of((name, seed, arm), results).exists()
             ]
-            workers = options.workers or (1 if options.large else 2)
-            lost = make(runs, results, cache, size, workers)
-        records = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-        for table in (field_table, agreement_table, starts_table):
-            print(table(records, size), end="\n\n")
-        if not options.quick:
-            draw_all(records, size, options.cache)
+            lost = make(runs, results, cache, size, options.workers)
     if lost:
         sys.exit(f"{lost} runs were lost; the next call makes them")
-
-
-def draw_all(records: list[dict[str, Any]], size: Size, folder: Path) -> None:
-    for name in {record["task"] for record in records}:
-        mine = {(r["seed"], r["arm"]): r for r in records if r["task"] == name}
-        draw(name, mine, size, folder / f"field-{file_name(name)}.png")
+    if not options.quick:
+        print(f"{field_study()}\n\n{field_agreement()}")
+        options.cache.mkdir(parents=True, exist_ok=True)
+        records = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+        for name in options.tasks:
+            mine = {(r["seed"], r["arm"]): r for r in records if r["task"] == name}
+            draw(name, mine, FULL, options.cache / f"field-{file_name(name)}.png")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ On seed 100, which is in no table, so that nobody chose a rate by what the guard
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch
-os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import bench
 
-import json
+# isort: split
 import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -23,11 +21,9 @@ from dataclasses import replace
 
 import numpy as np
 from field.runs import read, training
-from field.sizes import FULL
-from field.tasks import TASKS
+from field.sizes import FULL, TASKS
 from field.warm_up import warmed_up
 
-RESULT = Path(__file__).parents[1] / "results" / "field_learning_rates.json"
 CACHE, SEED = Path("runs/field"), 100
 RATES = [3e-5, 6e-5, 1e-4]
 SIZE = replace(FULL, look=FULL.steps, every=FULL.steps, many=32)
@@ -70,7 +66,7 @@ def main() -> None:
                 }
             )
             print(found[-1], flush=True)
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    bench.write("field_learning_rates.json", found)
 
 
 if __name__ == "__main__":

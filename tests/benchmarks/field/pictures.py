@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from field.outcomes import changes, first_alarm
 from field.runs import K
 from field.sizes import Size
-from field.table import NAMES, changes, first_alarm
 
+NAMES = {"watched": "pass@8", "guarded": "pass@8, guarded", "grpo": "GRPO"}
 COLOURS = {"watched": "#b2182b", "guarded": "#1b7837", "grpo": "#4d4d4d"}
 Records = Mapping[tuple[int, str], Mapping[str, Any]]  # by seed and arm
 

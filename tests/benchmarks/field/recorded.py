@@ -11,9 +11,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from field.outcomes import first_alarm
 from field.runs import start, training
-from field.sizes import Size
-from field.table import first_alarm
+from field.sizes import TASKS, Size
 
 Run = tuple[str, int, str]  # task, seed, arm
 
@@ -35,9 +35,9 @@ def one(run: Run, results: Path, cache: Path, size: Size) -> str:
     if not found:
         with tempfile.TemporaryDirectory() as out:
             if arm == "start":
-                found = start(size.tasks[name], seed, cache, size)
+                found = start(TASKS[name], seed, cache, size)
             else:
-                found = training(size.tasks[name], seed, arm, cache, size, Path(out))
+                found = training(TASKS[name], seed, arm, cache, size, Path(out))
     seconds = round(time.perf_counter() - began)
     record = {"task": name, "seed": seed, "arm": arm, "run_seconds": seconds, **found}
     results.mkdir(parents=True, exist_ok=True)

@@ -12,14 +12,13 @@ look, the first one included: 16,896 rollouts, where the guard has 16,384.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch
-os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import bench
 
+# isort: split
 import argparse
 import json
 import tempfile
@@ -28,21 +27,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from field.problems import Task
 from field.recorded import file_name
-from field.runs import ARMS, K, read
-from field.sizes import FULL, Size
+from field.runs import ARMS, K, make_policy, make_trainer, read
+from field.sizes import FULL, TASKS, Size
 from field.warm_up import warmed_up
 from rules import PlainLook, plain_alarms, plain_change
 from transformers import TrainerCallback
 
-from passk_guard import HeldOutPool, HFPolicy, PassKGuard, PassKGuardConfig, PassKObjective
+from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKObjective
 from passk_guard.integrations.trl import PassKGuardCallback
 from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.runtime.isolation import isolated
 
-RESULT = Path(__file__).parents[1] / "results" / "field_replay.json"
+RESULT = bench.RESULTS / "field_replay.json"
 MANY, FEW, PLAIN = 48, 12, 3  # samples of each prompt
 
 
@@ -59,8 +57,6 @@ class Keep(TrainerCallback):
 
 def trained(task: Task, seed: int, cache: Path, size: Size) -> Path:
     """A folder with the weights of pass@8 training; made where it is not there."""
-    from trl import GRPOConfig, GRPOTrainer
-
     folder = cache / f"{file_name(task.name)}-{seed}-watched-steps"
     if (folder / f"{size.steps}.pt").exists():
         return folder
@@ -69,29 +65,7 @@ def trained(task: Task, seed: int, cache: Path, size: Size) -> Path:
     torch.save(model.state_dict(), folder / "0.pt")
     with tempfile.TemporaryDirectory() as out, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = GRPOTrainer(
-            model=model,
-            reward_funcs=task.verify,
-            args=GRPOConfig(
-                output_dir=out,
-                max_steps=size.steps,
-                learning_rate=task.learning_rate,
-                lr_scheduler_type="constant",
-                per_device_train_batch_size=size.at_once,
-                gradient_accumulation_steps=256 // size.at_once,
-                num_generations=16,
-                max_completion_length=task.longest,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                logging_steps=10_000,
-                use_cpu=True,
-                bf16=False,
-                seed=seed,
-            ),
-            train_dataset=Dataset.from_list(task.rows("training", 4096, seed)),
-            processing_class=tokenizer,
-        )
+        trainer = make_trainer(task, seed, model, tokenizer, size, Path(out))
         trainer.add_callback(Keep(folder, size.every))
         few = {"reference_prompts": 4, "every": 10**6, "journal": False}  # installs the objective
         pool = task.rows("pool", size.pool, 0)
@@ -124,10 +98,7 @@ def replay(task: Task, seed: int, cache: Path, size: Size, **settings: Any) -> d
     folder = trained(task, seed, cache, size)
     record = truths(task, seed, folder, cache, size)
     model, tokenizer = warmed_up(task, seed, cache, size)
-    policy = VerifiedPolicy(
-        HFPolicy(model, tokenizer, max_completion_length=task.longest, rollouts_at_once=512),
-        task.verify,
-    )
+    policy = VerifiedPolicy(make_policy(model, tokenizer, task), task.verify)
     pool = task.rows("pool", size.pool, 0)
     sizes = {"reference_prompts": size.reference_prompts, "every": size.every, "seed": seed}
     guard = PassKGuard(
@@ -215,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", nargs="+", choices=list(FULL.tasks), default=list(FULL.tasks))
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, default=Path("runs/field"), help="weights and truths")
     parser.add_argument("--table", action="store_true", help="run nothing")
@@ -225,8 +196,8 @@ def main() -> None:
     for seed in [] if options.table else options.seeds:
         for name in options.tasks:
             if (name, seed) not in done:
-                found.append(replay(FULL.tasks[name], seed, options.cache, FULL))
-                RESULT.write_text(json.dumps(found, indent=1) + "\n")
+                found.append(replay(TASKS[name], seed, options.cache, FULL))
+                bench.write(RESULT.name, found)
                 print(table(found[-1:]), flush=True)
     print(table(found))
 

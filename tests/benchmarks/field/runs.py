@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from datasets import Dataset
 from field.problems import Task
 from field.sizes import Size
-from field.truth import solved
 from field.warm_up import fingerprint, warmed_up
 from transformers import TrainerCallback
 
-from passk_guard import HFPolicy, alignment_curve, probe_policy
+from passk_guard import HFPolicy, probe_policy
 from passk_guard.integrations.trl import PassKGuardCallback
 from passk_guard.look import Probe
+from passk_guard.rollouts.verified_policy import VerifiedPolicy
 from passk_guard.runtime.progress import silent
 
 K = 8
@@ -50,26 +50,29 @@ class Truth(TrainerCallback):
 
 
 def read(model: Any, tokenizer: Any, task: Task, rows: Any, n: int, seed: int) -> list[int]:
+    """Right ones of n samples of each row; leaves no trace in the generators."""
     training = model.training
-    counts = solved(model.eval(), tokenizer, task, rows, n, seed)
+    policy = make_policy(model.eval(), tokenizer, task)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["solution"]))  # little is padding
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        groups = VerifiedPolicy(policy, task.verify).generate([rows[i] for i in order], order, n)
     model.train(training)
-    return [int(c) for c in counts]
+    counts = {group.row: int(group.success.sum()) for group in groups}
+    return [counts[i] for i in range(len(rows))]
+
+
+def make_policy(model: Any, tokenizer: Any, task: Task) -> HFPolicy:
+    return HFPolicy(model, tokenizer, max_completion_length=task.longest, rollouts_at_once=512)
 
 
 def start(task: Task, seed: int, cache: Path, size: Size) -> dict[str, Any]:
-    """How a model reads before training: its truth, that of a frozen policy, a probe."""
+    """How a model reads before training: its truth, and a probe."""
     model, tokenizer = warmed_up(task, seed, cache, size)
     began_at, test = fingerprint(model), task.rows("test", size.test, 0)
     counts = read(model, tokenizer, task, test, size.many, 1_000_000)
-    looks = range(size.look, size.steps, size.look)
-    readings = [*((look, size.few) for look in looks), (size.steps, size.many)]
-    frozen = [
-        float(np.mean(read(model, tokenizer, task, test, n, 2_000_000 + step))) / n
-        for step, n in readings
-    ]
-    policy = HFPolicy(model, tokenizer, max_completion_length=task.longest, rollouts_at_once=512)
     probe = probe_policy(
-        policy,
+        make_policy(model, tokenizer, task),
         task.rows("pool", size.probe, 1000 + seed),
         task.verify,
         num_prompts=size.probe,
@@ -81,32 +84,41 @@ def start(task: Task, seed: int, cache: Path, size: Size) -> dict[str, Any]:
     return {
         "weights_at_start": began_at,
         "counts": counts,
-        "frozen": frozen,
-        "levels": [row["level"] for row in test],
-        "wrong": [int(row["wrong"]) for row in test],
         "probe": {name: record[name] for name in KEPT},
-        "z_by_prompts": z_by_prompts(probe.reading),
     }
 
 
-def z_by_prompts(reading: Any) -> dict[int, list[float]]:
-    """z of ``⟨∇J_k, ∇J_1⟩`` on parts of the prompts, each by itself: what smaller probes see."""
-    if reading.gramian is None:
-        return {}
-    order, found = np.random.default_rng(0).permutation(reading.prompts), {}
-    for size in (64, 128, 256):
-        found[size] = [
-            round(alignment_curve(reading.gramian[np.ix_(part, part)], correct, n, [K])[0].z, 2)
-            for part in (order[i : i + size] for i in range(0, reading.prompts - size + 1, size))
-            for correct, n in [(reading.correct[part], reading.n[part])]
-        ]
-    return found
+def make_trainer(
+    task: Task, seed: int, model: Any, tokenizer: Any, size: Size, out: Path, verify: Any = None
+) -> Any:
+    from trl import GRPOConfig, GRPOTrainer
+
+    return GRPOTrainer(
+        model=model,
+        reward_funcs=verify or task.verify,
+        args=GRPOConfig(
+            output_dir=str(out),
+            max_steps=size.steps,
+            learning_rate=task.learning_rate,
+            lr_scheduler_type="constant",
+            per_device_train_batch_size=256,
+            num_generations=16,
+            max_completion_length=task.longest,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_steps=10_000,
+            use_cpu=True,
+            bf16=False,
+            seed=seed,
+        ),
+        train_dataset=Dataset.from_list(task.rows("training", 4096, seed)),
+        processing_class=tokenizer,
+    )
 
 
 def training(task: Task, seed: int, arm: str, cache: Path, size: Size, out: Path) -> dict[str, Any]:
     """A real ``GRPOTrainer`` from the warmed-up model, with the guard on it."""
-    from trl import GRPOConfig, GRPOTrainer
-
     model, tokenizer = warmed_up(task, seed, cache, size)
     began_at, test = fingerprint(model), task.rows("test", size.test, 0)
     verified = 0
@@ -116,29 +128,7 @@ def training(task: Task, seed: int, arm: str, cache: Path, size: Size, out: Path
         verified += len(completions)
         return task.verify(prompts=prompts, completions=completions, **columns)
 
-    trainer = GRPOTrainer(
-        model=model,
-        reward_funcs=right,
-        args=GRPOConfig(
-            output_dir=str(out),
-            max_steps=size.steps,
-            learning_rate=task.learning_rate,
-            lr_scheduler_type="constant",
-            per_device_train_batch_size=size.at_once,
-            gradient_accumulation_steps=256 // size.at_once,
-            num_generations=16,
-            max_completion_length=task.longest,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_steps=10_000,
-            use_cpu=size.device == "cpu",
-            bf16=size.device != "cpu",
-            seed=seed,
-        ),
-        train_dataset=Dataset.from_list(task.rows("training", 4096, seed)),
-        processing_class=tokenizer,
-    )
+    trainer = make_trainer(task, seed, model, tokenizer, size, out, right)
     truth = Truth(tokenizer, task, test, size)
     trainer.add_callback(truth)
     callback = PassKGuardCallback(

@@ -1,15 +1,30 @@
-"""How large the study is: in full on two cores, at toy size, and as a GPU would have it."""
+"""The tasks by name, with and without wrong labels, and how large the study is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from field.countdown import Countdown
 from field.expressions import Expressions
 from field.multiplication import Multiplication
-from field.problems import Task
-from field.tasks import TASKS, with_wrong_labels
+from field.problems import WRONG, Task
+
+_MULTIPLICATION = Multiplication({(2, 1): 0.1, (3, 1): 0.25, (4, 1): 0.25, (2, 2): 0.4})
+_COUNTDOWN = Countdown({2: 0.4, 3: 0.45, 4: 0.15}, {2: 20, 3: 10, 4: 10}, {2: 0, 3: 1, 4: 0})
+_EXPRESSIONS = Expressions(terms=(3, 6), digits=1)
+
+
+_CLEAN = (
+    Task("multiplication", _MULTIPLICATION.draw, _MULTIPLICATION.verify, 56, 1e-4),
+    Task("countdown", _COUNTDOWN.draw, _COUNTDOWN.verify, 64, 1e-4),
+    Task("expressions", _EXPRESSIONS.draw, _EXPRESSIONS.verify, 64, 1e-4),
+)
+TASKS = {
+    task.name: task
+    for clean in _CLEAN
+    for task in (clean, replace(clean, name=f"{clean.name}, wrong labels", wrong_labels=WRONG))
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +32,6 @@ class Size:
     """How much of everything.
 
     Attributes:
-        tasks: by name.
         steps: of training, 16 prompts x 16 rollouts each.
         every: steps between probes.
         look: steps between readings of the truth on the way.
@@ -30,11 +44,8 @@ class Size:
         base_rows: problems that they go over, by the same.
         own, own_wrong: steps that each seed goes on with, on problems of its own.
         warm_batch: solutions per such step.
-        at_once: rollouts per backward of the trainer.
-        device: "cpu" or "cuda", there in bfloat16.
     """
 
-    tasks: Mapping[str, Task] = field(default_factory=lambda: TASKS)
     steps: int = 100
     every: int = 10
     look: int = 20
@@ -56,8 +67,6 @@ class Size:
     own: int = 300
     own_wrong: int = 600
     warm_batch: int = 32
-    at_once: int = 256
-    device: str = "cpu"
 
 
 FULL = Size()
@@ -71,31 +80,10 @@ QUICK = Size(
     probe=16,
     many=8,
     few=4,
+    hidden=32,
+    layers=1,
     base=dict.fromkeys(FULL.base, 60),
     base_rows=dict.fromkeys(FULL.base, 500),
     own=4,
     own_wrong=8,
-)
-
-# 85 M parameters and solutions of some hundred tokens: ready, and never run for want of a GPU.
-_MULTIPLICATION = Multiplication({(7, 5): 0.3, (8, 6): 0.4, (9, 7): 0.3})
-_COUNTDOWN = Countdown({5: 0.5, 6: 0.5}, {5: 50, 6: 50}, {5: 14, 6: 12})
-_EXPRESSIONS = Expressions(terms=(12, 18), digits=1, largest=100_000)
-LARGE = Size(
-    tasks=with_wrong_labels(
-        Task("multiplication", _MULTIPLICATION.draw, _MULTIPLICATION.verify, 700, 1e-5),
-        Task("countdown", _COUNTDOWN.draw, _COUNTDOWN.verify, 700, 1e-5),
-        Task("expressions", _EXPRESSIONS.draw, _EXPRESSIONS.verify, 700, 1e-5),
-    ),
-    steps=300,
-    hidden=768,
-    layers=12,
-    positions=1024,
-    base=dict.fromkeys(FULL.base, 6000),
-    base_rows=dict.fromkeys(FULL.base, 50_000),
-    own=500,
-    own_wrong=1000,
-    warm_batch=128,
-    at_once=64,
-    device="cuda",
 )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from field.language import learn, make_model, make_tokenizer
 from field.problems import Task
-from field.sizes import Size
+from field.sizes import TASKS, Size
 
 LR, OWN_LR = 2e-3, 5e-4
 
@@ -27,9 +27,9 @@ def warmed_up(task: Task, seed: int, cache: Path, size: Size) -> tuple[Any, Any]
         cache: folder.
         size: of model and warm-up.
     """
-    clean = size.tasks[task.name.split(",")[0]]
+    clean = TASKS[task.name.split(",")[0]]
     tokenizer = make_tokenizer()
-    model = make_model(tokenizer, 0, size.hidden, size.layers, size.positions).to(size.device)
+    model = make_model(tokenizer, 0, size.hidden, size.layers, size.positions)
 
     def learned(name: str, task: Task, seed: int, steps: int, lr: float) -> None:
         """Brings the model there, from the file if there is one."""
