@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from passk_guard.detection.named_states import NamedState
 from passk_guard.look import Failure, Look, Probe
 from passk_guard.remedies.remedy import RemedyChange
-from passk_guard.runtime.pieces import TakenUp
-from passk_guard.runtime.schedule import Forecast
-from passk_guard.runtime.short_run import FirstLook
+from passk_guard.runtime.schedule import FirstLook, Forecast
+from passk_guard.runtime.stored import TakenUp
 
 
 @dataclass(frozen=True)

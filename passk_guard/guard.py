@@ -36,14 +36,19 @@ from passk_guard.remedies.actions import Request, run_actions
 from passk_guard.remedies.controller import CONTROLLERS
 from passk_guard.remedies.remedy import Remedy
 from passk_guard.reporting.narrator import Narrator
-from passk_guard.resume import guard_pieces, guard_state, load_guard_state, run_settings
+from passk_guard.resume import (
+    RunIdentity,
+    guard_pieces,
+    guard_state,
+    load_guard_state,
+    run_settings,
+)
 from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.policy import Policy
 from passk_guard.rollouts.sampling import CHUNK
-from passk_guard.runtime.pieces import Piece, TakenUp
 from passk_guard.runtime.progress import Progress, harmless, silent
-from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule, Task
+from passk_guard.runtime.stored import Piece, TakenUp
 
 logger = logging.getLogger("passk_guard")
 

@@ -8,8 +8,7 @@ from passk_guard.config import PassKGuardConfig
 from passk_guard.events import Blind, Event, FewProbes, Foreseen, Planned, ShortRun
 from passk_guard.look import Probe
 from passk_guard.runtime.processes import decided_by_first
-from passk_guard.runtime.schedule import Schedule
-from passk_guard.runtime.short_run import plan_first_look
+from passk_guard.runtime.schedule import Schedule, plan_first_look
 
 _FEW_PROBES = 10
 _BLIND_LOOKS = 3

@@ -7,8 +7,9 @@ Action, tolerance, false-alarm chance and interval are in no piece: they may cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,36 @@ from passk_guard.objectives.live import LiveObjective
 from passk_guard.prober import Prober
 from passk_guard.prompts.pool import HeldOutPool
 from passk_guard.remedies.remedy import Remedy
-from passk_guard.runtime.pieces import Piece, TakenUp, nothing_taken_up, save_pieces, take_up_pieces
-from passk_guard.runtime.run_identity import RunIdentity
 from passk_guard.runtime.schedule import Schedule
+from passk_guard.runtime.stored import Piece, Stored, TakenUp, save_pieces, take_up_pieces
 
 SCHEMA = 1
+
+
+class RunIdentity(Stored):
+    """Which run this is: made as a run begins, and kept over its resumes.
+
+    Attributes:
+        id: eight hexadecimal digits, from the system's own source: no random state of the run's
+            is touched.
+        began: time in UTC, as ISO 8601 has it.
+    """
+
+    _stored = ("id", "began")
+
+    def __init__(self) -> None:
+        self.id = secrets.token_hex(4)
+        self.began = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Be the run that :meth:`state_dict` was called in.
+
+        Raises:
+            ValueError: it names no run.
+        """
+        int(state["id"], 16)  # it becomes part of a file's name
+        datetime.fromisoformat(state["began"])
+        super().load_state_dict(state)
 
 
 def run_settings(
@@ -36,10 +62,10 @@ def run_settings(
     """The settings that pieces may depend on, as plain values that compare equal after a resume.
 
     Args:
-        config: of the run.
+        config: the run's.
         pool: held-out prompts, by content.
-        objective: as the user made it.
-        sampling: what else decides what pass@1 means.
+        objective: the user's own.
+        sampling: further settings that decide what pass@1 means.
     """
     sizes = ("reference_prompts", "num_generations", "rollouts_per_look")
     names = ("k", *sizes, "seed", "watch", "metric", "floor")
@@ -89,25 +115,18 @@ def guard_pieces(
         Piece(
             "named states",
             (*about, "k"),
-            lambda: {**states.state_dict(), "verifier": prober.verifier.state_dict()},
-            partial(_load_states, states, prober),
+            *_together(states=states, verifier=prober.verifier),
         ),
         Piece(
             "remedy",
             ("k", "objective", "pass1_weight", "remedy", "controller"),
-            partial(_remedy_state, objective, remedy),
-            partial(_load_remedy, objective, remedy),
+            *_together(objective=objective, remedy=remedy),
         ),
     ]
 
 
 def _prober_pieces(prober: Prober, about: tuple[str, ...]) -> list[Piece]:
-    """What a prober knows of pass@1 and of the alarms.
-
-    Args:
-        prober: whose.
-        about: the settings that say which pass@1 is meant.
-    """
+    """What a prober knows of pass@1 and of the alarms; ``about`` says which pass@1 is meant."""
     levels, detector = prober.levels, prober.detector
     reference = "pass@1 and its reference"
     evidence = (
@@ -117,12 +136,7 @@ def _prober_pieces(prober: Prober, about: tuple[str, ...]) -> list[Piece]:
     )
 
     return [
-        Piece(
-            "open alarms",
-            (),
-            detector.state_dict,
-            detector.load_state_dict,
-        ),
+        Piece("open alarms", (), detector.state_dict, detector.load_state_dict),
         Piece(
             reference,
             about,
@@ -160,27 +174,18 @@ def _prober_pieces(prober: Prober, about: tuple[str, ...]) -> list[Piece]:
     ]
 
 
-def _load_states(states: StateWatch, prober: Prober, state: Mapping[str, Any]) -> None:
-    states.load_state_dict(state)
-    prober.verifier.load_state_dict(state["verifier"])
+def _together(**parts: Any) -> tuple[Callable[[], dict[str, Any]], Callable[[Any], None]]:
+    """Saves and loads several objects as one; ``None`` stands for one that this run has not."""
 
+    def save() -> dict[str, Any]:
+        return {name: None if one is None else one.state_dict() for name, one in parts.items()}
 
-def _remedy_state(objective: LiveObjective | None, remedy: Remedy | None) -> dict[str, Any]:
-    """k, λ and what the controller knows."""
-    return {
-        "objective": None if objective is None else objective.state_dict(),
-        "remedy": None if remedy is None else remedy.state_dict(),
-    }
+    def load(state: Mapping[str, Any]) -> None:
+        for name, one in parts.items():
+            if one is not None and state[name] is not None:
+                one.load_state_dict(state[name])
 
-
-def _load_remedy(
-    objective: LiveObjective | None, remedy: Remedy | None, state: Mapping[str, Any]
-) -> None:
-    """Take over what :func:`_remedy_state` gave, as far as there is something to take it."""
-    if objective is not None and state["objective"] is not None:
-        objective.load_state_dict(state["objective"])
-    if remedy is not None and state["remedy"] is not None:
-        remedy.load_state_dict(state["remedy"])
+    return save, load
 
 
 def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,8 +196,9 @@ def guard_state(pieces: list[Piece], settings: Mapping[str, Any]) -> dict[str, A
 def load_guard_state(pieces: list[Piece], settings: Mapping[str, Any], state: Any) -> TakenUp:
     """Take up what :func:`guard_state` gave, as far as it can be."""
     schema = state.get("schema") if isinstance(state, Mapping) else None
-    if schema != SCHEMA:
-        return nothing_taken_up(
-            pieces, f"it has schema {schema}, and this release of passk-guard reads {SCHEMA}"
-        )
-    return take_up_pieces(pieces, settings, state)
+    if schema == SCHEMA:
+        return take_up_pieces(pieces, settings, state)
+    for piece in pieces:
+        piece.afresh()
+    why = f"it has schema {schema}, and this release of passk-guard reads {SCHEMA}"
+    return TakenUp((), tuple(piece.name for piece in pieces), {}, {"all of it": why})

@@ -33,8 +33,8 @@ from passk_guard.remedies.anchors import AnchorLoss, norm
 from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.scores import score
 from passk_guard.rollouts.token_log_probs import token_log_probs
-from passk_guard.runtime.gpu_queue import wait_for_gpu
 from passk_guard.runtime.isolation import isolated, kept_rng
+from passk_guard.runtime.schedule import wait_for_gpu
 
 # torch says that there is no such device where autocast or checkpointing ask for it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*CUDA is not available:UserWarning")

@@ -1,9 +1,8 @@
-"""Where per-prompt gradients go, piece by piece: stored exactly, as long as memory allows."""
+"""Per-prompt gradients stored exactly, as long as memory allows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,31 +15,21 @@ DEFAULT_MEMORY_LIMIT = 4 * 2**30
 _LONGEST_SUM = 2**18  # of products, in float32: over 10^8 of them it loses a thousandth
 
 
-class GradientAccumulator(Protocol):
-    """Takes gradients piece by piece."""
-
-    def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
-        """Add one parameter's gradient, or a slice of it, to the gradient of prompt ``row``.
-
-        Args:
-            row: of the prompt.
-            name: of the parameter.
-            gradient: the parameter's, or a slice of the flattened one.
-            offset: where the slice begins.
-        """
-        ...
-
-    def clear(self, rows: slice) -> None:
-        """Forget what came for these rows."""
-        ...
-
-
 class ExactGramian:
-    """Stores every prompt's gradient in float32: ``rows x parameters x 4`` bytes."""
+    """Stores every prompt's gradient in float32: ``rows x parameters x 4`` bytes.
 
-    def __init__(self, rows: int) -> None:
+    Takes gradients as they are, or as a :class:`~passk_guard.gradients.layers.Sink` their factors.
+
+    Args:
+        rows: number of prompts.
+        shapes: whole shapes of the parameters that come as factors, by name.
+    """
+
+    def __init__(self, rows: int, shapes: Mapping[str, torch.Size] | None = None) -> None:
         self._rows = rows
+        self._shapes = shapes or {}
         self._gradients: dict[str, Tensor] = {}
+        self._last: tuple[Tensor, list[tuple[int, slice]]] | None = None  # owners, their runs
 
     def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
         """Add one parameter's gradient, or this process's part of it, to that of prompt ``row``."""
@@ -53,6 +42,28 @@ class ExactGramian:
                 self._rows, numel, dtype=torch.float32, device=device
             )
         return self._gradients[name]
+
+    def factor(self, name: str, side: int, values: Tensor) -> Tensor:
+        """The factor itself."""
+        return values.detach()
+
+    def outer(self, name: str, left: Tensor, right: Tensor, owners: Tensor) -> None:
+        """Add ``Σ_t left_t right_tᵀ`` of each row to its owner's gradient."""
+        gradients = self._of(name, self._shapes[name].numel(), right.device)
+        if self._last is None or self._last[0] is not owners:
+            # Once for all layers of a batch, which share one tensor: reading it waits for the GPU.
+            self._last = owners, list(_runs(owners))
+        for owner, which in self._last[1]:
+            b = right[which].flatten(0, -2).float()
+            target = gradients[owner].view(self._shapes[name])
+            if left.is_floating_point():
+                target.addmm_(left[which].flatten(0, -2).float().T, b)
+            else:
+                target.index_add_(0, left[which].flatten(), b)
+
+    def vector(self, name: str, values: Tensor, owners: Tensor) -> None:
+        """Add ``(b, width)`` to the gradient of a parameter with one dimension."""
+        self._of(name, values.shape[-1], values.device).index_add_(0, owners, values.float())
 
     def clear(self, rows: slice) -> None:
         """Forget what came for these rows."""
@@ -77,6 +88,15 @@ class ExactGramian:
             for part in gradients.split(_LONGEST_SUM, 1):
                 total += (part @ part.T).to("cpu", torch.float64)
         return torch.stack(everywhere(lambda: total)).sum(0) if sharded else total
+
+
+def _runs(owners: Tensor) -> Iterator[tuple[int, slice]]:
+    """Neighbours that belong to one prompt."""
+    prompts, lengths = owners.unique_consecutive(return_counts=True)
+    start = 0
+    for prompt, length in zip(prompts.tolist(), lengths.tolist(), strict=True):
+        yield prompt, slice(start, start + length)
+        start += length
 
 
 def exact_bytes(parameters: Sequence[tuple[str, Parameter]], prompts: int) -> int:

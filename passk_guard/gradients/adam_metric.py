@@ -19,8 +19,8 @@ def adam_scales(optimizer: Any, parameters: Sequence[tuple[str, Parameter]]) -> 
     the step that Adam takes for ``∇J_k``, momentum and weight decay aside (Kingma & Ba 2015).
 
     Args:
-        optimizer: of torch's Adam family, or a wrapper with the real one as ``.optimizer``.
-        parameters: named, those that gradients are taken by.
+        optimizer: one of torch's Adam family, or a wrapper with the real one as ``.optimizer``.
+        parameters: names and parameters to differentiate by.
 
     Returns:
         By name, in float32 and the parameter's shape; empty before the first optimizer step.

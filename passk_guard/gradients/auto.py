@@ -8,7 +8,7 @@ from torch import Tensor
 
 from passk_guard.gradients.backward import BackwardEngine
 from passk_guard.gradients.engine import EngineSettings, Taken, check_same, register_engine
-from passk_guard.gradients.hooked_pass import Unwatchable
+from passk_guard.gradients.hooked_pass import UnsupportedModelError
 from passk_guard.gradients.hooks import HookEngine
 from passk_guard.rollouts.group import RolloutGroup, counts
 from passk_guard.rollouts.policy import Policy
@@ -18,12 +18,7 @@ _MOST_UNKNOWN = 0.25  # of the parameters; beyond it little is saved
 
 
 class AutoEngine:
-    """:class:`HookEngine` as long as it can, then :class:`BackwardEngine` for good.
-
-    Args:
-        policy: scores rollouts.
-        settings: as for every engine.
-    """
+    """:class:`HookEngine` as long as it can, then :class:`BackwardEngine` for good."""
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._backward = BackwardEngine(policy, settings)
@@ -32,7 +27,7 @@ class AutoEngine:
         self._why = ""
         try:
             self._hooks = HookEngine(policy, settings)
-        except Unwatchable as error:
+        except UnsupportedModelError as error:
             self._why = error.reason
 
     def gramian(self, groups: Sequence[RolloutGroup], seed: tuple[int, ...]) -> Tensor | None:
@@ -49,7 +44,7 @@ class AutoEngine:
                 if unknown <= _MOST_UNKNOWN:
                     return self._hooks.take(groups, seed)
                 self._why = f"{unknown:.0%} of the parameters are in layers that are not known"
-            except Unwatchable as error:
+            except UnsupportedModelError as error:
                 self._why = error.reason
             self._hooks = None
         return Taken(self._backward.gramian(groups, seed))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from torch.nn import Parameter
 from passk_guard.gradients.accumulators import (
     DEFAULT_MEMORY_LIMIT,
     ExactGramian,
-    GradientAccumulator,
     exact_bytes,
 )
 from passk_guard.gradients.engine import EngineSettings, check_same, register_engine
@@ -34,12 +34,7 @@ from passk_guard.runtime.sharding import is_sharded, my_rollouts, runs_together
 
 
 class BackwardEngine:
-    """One backward per prompt that has a signal; sketched where memory asks for it.
-
-    Args:
-        policy: scores rollouts, and has local parameters.
-        settings: as for every engine.
-    """
+    """One backward per prompt that has a signal; sketched where memory asks for it."""
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._policy, self._settings = policy, settings
@@ -99,12 +94,12 @@ def prompt_gramian(
     Args:
         policy: scores rollouts.
         groups: ``m`` prompts. Those with no or only right rollouts cost nothing: ĝ is zero.
-        parameters: what to differentiate by, see :func:`select_parameters`.
-        size: of a forward and backward.
-        scales: by parameter name, ``P^(1/2)``: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
+        parameters: parameters to differentiate by, see :func:`select_parameters`.
+        size: rollouts in a forward and backward.
+        scales: ``P^(1/2)`` by parameter name: gives ``⟨ĝ, P ĝ'⟩``. Euclidean where ``None``.
         memory_limit: bytes; where ``m`` gradients take more they are sketched.
-        seed: of the sketch.
-        progress: told before each prompt, of this process's share.
+        seed: seed of the sketch.
+        progress: called before each prompt of this process's share.
 
     Returns:
         ``(m, m)`` float64, on the CPU. Off the diagonal a sketched one is unbiased, with the error
@@ -147,7 +142,7 @@ def prompt_gramian(
 
 
 def add_gradient(
-    accumulator: GradientAccumulator,
+    accumulator: Any,
     row: int,
     policy: Policy,
     groups: Sequence[RolloutGroup],
@@ -157,7 +152,8 @@ def add_gradient(
 ) -> None:
     """Feed ``ĝ`` of a prompt, or the sum of several, to an accumulator, as ``row``.
 
-    See :func:`prompt_gramian`. Nothing else may be in that row: memory running out empties it.
+    See :func:`prompt_gramian`. The accumulator has ``add(row, name, gradient, offset)`` and
+    ``clear(rows)``. Nothing else may be in that row: memory running out empties it.
 
     Raises:
         FloatingPointError: a log-probability is not finite.
@@ -205,7 +201,7 @@ def add_gradient(
 
 @contextmanager
 def _gradients_go_to(
-    accumulator: GradientAccumulator,
+    accumulator: Any,
     row: int,
     parameters: Sequence[tuple[str, Parameter]],
     others: Sequence[Parameter],
@@ -216,14 +212,8 @@ def _gradients_go_to(
     Post-accumulate hooks of others (optimisers that step inside backward, DeepSpeed's that reduce
     what comes) are set aside, on parameters that nobody asked for, too: they belong to the training
     run. ``backward`` with hooks, unlike ``autograd.grad``, also works under re-entrant
-    checkpointing, and it never holds a whole gradient.
-
-    Args:
-        accumulator: fed.
-        row: of the prompt.
-        parameters: to differentiate by.
-        others: the policy's further trainable ones, whose gradients are dropped as they come.
-        scales: by parameter name.
+    checkpointing, and it never holds a whole gradient. Gradients of ``others``, the policy's
+    further trainable parameters, are dropped as they come.
     """
     tensors = [*(parameter for _, parameter in parameters), *others]
     grads = [parameter.grad for parameter in tensors]

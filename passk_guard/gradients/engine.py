@@ -26,16 +26,16 @@ Metric = Callable[[Named], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What an engine is told once.
+    """Settings of an engine.
 
     Attributes:
-        parameters: which parameters to differentiate by.
+        parameters: choice of the parameters to differentiate by.
         passes: size of a forward and backward.
         memory_limit: bytes that the gradients of a batch may take.
-        prompts: in a batch.
+        prompts: number of prompts in a batch.
         metric: scales gradients, so that inner products become ``⟨ĝ, P ĝ'⟩``; Euclidean where
             ``None``.
-        progress: told where the work stands.
+        progress: called as the work goes on.
     """
 
     parameters: ParameterFilter = None
@@ -70,7 +70,7 @@ class GramianEngine(Protocol):
 
         Args:
             groups: ``m`` prompts with their verified rollouts; ĝ is 0 without ``has_signal``.
-            seed: of whatever the engine draws.
+            seed: seed of the engine's own random numbers.
 
         Returns:
             ``(m, m)`` float64 on the CPU, the same on every process; ``None`` while the metric is
@@ -124,10 +124,7 @@ def make_engine(policy: Any, name: str, settings: EngineSettings) -> GramianEngi
 
 
 def check_same(counted: Sequence[Any]) -> None:
-    """Every process must hold the same rollouts, or each would take another Gramian.
-
-    Args:
-        counted: from each process, its prompts' right rollouts.
+    """See that all processes count the same right rollouts, or each would take another Gramian.
 
     Raises:
         ProbeError: they differ.
@@ -140,10 +137,9 @@ def check_same(counted: Sequence[Any]) -> None:
 
 
 class PolicyEngine:
-    """For a policy whose parameters lie elsewhere: it gives its own Gramian.
+    """For a policy whose parameters lie elsewhere: its own ``gramian(groups)``.
 
-    Args:
-        policy: with ``gramian(groups)``, called on every process, the same result on all.
+    It is called on every process, and gives the same result on all.
     """
 
     def __init__(self, policy: Any) -> None:

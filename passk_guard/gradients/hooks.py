@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from passk_guard.gradients.accumulators import exact_bytes
+from passk_guard.gradients.accumulators import ExactGramian, exact_bytes
 from passk_guard.gradients.engine import EngineSettings, Taken, check_same, register_engine
-from passk_guard.gradients.exact_factors import ExactFactors
-from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
+from passk_guard.gradients.hooked_pass import UnsupportedModelError, hooked_pass
 from passk_guard.gradients.known_parameters import unknown_parameters
 from passk_guard.gradients.parameters import select_parameters
 from passk_guard.gradients.two_sided import TwoSidedGramian
@@ -40,22 +39,23 @@ class HookEngine:
     what differs from autograd on the first rollouts, is differentiated by autograd; each prompt
     then has a backward of its own, and the log-probs are left to others.
 
-    Args:
-        policy: scores rollouts; its ``model`` is the module whose layers are called.
-        settings: as for every engine.
+    The policy's ``model`` is the module whose layers are called.
 
     Attributes:
-        error: of a cosine between two prompts, as of the last sketch; 0 of whole gradients.
+        error: standard error of a cosine between two prompts in the last sketch; 0 where gradients
+            are whole.
 
     Raises:
-        Unwatchable: the policy shows no module, the metric is not Euclidean, or the model is
-            compiled.
+        UnsupportedModelError: the policy shows no module, the metric is not Euclidean, or the model
+            is compiled.
     """
 
     def __init__(self, policy: Policy, settings: EngineSettings) -> None:
         self._policy, self._settings = policy, settings
         if settings.metric is not None:
-            raise Unwatchable("a metric does not factor over a layer's input and output gradient")
+            raise UnsupportedModelError(
+                "a metric does not factor over a layer's input and output gradient"
+            )
         _model_of(policy)
         self._unknown: frozenset[str] | None = None  # until compared
         self._compared: list[str] = []
@@ -82,8 +82,8 @@ class HookEngine:
 
         Raises:
             FloatingPointError: a log-probability or a gradient is not finite.
-            Unwatchable: checkpointing is re-entrant, or parameters are sharded that no known layer
-                holds.
+            UnsupportedModelError: checkpointing is re-entrant, or parameters are sharded that no
+                known layer holds.
             ProbeError: another process failed, or holds other rollouts.
         """
         check_same(everywhere(lambda: counts(groups)))
@@ -115,11 +115,11 @@ class HookEngine:
 
         Raises:
             FloatingPointError: a gradient is not finite.
-            Unwatchable: as in :meth:`take`.
+            UnsupportedModelError: as in :meth:`take`.
         """
         parameters = self._parameters()
         if any(is_flat(parameter) for _, parameter in parameters):
-            raise Unwatchable("FSDP1 lays parameters end to end")
+            raise UnsupportedModelError("FSDP1 lays parameters end to end")
         kept = self._settings.kept_whole(exact_bytes(parameters, len(groups)))
         self._settings.passes.fit(self._policy, groups, kept)
         names = [name for name, _ in parameters]
@@ -154,7 +154,7 @@ class HookEngine:
     def _note(self, unknown: frozenset[str]) -> None:
         self._unknown = unknown.union(self._unknown or ())
         if self._unknown and runs_together(p for _, p in self._parameters()):
-            raise Unwatchable(
+            raise UnsupportedModelError(
                 f"{min(self._unknown)!r} is sharded, and no layer that is known holds it"
             )
 
@@ -166,12 +166,12 @@ class HookEngine:
         while True:
             parameters = self._parameters()
             rows, shapes = len(signal), {n: whole_shape(p) for n, p in parameters}
-            sink: ExactFactors | TwoSidedGramian = ExactFactors(rows, shapes)
+            sink: ExactGramian | TwoSidedGramian = ExactGramian(rows, shapes)
             if exact_bytes(parameters, len(groups)) > self._settings.memory_limit:
                 sink = TwoSidedGramian(rows, shapes, self._size, seed)
-            scores, strangers = self._feed(sink, signal, parameters)
-            if strangers:
-                self._note(strangers)
+            scores, unattributed = self._feed(sink, signal, parameters)
+            if unattributed:
+                self._note(unattributed)
                 continue
             sink.merge(parameters)
             self._sketched = isinstance(sink, TwoSidedGramian)
@@ -181,7 +181,7 @@ class HookEngine:
 
     def _feed(
         self,
-        sink: ExactFactors | TwoSidedGramian,
+        sink: ExactGramian | TwoSidedGramian,
         groups: Sequence[RolloutGroup],
         parameters: Sequence[tuple[str, Parameter]],
     ) -> tuple[list[Tensor] | None, frozenset[str]]:
@@ -196,7 +196,6 @@ class HookEngine:
         work = [(part[0], [groups[i] for i in part]) for part in parts]
         together = runs_together(p for _, p in parameters)
         rank, processes = world()
-        one = HookedPass(self._policy, watch, sink, size, together=together)
 
         def of_pack(index: int) -> list[Tensor]:
             again = index % processes != rank  # only because the others are not done yet
@@ -204,13 +203,16 @@ class HookEngine:
                 return []
             row, pack = work[index]
             progress("gradients", row, len(groups))
-            return one.take(row, pack, 0.0 if again else 1.0)
+            share = 0.0 if again else 1.0
+            return hooked_pass(
+                self._policy, watch, sink, size, row, pack, share=share, together=together
+            )
 
         with watch.attached():
             found = shared(range(len(work)), of_pack, together=together)
-        strangers = frozenset().union(*everywhere(lambda: frozenset(watch.strangers)))
+        unattributed = frozenset().union(*everywhere(lambda: frozenset(watch.unattributed)))
         scores = [log_probs for pack in found for log_probs in pack]
-        return None if others else scores, strangers
+        return None if others else scores, unattributed
 
     def _grow(self, rows: int, shapes: dict[str, torch.Size]) -> bool:
         """Whether the next sketch is larger, because this one was not sure enough."""
@@ -233,11 +235,13 @@ def _model_of(policy: Policy) -> nn.Module:
     """The module whose layers are called, at present: a trainer may come to another one.
 
     Raises:
-        Unwatchable: there is none, or it is compiled.
+        UnsupportedModelError: there is none, or it is compiled.
     """
     model = getattr(policy, "model", policy)
     if not isinstance(model, nn.Module):
-        raise Unwatchable("the policy has no model attribute that is a torch.nn.Module")
+        raise UnsupportedModelError("the policy has no model attribute that is a torch.nn.Module")
     if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules()):
-        raise Unwatchable("the model is compiled, and a compiled model calls no layer's hooks")
+        raise UnsupportedModelError(
+            "the model is compiled, and a compiled model calls no layer's hooks"
+        )
     return model

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from passk_guard.gradients.backward import add_gradient
-from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
+from passk_guard.gradients.hooked_pass import UnsupportedModelError, hooked_pass
 from passk_guard.gradients.two_sided import TwoSidedGramian
 from passk_guard.gradients.watching import Layers, Watch, known_layers
 from passk_guard.rollouts.batching import PassSize
@@ -38,17 +38,17 @@ def unknown_parameters(
 
     Args:
         policy: scores rollouts.
-        model: whose layers are watched.
+        model: module whose layers are watched.
         groups: prompts with a signal.
-        parameters: to differentiate by.
-        size: of a forward and backward.
+        parameters: names and parameters to differentiate by.
+        size: rollouts in a forward and backward.
 
     Returns:
         ``None`` where a gradient is not finite, which tells nothing. No error: it may be so on one
         process only.
 
     Raises:
-        Unwatchable: checkpointing is re-entrant.
+        UnsupportedModelError: checkpointing is re-entrant.
     """
     layers = known_layers(model, parameters)
     known = {name for _, names in layers.values() for name in names.values()}
@@ -73,7 +73,7 @@ def unknown_parameters(
         return None
     slack = _HALF_SLACK if watch.half else _SLACK
     wrong = {name for name in known if _differ(found.sketch(name), want[name], whole, slack)}
-    return frozenset(shapes) - known | wrong | watch.strangers
+    return frozenset(shapes) - known | wrong | watch.unattributed
 
 
 def _watched(
@@ -94,8 +94,8 @@ def _watched(
         watch = Watch(model, layers, found, spread=spread)
         with watch.attached():
             try:
-                scores = HookedPass(policy, watch, found, size, together=together).take(0, groups)
-            except Unwatchable:
+                scores = hooked_pass(policy, watch, found, size, 0, groups, together=together)
+            except UnsupportedModelError:
                 raise
             except Exception:
                 if spread and watch.spreads:

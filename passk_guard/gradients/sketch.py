@@ -40,9 +40,9 @@ class SketchedGramian:
     that of a cosine from sketched norms is about ``(1 - ρ²) / sqrt(size)``, at most .0078.
 
     Args:
-        rows: prompts.
+        rows: number of prompts.
         size: numbers per prompt, a power of two from 8 to 2^17.
-        seed: of signs and shifts; another one for each probe keeps errors from adding up.
+        seed: seed of signs and shifts; another one for each probe keeps errors from adding up.
     """
 
     def __init__(self, rows: int, size: int = DEFAULT_SIZE, seed: tuple[int, ...] = (0,)) -> None:
@@ -52,14 +52,10 @@ class SketchedGramian:
         self._buckets: dict[torch.device, _Buckets] = {}
 
     def add(self, row: int, name: str, gradient: Tensor, offset: int = 0) -> None:
-        """Add one parameter's gradient, or a slice of it, to the gradient of prompt ``row``.
+        """Add one parameter's gradient to that of prompt ``row``.
 
-        Args:
-            row: of the prompt.
-            name: of the parameter.
-            gradient: the parameter's, a ``DTensor`` shard of it, or a contiguous slice of the
-                flattened one.
-            offset: where the slice begins in the flattened parameter.
+        It may be a ``DTensor`` shard, or a contiguous slice of the flattened gradient that begins
+        at ``offset``.
         """
         flat, start = local_part(gradient)
         self._on(flat.device).add(row, name, flat, offset + start)

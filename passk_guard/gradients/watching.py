@@ -51,8 +51,8 @@ class Watch:
     Attributes:
         spreads: whether that was done.
         half: whether any layer computes in half precision.
-        strangers: parameters of layers that did not show which rollout is where, and gave nothing.
-            Experts see the tokens that were routed to them.
+        unattributed: parameters of layers that did not show which rollout is where, and gave
+            nothing. Experts see the tokens that were routed to them.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Watch:
         self._placed: dict[tuple[Any, ...], Tensor] = {}  # the batch's owners
         self._first: list[Tensor] = []
         self._noted: nn.Module | None = None  # its output is the last of these
-        self.strangers: set[str] = set()
+        self.unattributed: set[str] = set()
         self._spread, self.spreads, self.half = spread, False, False
 
     @contextmanager
@@ -154,7 +154,7 @@ class Watch:
         leading = x.shape if not x.is_floating_point() else x.shape[:-1]
         owners, flat = self._owners(leading, output.device)
         if owners is None:
-            self.strangers.update(names.values())
+            self.unattributed.update(names.values())
             return
 
         def by_rollout(values: Tensor) -> Tensor:

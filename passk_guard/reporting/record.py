@@ -17,6 +17,7 @@ only with ``log_prompts=True``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from passk_guard.look import Failure, Look, Probe
@@ -24,7 +25,6 @@ from passk_guard.prompts.identity import prompt_text
 from passk_guard.reporting.conflicts import Conflicts, PromptConflict
 from passk_guard.reporting.snapshot import Snapshot
 from passk_guard.reporting.watched import Watched
-from passk_guard.runtime.run_identity import now
 from passk_guard.statistics.lost_prompts import ChangedPrompts
 from passk_guard.version import __version__
 
@@ -40,7 +40,7 @@ def start_record(guard: Watched, step: int, trainer: str) -> Record:
         "look": "start",
         "run": guard.run_id,
         "began": guard.began,
-        "time": now(),
+        "time": _now(),
         "version": __version__,
         "trainer": trainer,
         "pool": len(guard.pool),
@@ -95,7 +95,7 @@ def lost_record(failure: Failure) -> Record:
 
 def end_record(guard: Watched, step: int) -> Record:
     """The end of training."""
-    record = {"step": step, "look": "end", "time": now(), "overhead": guard.overhead}
+    record = {"step": step, "look": "end", "time": _now(), "overhead": guard.overhead}
     return record | _picture(Snapshot.of(guard.history[-1]) if guard.history else None)
 
 
@@ -133,3 +133,7 @@ def _named(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_named(part) for part in value]
     return getattr(value, "__name__", repr(value)) if callable(value) else value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

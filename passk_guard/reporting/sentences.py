@@ -10,8 +10,7 @@ from passk_guard.look import Failure, Probe
 from passk_guard.remedies.remedy import RemedyChange
 from passk_guard.reporting.digits import apart
 from passk_guard.rollouts.group import Truncation
-from passk_guard.runtime.schedule import Forecast
-from passk_guard.runtime.short_run import FirstLook
+from passk_guard.runtime.schedule import FirstLook, Forecast
 from passk_guard.statistics.inference_mismatch import InferenceMismatch
 
 

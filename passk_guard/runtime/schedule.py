@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from passk_guard.runtime.stored import Stored
 
@@ -15,6 +18,7 @@ _CLOSEST_RESCORE = 5
 _DEFAULT_OVERHEAD = 0.02
 _MARGIN = 1.5  # a busy machine: the next one may well be dearer
 _RESCORING = 0.25  # share of the budget that scoring again may take
+_MOST = 3.0  # times the budget of a short run, that its first look may cost without a word
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Forecast:
         rescore_steps: cost of scoring stored rollouts again, in training steps; ``None`` where
             that is never done by itself.
         interval: training steps from one probe to the next.
-        probes: in the whole run, done ones included; ``None`` where its length is not known.
+        probes: number in the whole run, done ones included; ``None`` where its length is not known.
         first_steps: what the first look cost, with the reference; ``None`` after a resume.
         looks: the same with every time that stored rollouts are scored again between them.
     """
@@ -98,8 +102,8 @@ class Schedule(Stored):
         Args:
             task: which.
             step: optimizer steps done.
-            seconds: that it took.
-            again: what the next one will cost, if not the same.
+            seconds: cost of it.
+            again: cost of the next one, if another.
         """
         if not self._last:
             self._first = seconds
@@ -183,3 +187,52 @@ class Schedule(Stored):
     @costs.setter
     def costs(self, costs: Mapping[str, list[float]]) -> None:
         self._costs = {task: list(costs[task]) for task in self._costs}
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What the first look will cost, by what its first chunk of prompts has cost.
+
+    Attributes:
+        chunks: number of chunks of the reference's prompts, the first one included.
+        wanted: number of chunks in a run that is long enough.
+        seconds: cost of the whole look.
+        budget: seconds that the run's steps allow for all looks.
+        over: whether the look exceeds the budget more than threefold all the same.
+    """
+
+    chunks: int
+    wanted: int
+    seconds: float
+    budget: float
+    over: bool
+
+
+def plan_first_look(each: float, wanted: int, budget: float) -> FirstLook:
+    """As many chunks of prompts as keep the look within three times the budget, one at least.
+
+    Args:
+        each: seconds that a chunk takes.
+        wanted: chunks.
+        budget: seconds for all looks of the run.
+
+    >>> plan_first_look(5.0, 8, budget=6.0)
+    FirstLook(chunks=3, wanted=8, seconds=15.0, budget=6.0, over=False)
+    """
+    chunks = max(1, min(wanted, int(_MOST * budget / max(each, 1e-9))))
+    seconds = chunks * each
+    return FirstLook(chunks, wanted, seconds, budget, over=seconds > _MOST * budget)
+
+
+def wait_for_gpu() -> float:
+    """Wait until a GPU has done all that was queued: Python runs ahead of it.
+
+    A look would wait for it all the same, and take for its own cost what training has queued.
+
+    Returns:
+        Seconds that it took; without a GPU in use, next to none.
+    """
+    began = time.perf_counter()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began

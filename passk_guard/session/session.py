@@ -15,8 +15,8 @@ from passk_guard.remedies.anchors import AnchorTerm
 from passk_guard.reporting.journal import Journal
 from passk_guard.reporting.report import all_scalars, begin_run, end_run, publish
 from passk_guard.reporting.sentences import start_message, stop_message, where_message
-from passk_guard.runtime.gpu_queue import wait_for_gpu
 from passk_guard.runtime.processes import decided_by_first, everywhere
+from passk_guard.runtime.schedule import wait_for_gpu
 from passk_guard.session.state_file import take_up, whole_state
 from passk_guard.session.trainer_adapter import TrainerAdapter
 

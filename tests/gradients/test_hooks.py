@@ -11,8 +11,8 @@ from torch import nn
 
 from passk_guard.gradients import ENGINES, EngineSettings, HookEngine
 from passk_guard.gradients import hooks as hooks_module
-from passk_guard.gradients.exact_factors import ExactFactors
-from passk_guard.gradients.hooked_pass import HookedPass, Unwatchable
+from passk_guard.gradients.accumulators import ExactGramian
+from passk_guard.gradients.hooked_pass import UnsupportedModelError, hooked_pass
 from passk_guard.gradients.watching import Watch, known_layers
 from passk_guard.rollouts.batching import PassSize
 from passk_guard.rollouts.scores import score
@@ -103,10 +103,10 @@ def test_tied_weights_taken_for_two_fail_the_same_comparison(tiny_lm):
         for layer, (rule, names) in known_layers(model, list(model.named_parameters())).items()
     }
     shapes = {name: p.shape for name, p in model.named_parameters()}
-    sink = ExactFactors(len(groups), shapes | {"head": model.lm_head.weight.shape})
+    sink = ExactGramian(len(groups), shapes | {"head": model.lm_head.weight.shape})
     watch = Watch(model, layers, sink)
     with watch.attached():
-        HookedPass(CausalLMPolicy(model), watch, sink, PassSize()).take(0, groups)
+        hooked_pass(CausalLMPolicy(model), watch, sink, PassSize(), 0, groups)
     assert error(sink.gramian(), oracle(model, groups)) > 1e-2
     assert same(model, groups)
 
@@ -131,7 +131,7 @@ def test_under_checkpointing(tiny_lm, reentrant, limit):
         got = engine(model, policy=Checkpointing, memory_limit=limit).gramian(groups, (0,))
         assert error(got, whole) < 1e-5
         return
-    with pytest.raises(Unwatchable, match="re-entrant"):
+    with pytest.raises(UnsupportedModelError, match="re-entrant"):
         engine(model, policy=Checkpointing).gramian(groups, (0,))
     auto = engine(model, "auto", policy=Checkpointing)
     assert error(auto.gramian(groups, (0,)), want) < 1e-5
@@ -243,7 +243,8 @@ def test_an_error_within_leaves_no_hook(tiny_lm):
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_no_signal_costs_nothing(tiny_lm):
+@pytest.mark.parametrize("name", ["hooks", "backward"])
+def test_no_signal_costs_nothing(tiny_lm, name):
     class Untouchable(CausalLMPolicy):
         def log_probs(self, *tokens):
             raise AssertionError("scored a prompt without signal")
@@ -251,9 +252,9 @@ def test_no_signal_costs_nothing(tiny_lm):
     groups = random_groups(4, 4)
     for group in groups:
         group.success[:] = 0.0
-    taken = engine(tiny_lm(), policy=Untouchable).take(groups, (0,))
-    assert not taken.gramian.any()
-    assert taken.scores == [None] * 4
+    taken = engine(tiny_lm(), name, policy=Untouchable)
+    assert not taken.gramian(groups, (0,)).any()
+    assert name == "backward" or taken.take(groups, (0,)).scores == [None] * 4
 
 
 @pytest.mark.parametrize("wanted", [r"mlp", r"layers\.1\.", "norm", lambda n, _: "embed" in n])
@@ -394,7 +395,7 @@ def test_where_little_is_known_the_other_engine_takes_over(tiny_lm):
 @pytest.mark.long
 def test_a_compiled_model_is_left_to_the_other_engine(tiny_lm):
     compiled = torch.compile(tiny_lm().eval(), backend="aot_eager", dynamic=True)
-    with pytest.raises(Unwatchable, match="compiled"):
+    with pytest.raises(UnsupportedModelError, match="compiled"):
         engine(compiled)
     assert "because the model is compiled" in engine(compiled, "auto").said
 
@@ -406,7 +407,7 @@ def test_a_metric_and_a_policy_without_a_module_are_left_to_the_other_engine(tin
 
     assert "metric" in engine(tiny_lm(), "auto", metric=lambda _: {}).said
     assert "no model attribute" in engine(tiny_lm(), "auto", policy=NoModule).said
-    with pytest.raises(Unwatchable, match="no model attribute"):
+    with pytest.raises(UnsupportedModelError, match="no model attribute"):
         engine(tiny_lm(), policy=NoModule)
 
 

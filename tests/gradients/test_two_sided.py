@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from passk_guard.gradients.exact_factors import ExactFactors
+from passk_guard.gradients.accumulators import ExactGramian
 from passk_guard.gradients.two_sided import TwoSidedGramian
 
 SHAPES = {"layer.weight": (40, 56), "layer.bias": (40,), "long": (3000,), "cube": (4, 5, 6)}
@@ -30,7 +30,7 @@ def sketched(size, seed, left, right, name="layer.weight"):
 
 def test_whole_gradients_from_factors():
     left, right = factors()
-    sink = ExactFactors(3, SHAPES)
+    sink = ExactGramian(3, SHAPES)
     name = "layer.weight"
     sink.outer(name, sink.factor(name, 0, left), sink.factor(name, 1, right), OWNERS)
     want = gradients(left, right).flatten(1)

@@ -35,8 +35,7 @@ from passk_guard.reporting.sentences import (
 )
 from passk_guard.reporting.summary import summary
 from passk_guard.reporting.table import history_table
-from passk_guard.runtime.schedule import Forecast
-from passk_guard.runtime.short_run import FirstLook
+from passk_guard.runtime.schedule import FirstLook, Forecast
 from passk_guard.statistics.cosine import Parts, profile_cosine
 from passk_guard.statistics.kept_batches import Foretold
 from passk_guard.statistics.levels import Reading

@@ -64,8 +64,6 @@ def raising():
     [
         None,
         raising,
-        lambda: None,
-        lambda: SimpleNamespace(param_groups=[]),
         lambda: SimpleNamespace(param_groups=[{"params": []}]),
         lambda: SimpleNamespace(param_groups=[{"lr": math.nan}]),
         lambda: SimpleNamespace(param_groups=[{"lr": "fast"}]),

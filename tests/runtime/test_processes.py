@@ -51,12 +51,11 @@ def journal(out):
     return out / "probe.jsonl"
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, out):
-    (out / "probe.jsonl").unlink(missing_ok=True)
-    torchrun("processes_worker.py", out, processes=request.param, port=29541)
-    files = [out / f"rank{rank}.pt" for rank in range(request.param)]
-    return [torch.load(file, weights_only=True) for file in files]
+@pytest.fixture(scope="module")
+def ranks(out):
+    """What three processes found, of which some have a prompt more than others."""
+    torchrun("processes_worker.py", out, processes=3, port=29541)
+    return [torch.load(out / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
 
 
 def agree(ranks, kind, how, sketch_error=1e-5):
@@ -110,8 +109,8 @@ def test_shards_that_several_processes_hold_are_refused(ranks):
 
 def test_a_fault_on_one_process_is_a_fault_on_all_and_nothing_hangs(ranks):
     first = ranks[0]["faults"]
-    assert len(first["history"]) + len(first["failures"]) == 50
-    assert len(first["failures"]) > 20
+    assert len(first["history"]) + len(first["failures"]) == 20
+    assert len(first["failures"]) > 10
     for rank in ranks[1:]:
         assert rank["faults"]["history"] == first["history"]
         assert [f[0] for f in rank["faults"]["failures"]] == [f[0] for f in first["failures"]]

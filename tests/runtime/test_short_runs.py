@@ -8,7 +8,7 @@ import torch
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning
-from passk_guard.runtime.short_run import plan_first_look
+from passk_guard.runtime.schedule import plan_first_look
 
 CONTEXTS = 64
 

@@ -119,7 +119,7 @@ def test_a_state_of_another_release_is_not_guessed_at(tmp_path):
 
 def test_each_piece_is_loaded_on_its_own(tmp_path):
     guard, state = saved(tmp_path)
-    del state[STATES]["state"]["top"]
+    del state[STATES]["state"]["states"]["top"]
     told = r"\(named states: top is missing\)\. Starts afresh: named states\. Goes on: open"
     other = resumed(state, told)
     for name in (TRACK, GROUPS, ALIGNMENT, ALARMS, "schedule", "remedy"):

@@ -8,7 +8,7 @@ import torch
 from tiny import BanditPolicy
 
 from passk_guard import HeldOutPool, PassKGuard, PassKGuardConfig, PassKGuardWarning, PassKObjective
-from passk_guard.runtime.pieces import Piece, save_pieces, take_up_pieces
+from passk_guard.runtime.stored import Piece, save_pieces, take_up_pieces
 
 CONTEXTS = 64
 SETTINGS = {"k": 4, "reference_prompts": 16, "num_generations": 8, "every": 5, "group_by": "kind"}
