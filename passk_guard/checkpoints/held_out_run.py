@@ -16,8 +16,7 @@ from torch import nn
 
 from passk_guard.checkpoints.probe_journal import ProbeJournal
 from passk_guard.errors import ProbeError
-from passk_guard.prompts.identity import prompt_ids, prompt_text
-from passk_guard.prompts.overlap import fingerprint
+from passk_guard.prompts.identity import fingerprint, prompt_ids, prompt_text
 from passk_guard.prompts.pool import HeldOutPool, row_labels
 from passk_guard.rollouts.group import RolloutGroup
 from passk_guard.rollouts.policy import Policy

@@ -19,10 +19,9 @@ format         what a rollout is                             a prompt's id
 """
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
-from passk_guard.counts.formats import FORMATS, Choices, Format, register_format
+from passk_guard.counts.formats import FORMATS, Choices, Format, Source, register_format
 from passk_guard.counts.plain import write_counts
 from passk_guard.counts.read import format_of, read_counts
-from passk_guard.counts.source import Source
 
 __all__ = [
     "FORMATS",

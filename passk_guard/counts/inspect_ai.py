@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
-from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.formats import Choices, Format, Source
 from passk_guard.counts.lines import listed, short
-from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts, chosen, meant_for
 
 _ZIP = b"PK\x03\x04"

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
-from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.formats import Choices, Format, Source
 from passk_guard.counts.lines import listed, short
-from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, right_of
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, right_of, undecided
 
 _PARQUET = b"PAR1"
 _COLUMNS = ("doc", "metric", "model_response")
+_ADVICE = (
+    "Add pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
+    "--load-responses-from-details-date-id then judges the responses that are there."
+)
 _ROWS = 256  # read at once: rows hold whole responses
 
 
@@ -60,7 +63,7 @@ def _read(source: Source, choices: Choices) -> Counts:
         wanted = meant_for(choices.metric, task.metrics, [other.metrics for other in tasks])
         whole = {m: t for m, t in task.tallies.items() if m not in task.refused}
         if wanted in task.refused or not whole:
-            raise ValueError(_refusal(task))
+            raise undecided(task.path, task.refused, _ADVICE)
         metric, tally = chosen(wanted, whole, "metric", "metrics", str(task.path))
         metrics.append(metric.split(":")[0])
         remarks += task.verdicts[metric].remarks(task.path.name)
@@ -156,15 +159,6 @@ def _count(
         refused[metric] = f"one number for {responses} responses"
         return None
     return judge(score, where)
-
-
-def _refusal(task: _Task) -> str:
-    why = "; ".join(f"{metric} is {reason}" for metric, reason in task.refused.items())
-    return (
-        f"{task.path} does not tell how many responses were right: {why or 'it has no metric'}. "
-        "Add pass@k with k=1, or avg@n, over the same n to the metrics of the task; "
-        "--load-responses-from-details-date-id then judges the responses that are there."
-    )
 
 
 def _id(doc: Mapping[str, Any]) -> str:

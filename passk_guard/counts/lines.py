@@ -12,14 +12,6 @@ def read_lines(path: Path, remarks: list[str]) -> Iterator[tuple[int, dict[str, 
     """Objects of a JSONL file with the numbers of their lines, from 1; blank lines are passed over.
 
     The last line may lack its end, as a kill leaves it: it is left out, and ``remarks`` says so.
-
-    Args:
-        path: of the file.
-        remarks: what is left out is said here.
-
-    Raises:
-        ValueError: a line is no JSON object.
-        OSError: the file cannot be read.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder. Name one file in it.")

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
-from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.formats import Choices, Format, Source
 from passk_guard.counts.lines import at, read_lines, short
-from passk_guard.counts.source import Source
-from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of, right_of
+from passk_guard.counts.verdicts import Verdicts, chosen, meant_for, passes_of, right_of, undecided
 
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl$")
 _NO_METRIC = ("bypass",)  # of a run that only predicts
@@ -205,11 +204,10 @@ def _count(
 def _metric(task: _Task, given: str | None, path: Path) -> tuple[str, dict[str, Tally]]:
     tallies = {m: t for m, t in task.tallies.items() if m not in task.refused}
     if given in task.refused or not tallies:
-        why = "; ".join(f"{metric} is {reason}" for metric, reason in task.refused.items())
-        raise ValueError(
-            f"{path} does not tell how many responses were right: {why or 'it has no metric'}. Add "
-            "pass@1 to the metrics of the task, or a metric with a number for each response."
+        advice = (
+            "Add pass@1 to the metrics of the task, or a metric with a number for each response."
         )
+        raise undecided(path, task.refused, advice)
     return chosen(given, tallies, "metric", "metrics", str(path))
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
-from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.formats import Choices, Format, Source
 from passk_guard.counts.lines import at, read_lines, short
-from passk_guard.counts.source import Source
 
 _MANY = 2**53  # no file has as many rollouts
 _LINE = 'such as {"prompt_id": "a", "correct": 3, "n": 8}'
@@ -21,16 +20,7 @@ _LINE = 'such as {"prompt_id": "a", "correct": 3, "n": 8}'
 def _prompt_counts(
     lines: Iterable[tuple[int, Mapping[str, Any]]], path: Path
 ) -> Iterator[PromptCount]:
-    """Count by line; a line without ``n`` is one rollout, right or wrong, or ``null``.
-
-    Args:
-        lines: their numbers and what they hold.
-        path: of the file, for messages.
-
-    Raises:
-        ValueError: a line has no ``prompt_id`` or no ``correct``, or they are not what they should
-            be.
-    """
+    """One count a line; a line without ``n`` is one rollout: right, wrong or ``null``."""
     for number, line in lines:
         where = at(path, number)
         id = line.get("prompt_id")

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from passk_guard.counts.counts import Counts
-from passk_guard.counts.formats import FORMATS, Choices, Format, register_format
+from passk_guard.counts.formats import FORMATS, Choices, Format, Source, register_format
 from passk_guard.counts.inspect_ai import INSPECT_AI
 from passk_guard.counts.lighteval import LIGHTEVAL
 from passk_guard.counts.lines import listed, short
 from passk_guard.counts.lm_eval import LM_EVAL
 from passk_guard.counts.plain import PLAIN, PROBE
-from passk_guard.counts.source import Source
 from passk_guard.counts.verl import VERL
 
 register_format("counts", PLAIN)

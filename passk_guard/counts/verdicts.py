@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,15 +35,7 @@ class Verdicts:
         self._unscorable = self._graded = self._all = 0
 
     def __call__(self, score: Any, where: str) -> tuple[int, int]:
-        """``(right, with a verdict)`` of one rollout: each 0 or 1.
-
-        Args:
-            score: a number, a bool, a known word, or ``None`` and NaN for "no verdict".
-            where: it was found, for messages.
-
-        Raises:
-            ValueError: it is nothing of the kind.
-        """
+        """``(right, with a verdict)`` of one rollout, each 0 or 1; ``None`` and NaN: no verdict."""
         self._all += 1
         value = self._value(score, where)
         if value is None:
@@ -102,6 +95,14 @@ def right_of(share: float, n: int) -> int | None:
     return round(right)
 
 
+def undecided(path: Path, refused: Mapping[str, str], advice: str) -> ValueError:
+    """The error of a file whose metrics do not give counts; ``refused`` holds each one's reason."""
+    why = "; ".join(f"{metric} is {reason}" for metric, reason in refused.items())
+    return ValueError(
+        f"{path} does not tell how many responses were right: {why or 'it has no metric'}. {advice}"
+    )
+
+
 def passes_of(metric: str) -> int | None:
     """The k of a metric that is called ``pass@k`` or ``pass_at_k``; ``None`` of any other."""
     found = _PASS.match(metric)
@@ -116,17 +117,14 @@ def meant_for(given: str | None, here: Container[str], all: Iterable[Container[s
 def chosen(
     given: str | None, choices: Mapping[str, T], setting: str, what: str, where: str
 ) -> tuple[str, T]:
-    """The one to use of what a file has several of; where all say the same, any will do.
+    """The one choice to use of several in a file; where all give the same, any will do.
 
     Args:
-        given: by the user; ``None`` where nothing was.
-        choices: that the file has, with what each comes to.
-        setting: that names one.
-        what: these are, in the plural.
-        where: they were found.
-
-    Raises:
-        ValueError: there is none, or the user has to choose, or chose what is not there.
+        given: the user's choice, if any.
+        choices: counts by choice.
+        setting: the name of the setting that chooses.
+        what: the plural of what is chosen, for messages.
+        where: the file, for messages.
     """
     listed = ", ".join(choices)
     if given is not None:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from passk_guard.counts.counts import Counts, PromptCount, gather
-from passk_guard.counts.formats import Choices, Format
+from passk_guard.counts.formats import Choices, Format, Source
 from passk_guard.counts.lines import at, listed, read_lines, short
-from passk_guard.counts.source import Source
 from passk_guard.counts.verdicts import Verdicts
 
 _KEYS = frozenset({"input", "output", "score"})

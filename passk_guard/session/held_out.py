@@ -9,7 +9,7 @@ from typing import Any
 
 from passk_guard.config import PassKGuardConfig
 from passk_guard.errors import warn
-from passk_guard.prompts.overlap import fingerprint, trained_on
+from passk_guard.prompts.identity import fingerprint, trained_on
 from passk_guard.prompts.rows import rows_from
 
 Rows = Sequence[Mapping[str, Any]]

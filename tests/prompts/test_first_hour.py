@@ -18,6 +18,7 @@ from trl_runs import GUARD, chat_rows, held_out, make_trainer
 from passk_guard import PassKGuardWarning
 from passk_guard.integrations import transformers as for_transformers
 from passk_guard.integrations import trl as for_trl
+from passk_guard.prompts.rows import check_texts, rows_from
 
 NAN, INF = float("nan"), float("inf")
 
@@ -115,6 +116,7 @@ def rows(count=64, **first):
 
 
 BAD_PROMPTS = {
+    "none": (list, "prompts is empty"),
     "streamed": (lambda: held_out().to_iterable_dataset(), r"streams its rows.*list\(itertools"),
     "streamed by torch": (Streamed, r"got Streamed, which streams .*prompts=list\(itertools"),
     "generator": (lambda: (row for row in held_out()), "got generator, which streams"),
@@ -132,17 +134,9 @@ BAD_PROMPTS = {
         lambda: datasets.Dataset.from_list(rows(prompt="")),
         r"prompts\[3\] holds '' as prompt",
     ),
-    "numbers in a Dataset": (
-        lambda: datasets.Dataset.from_dict({"prompt": [1] * 64, "answer": ["0 1"] * 64}),
-        r"prompts\[0\] holds 1 as prompt",
-    ),
     "missing in a DataFrame": (
         lambda: pd.DataFrame(rows(prompt=None)),
         r"prompts\[3\] holds (nan|None) as prompt",
-    ),
-    "no column in a DataFrame": (
-        lambda: pd.DataFrame({"question": ["1 2 ="] * 64}),
-        r"prompts\[0\] has no 'prompt' key, it has \['question'\]",
     ),
     "a column without a name": (
         lambda: [{**row, 3: 4} for row in rows()],
@@ -161,10 +155,6 @@ BAD_PROMPTS = {
         lambda: chats()[:2] + rows(62),
         r"mixes chats and plain text: prompts\[0\] is a chat, prompts\[2\] plain text",
     ),
-    "text and chat": (
-        lambda: rows(62) + chats()[:2],
-        r"mixes .* prompts\[0\] is plain text, prompts\[62\] a chat",
-    ),
     "chat without a template": (chats, "holds chats, but the tokenizer has no chat template"),
     "no role": (lambda: chats(content="1"), r"prompts\[0\] holds .* which is not a chat message"),
     "no content": (lambda: chats(role="user"), r"prompts\[0\] has a message of 'user' without"),
@@ -176,7 +166,14 @@ BAD_PROMPTS = {
 
 
 @pytest.mark.parametrize("case", BAD_PROMPTS)
-def test_prompts_that_cannot_be_used_are_named(tmp_path, host, case):
+def test_prompts_that_cannot_be_used_are_named(case):
+    make, message = BAD_PROMPTS[case]
+    with pytest.raises(ValueError, match=message):
+        check_texts(rows_from(make()), own_loss.task.make_tokenizer())
+
+
+@pytest.mark.parametrize("case", ["streamed", "None in a Dataset", "chat without a template"])
+def test_every_trainer_refuses_bad_prompts_before_the_first_step(tmp_path, host, case):
     make, message = BAD_PROMPTS[case]
     refused(host, tmp_path, message, prompts=make())
 
@@ -228,11 +225,12 @@ def even(completions, **_):
         (b"\xff\xfe", "cannot be read: .*utf-8"),
     ],
 )
-def test_a_broken_file_is_named_with_its_line(tmp_path, host, text, message):
+def test_a_broken_file_is_named_with_its_line(tmp_path, text, message):
     path = tmp_path / "held_out.jsonl"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    refused(host, tmp_path, rf"held_out\.jsonl.*{message}", prompts=str(path))
+    with pytest.raises(ValueError, match=rf"held_out\.jsonl.*{message}"):
+        rows_from(str(path))
 
 
 class ByNumber(torch.utils.data.Dataset):
@@ -255,17 +253,20 @@ class ByNumber(torch.utils.data.Dataset):
     ],
     ids=["DataFrame", "Table", "tuple", "Dataset of torch"],
 )
-def test_other_kinds_of_rows_work(tmp_path, host, prompts):
-    guard = host.run(tmp_path, steps=1, guard=settings(host, prompts=prompts())).guard
-    assert len(guard.pool) in (128, 32)
-    assert set(guard.pool.rows[0]) == {"prompt", "answer"}
+def test_other_kinds_of_rows_work(prompts):
+    rows = rows_from(prompts())
+    assert len(rows) in (128, 32)
+    assert set(rows[0]) == {"prompt", "answer"}
+
+
+def test_a_run_takes_a_dataset_of_the_users_own(tmp_path, host):
+    guard = host.run(tmp_path, steps=1, guard=settings(host, prompts=ByNumber())).guard
+    assert len(guard.pool) == 32
     assert len(guard.history) == 1
     assert not guard.failures
 
 
 def test_chats_of_a_parquet_file_come_as_lists():
-    from passk_guard.prompts.rows import rows_from
-
     frame = pd.DataFrame({"prompt": [np.array([{"role": "user", "content": "1"}])] * 4})
     assert rows_from(frame)[0] == {"prompt": [{"role": "user", "content": "1"}]}
 

@@ -15,7 +15,7 @@ from hosts import model as tiny_model
 from trl_runs import GUARD, chat_rows, make_trainer, near_answer
 
 from passk_guard import PassKGuardWarning
-from passk_guard.prompts.overlap import fingerprint
+from passk_guard.prompts.identity import fingerprint
 from passk_guard.rollouts.verifier import choose_verifier
 
 
