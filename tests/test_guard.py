@@ -273,20 +273,11 @@ def test_a_pool_too_small_to_compare_prompts():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": 0}, "k must be a whole number"),
-        ({"num_generations": "16"}, "num_generations must be a whole number"),
         ({"num_generations": 4}, "k=4 needs more than 4 rollouts"),
-        ({"action": "panic"}, "action='panic' is not known. Choose 'warn', 'mix'"),
-        ({"watch": "loss"}, "watch='loss'"),
-        ({"objective": "ppo"}, "objective='ppo' is not known. Choose 'pkpo', 'analytic'"),
-        ({"every": 0}, "every must be a whole number, at least 1"),
-        ({"false_alarms": 0}, "false_alarms must lie between"),
-        ({"pass1_tolerance": -1}, "pass1_tolerance must lie between"),
-        ({"max_overhead": 2}, "max_overhead must lie between"),
         ({"reference_prompts": 2}, "reference_prompts must be a whole number, at least 4"),
         ({"parameters": "no_such"}, "selects no trainable parameter"),
     ],
 )
-def test_bad_settings_fail_at_once(settings, message):
+def test_settings_that_do_not_fit_together_fail_at_once(settings, message):
     with pytest.raises(ValueError, match=message):
         make_guard(**settings)
