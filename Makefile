@@ -56,8 +56,8 @@ lanes: lane-core lane-oldest-torch lane-lowest lane-real lane-deepspeed lane-vll
 EXTRAS := transformers trl accelerate datasets lightning pytorch_lightning peft math_verify \
 	reasoning_gym matplotlib tensorboard rich pyte html5lib sphinx wandb trackio mlflow yaml pyarrow $(APART)
 # Modules that need matplotlib, whose doctests are left out, too.
-DRAWN := $(addprefix reporting/,comparison_figures.py comparison_page.py course.py figures.py page.py \
-	policy_figures.py policy_page.py probe_pictures.py rendering.py svg.py)
+DRAWN := $(addprefix reporting/,comparison_page.py course.py figures.py page.py policy_page.py \
+	probe_pictures.py rendering.py svg.py)
 # Long simulations of statistics are the same arithmetic in every lane: `make test` has them.
 CORE := -m "not simulation" tests passk_guard $(addprefix --ignore=passk_guard/,integrations $(DRAWN))
 
