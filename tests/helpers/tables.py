@@ -75,6 +75,7 @@ ALARM_RUNS = {
     "conflict 1e-5": "1e-5",
     "conflict 3e-5": "3e-5",
     "healthy": "healthy",
+    "fast healthy": "healthy, 1e-4",
     "too fast": "healthy, 3e-4",
     "pass@1": "pass@1 training",
 }
