@@ -56,8 +56,11 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Carry it out; the decision."""
+    from transformers.utils.logging import disable_progress_bar
+
     from passk_guard.integrations.folder import FolderWatch
 
+    disable_progress_bar()  # one for each checkpoint
     verifier = named_verifier(given.verifier)
     rows = held_out(given)
     watch = FolderWatch(
