@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,12 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Carry it out; the decision."""
-    from transformers.utils.logging import disable_progress_bar
-
     from passk_guard.integrations.folder import FolderWatch
 
-    disable_progress_bar()  # one for each checkpoint
+    with suppress(ImportError):  # what is missing is said as the model is loaded
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # one for each checkpoint
     verifier = named_verifier(given.verifier)
     rows = held_out(given)
     watch = FolderWatch(
