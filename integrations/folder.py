@@ -6,9 +6,10 @@ TensorBoard, in ``out``.
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,29 @@ class FolderWatch:
         self.alarm = False
 
     def __iter__(self) -> Iterator[CheckpointLook]:
-        """Look at one checkpoint after another."""
+        """Look at one checkpoint after another.
+
+        Raises:
+            ValueError: another watch writes to the same folder.
+        """
+        with self._alone():
+            yield from self._looks()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two watches would mix up one journal. The lock goes with the process, however it ends."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        with (self._out / "watch.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another watch writes to {self._out}. Stop it, or give this one a folder of "
+                    "its own: out=, on the command line --out."
+                ) from None
+            yield
+
+    def _looks(self) -> Iterator[CheckpointLook]:
         state = read_state(self._out / FILE_NAME) or {}
         self._seen = int(state.get("checkpoint", -1))
         if state.get("last_good") is not None:

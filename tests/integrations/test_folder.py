@@ -179,6 +179,11 @@ def test_what_cannot_be_done_is_said(run, tmp_path):
         watch(run, None, where=tmp_path / "nothing")
     with pytest.raises(ValueError, match="stands beside it"):
         watch(run, None, action="mix")
+    first = iter(watch(run, tmp_path))
+    next(first)
+    with pytest.raises(ValueError, match="another watch writes to"):
+        next(iter(watch(run, tmp_path)))
+    first.close()
     found = watch(run, None, where=tmp_path)  # empty
     assert list(found) == []
     assert found.decision == 2
